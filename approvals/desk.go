@@ -1,0 +1,285 @@
+package approvals
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"countersign/audit"
+)
+
+// Desk is where people's wishes become requests and decisions: it looks
+// people up, asks the policy and writes what follows, refusals included.
+// Every method takes the operation id of what the person did, and gives the
+// same answer when it is called again with it.
+type Desk struct {
+	Store     *Store
+	Policy    Policy
+	Directory Directory
+	Log       *slog.Logger
+}
+
+// Look checks that a person may use a read command now, and records it. The
+// target is zero for commands without one.
+func (d *Desk) Look(ctx context.Context, op, command, title string, who, target Person) error {
+	about := audit.Event{Kind: audit.Read, Command: command, Title: title, Class: string(ClassRead), Actor: who, Target: target}
+	if no := d.mayRequest(ctx, command, ClassRead, who); no != nil {
+		return d.refused(ctx, op, Request{}, about, no)
+	}
+	if d.Policy.ReadsAMinute > 0 {
+		ok, err := d.Store.Allow(ctx, "read", who.ID, d.Policy.ReadsAMinute, time.Minute)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return d.refused(ctx, op, Request{}, about, refuse(CodeTooMany, "That is more than %d look-ups a minute. Wait a little and try again.", d.Policy.ReadsAMinute))
+		}
+	}
+	return d.Store.note(ctx, op, "ok", Request{}, about)
+}
+
+// MayRequest says whether a person may use a command, without recording
+// anything: for help, completion and forms.
+func (d *Desk) MayRequest(ctx context.Context, command string, class Class, who Person) error {
+	if no := d.mayRequest(ctx, command, class, who); no != nil {
+		return no
+	}
+	return nil
+}
+
+func (d *Desk) mayRequest(ctx context.Context, command string, class Class, who Person) *Refusal {
+	standing, no := d.standing(ctx, who, false)
+	if no != nil {
+		return no
+	}
+	return d.Policy.MayRequest(command, class, standing)
+}
+
+// standing looks somebody up for a rule, and turns every failure into a
+// refusal: what cannot be checked is refused.
+func (d *Desk) standing(ctx context.Context, who Person, withProtection bool) (Standing, *Refusal) {
+	if who.ID == "" {
+		return Standing{}, refuse(CodeNobody, "Countersign does not know which Entra account you are.")
+	}
+	standing, err := stand(ctx, d.Directory, who.ID, withProtection, d.Store.timing.LookUps)
+	switch {
+	case errors.Is(err, ErrNoPerson):
+		return standing, refuse(CodeNobody, "The Entra account of %s is not in the tenant any more.", who)
+	case err != nil:
+		d.Log.Error("a look-up failed, so the answer is no", "about", who.ID, "error", err)
+		return standing, refuse(CodeUnchecked, "Microsoft Entra did not tell what is needed to check this, and what cannot be checked is refused: %s", unchecked(err))
+	}
+	return standing, nil
+}
+
+// unchecked is an error of a look-up in words fit for the person who asked.
+func unchecked(err error) string {
+	var human interface{ Sentence() string }
+	if errors.As(err, &human) {
+		return human.Sentence()
+	}
+	return "the look-up failed. Try again in a minute."
+}
+
+// Terms says what a command would take for this requester and target, or
+// refuses. It records nothing.
+func (d *Desk) Terms(ctx context.Context, command string, class Class, requester, target Person) (Terms, Standing, error) {
+	by, no := d.standing(ctx, requester, false)
+	if no != nil {
+		return Terms{}, Standing{}, no
+	}
+	if no := d.Policy.MayRequest(command, class, by); no != nil {
+		return Terms{}, Standing{}, no
+	}
+	if no := d.recent(ctx, by.Person); no != nil {
+		return Terms{}, Standing{}, no
+	}
+	to, no := d.standing(ctx, target, true)
+	if no != nil {
+		return Terms{}, to, no
+	}
+	terms, no := d.Policy.TermsFor(command, class, by, to)
+	if no != nil {
+		return Terms{}, to, no
+	}
+	return terms, to, nil
+}
+
+// recent refuses people whose own methods were changed in the last 48 hours:
+// if that change was an attacker's, this press would be too.
+func (d *Desk) recent(ctx context.Context, who Person) *Refusal {
+	recent, err := d.Store.RecentTarget(ctx, who.ID)
+	if err != nil {
+		d.Log.Error("reading recent targets failed, so the answer is no", "error", err)
+		return refuse(CodeUnchecked, "Countersign could not check whether your own account was changed lately, and what cannot be checked is refused. Try again in a minute.")
+	}
+	if recent {
+		return refuse(CodeRecentTarget, "Your own sign-in methods were changed in the last 48 hours, so for now you neither request nor decide. Ask a colleague.")
+	}
+	return nil
+}
+
+// Ask puts a plan before the approvers. The terms are worked out afresh. A
+// *Refusal has been recorded when it is returned.
+func (d *Desk) Ask(ctx context.Context, op string, a Ask) (Request, error) {
+	if snap, err := d.Store.Load(ctx, RequestID(op)); err == nil {
+		return snap.Request, nil // delivered before
+	} else if !errors.Is(err, ErrNoRequest) {
+		return Request{}, err
+	}
+	terms, _, err := d.Terms(ctx, a.Plan.Command, a.Plan.Class, a.Requester, a.Plan.Target)
+	if err == nil {
+		a.Terms = terms
+		var snap Snapshot
+		if snap, err = d.Store.create(ctx, op, a); err == nil {
+			return snap.Request, nil
+		}
+	}
+	return Request{}, d.Refused(ctx, op, a.Plan, a.Requester, err)
+}
+
+// Refused records that a person was told no, where err is a *Refusal, and
+// gives err back either way.
+func (d *Desk) Refused(ctx context.Context, op string, p Plan, who Person, err error) error {
+	no := (*Refusal)(nil)
+	if !errors.As(err, &no) {
+		return err
+	}
+	about := audit.Event{Command: p.Command, Title: p.Title, Class: string(p.Class), Actor: who, Target: p.Target}
+	return d.refused(ctx, op, Request{}, about, no)
+}
+
+func (d *Desk) refused(ctx context.Context, op string, r Request, about audit.Event, no *Refusal) error {
+	about.Kind, about.Reason, about.Outcome = audit.Refused, no.Sentence, string(no.Code)
+	if err := d.Store.note(ctx, op, d.Store.refusedAnswer(r.ID, op, no), r, about); err != nil {
+		return err // a refusal that could not be recorded is asked for again
+	}
+	return no
+}
+
+// Approve is one person's yes.
+func (d *Desk) Approve(ctx context.Context, op, id string, by Person) (Request, error) {
+	return d.decide(ctx, op, id, by, Approve{By: by})
+}
+
+// Deny is one person's no, which is final.
+func (d *Desk) Deny(ctx context.Context, op, id string, by Person, reason string) (Request, error) {
+	return d.decide(ctx, op, id, by, Deny{By: by, Reason: reason})
+}
+
+// Cancel is the requester taking a request back.
+func (d *Desk) Cancel(ctx context.Context, op, id string, by Person) (Request, error) {
+	return d.decide(ctx, op, id, by, Cancel{By: by})
+}
+
+func (d *Desk) decide(ctx context.Context, op, id string, by Person, a Action) (Request, error) {
+	snap, err := d.Store.Load(ctx, id)
+	if errors.Is(err, ErrNoRequest) {
+		return Request{}, d.refused(ctx, op, Request{}, audit.Event{Actor: by, Title: "a decision on " + id},
+			refuse(CodeNoRequest, "There is no request %s. It may be older than 90 days.", id))
+	}
+	if err != nil {
+		return Request{}, err
+	}
+	if answer, ok := snap.ops[op]; ok {
+		return snap.Request, d.Store.again(id, op, answer)
+	}
+	// A deadline that has passed is a fact, whether or not the sweep got there.
+	if (snap.State == Pending || snap.State == Approved) && !snap.Now.Before(snap.Deadline) {
+		if err := d.Store.expire(ctx, snap); err != nil {
+			return snap.Request, err
+		}
+		if snap, err = d.Store.Load(ctx, id); err != nil {
+			return snap.Request, err
+		}
+	}
+	no := d.voice(ctx, snap.Request, by, a)
+	if no == nil {
+		snap, err = d.Store.decide(ctx, op, id, a)
+		if !errors.As(err, &no) {
+			return snap.Request, err
+		}
+	}
+	about := snap.event(audit.Refused, by)
+	about.Version = snap.Version
+	return snap.Request, d.refused(ctx, op, snap.Request, about, no)
+}
+
+// voice asks everything about a person that Apply cannot know.
+func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refusal {
+	who, no := d.standing(ctx, by, false)
+	if no != nil {
+		return no
+	}
+	if no := fit(who); no != nil {
+		return no
+	}
+	if _, cancelling := a.(Cancel); cancelling {
+		return nil // taking one's own request back needs no policy
+	}
+	if _, stopping := a.(Stop); stopping && by.ID == r.Requester.ID {
+		return nil
+	}
+	if r.State == Pending && (by.ID == r.Requester.ID || by.ID == r.Plan.Target.ID) {
+		return nil // Apply has the better sentence
+	}
+	if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who); no != nil {
+		return no
+	}
+	return d.recent(ctx, by)
+}
+
+// Stop halts a running request before its next step. Whoever may decide such
+// a request, and its requester, may stop it.
+func (d *Desk) Stop(ctx context.Context, op, id string, by Person, why string) (Request, error) {
+	return d.decide(ctx, op, id, by, Stop{By: by, Why: why})
+}
+
+// recheck asks again, at the moment of execution, everything that was asked
+// when the request was made and decided. A refusal here is why it fails.
+func (d *Desk) recheck(ctx context.Context, r Request) *Refusal {
+	ctx, cancel := context.WithTimeout(ctx, d.Store.timing.LookUps) // for all of them together: the lease is running
+	defer cancel()
+	terms, target, err := d.recheckTerms(ctx, r)
+	if err != nil {
+		return err
+	}
+	if terms.Approvals > len(r.Approvals) {
+		return refuse(CodeNotAllowed, "%s now needs %d approvals and has %d: what was true of %s when it was requested has changed.", r.ID, terms.Approvals, len(r.Approvals), target.Person)
+	}
+	seen := map[string]bool{r.Requester.ID: true, r.Plan.Target.ID: true}
+	for _, approver := range r.Approvers() {
+		if seen[approver.ID] {
+			return refuse(CodeTwice, "%s has more than one part in %s, so the approval does not count.", approver, r.ID)
+		}
+		seen[approver.ID] = true
+		who, no := d.standing(ctx, approver, false)
+		if no != nil {
+			return no
+		}
+		if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who); no != nil {
+			return refuse(no.Code, "%s, who approved it, may not decide such requests any more.", approver)
+		}
+		if no := d.recent(ctx, approver); no != nil {
+			return refuse(no.Code, "%s, who approved it, was the target of such a request in the last 48 hours.", approver)
+		}
+	}
+	return nil
+}
+
+func (d *Desk) recheckTerms(ctx context.Context, r Request) (Terms, Standing, *Refusal) {
+	by, no := d.standing(ctx, r.Requester, false)
+	if no != nil {
+		return Terms{}, Standing{}, no
+	}
+	if no := d.Policy.MayRequest(r.Plan.Command, r.Plan.Class, by); no != nil {
+		return Terms{}, Standing{}, refuse(no.Code, "%s, who requested it, may not request such things any more.", r.Requester)
+	}
+	target, no := d.standing(ctx, r.Plan.Target, true)
+	if no != nil {
+		return Terms{}, target, no
+	}
+	terms, no := d.Policy.TermsFor(r.Plan.Command, r.Plan.Class, by, target)
+	return terms, target, no
+}

@@ -1,0 +1,59 @@
+// Package approvals is the second signature: who may ask for a change of an
+// account, who may say yes to it, what state the request is in, and when it
+// runs. It knows neither Slack nor Microsoft Graph. A plan is plain data, a
+// step is carried out by one function value ([Work]), and people are looked
+// up through [Directory].
+//
+// # Invariants
+//
+// What the tests attack, and what must hold whatever fails:
+//
+//  1. Nothing runs without enough approvals by people who, at that moment and
+//     again when it runs, the policy names, who are pairwise distinct, and of
+//     whom none is the requester or the target. People are Entra object ids.
+//  2. Deny is final. A request that is over never changes again.
+//  3. A plan never changes. What is executed is what was approved.
+//  4. At most one worker's writes count for a request (the claim is the
+//     fence), and at most one request runs for a target (the holder).
+//  5. A step is journalled before and after its call. A step that was begun
+//     and has no outcome is reconciled by reading, never blindly repeated.
+//  6. The same operation id gets the same answer, however often it arrives,
+//     and takes effect once.
+//  7. Each transition and its event are one atomic write. Every refusal is an
+//     event too.
+//  8. Deadlines are instants of Redis' clock and are compared with it alone.
+//  9. What cannot be checked is refused: a failed look-up, an empty list of
+//     approvers, a ciphertext that does not open.
+//  10. No key, value or event in Redis shows a name, a phone number, an
+//     address or a secret in the clear.
+//
+// # Rooms
+//
+// plan.go has the plain data, request.go the pure state machine with every
+// rule about people and states, policy.go who may, desk.go the look-ups
+// around both, store.go and commit.lua the one write there is, inbox.go what
+// people did before it is looked at, follow.go how events become something to
+// see, runner.go execution, seal.go the encryption, timing.go every duration.
+//
+// # Keys
+//
+// All share one hash tag, {countersign} unless configured, so that Redis
+// Cluster keeps them in one slot.
+//
+//	request:<id>            hash: version, claim, state, deadline, lease, halt, op:<operation> (answers), body (sealed)
+//	note:<operation>        hash: the answer of an operation that made no request; lives an hour
+//	cards:<id>              hash: where the request is shown in Slack
+//	due                     sorted set: when a request must be looked at next
+//	open                    sorted set: requests that are not over
+//	mine:<person>           sorted set: a person's last hundred requests
+//	holder:<target>         the request that runs for a target; no TTL, freed by that request's own end
+//	same:<fingerprint>      the open request that asks for the same
+//	recent-target:<person>  lives 48 hours
+//	sequence                raised by every commit; going back means lost writes
+//	events                  stream: request, op, body (sealed)
+//	lead:<p>, cursor:<p>    the leased reader of a projection, and how far it is
+//	inbox, aside            streams: envelope, body (sealed)
+//	envelope:<id>           seen already; lives twenty minutes
+//	pins:slack              hash: Slack id to object id, pinned at first use
+//	rate:<what>:<who>       counter; lives one window
+package approvals

@@ -1,0 +1,223 @@
+package approvals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// maxDeliveries is how often an inbox entry is tried before it is set aside.
+const maxDeliveries = 5
+
+// inboxGroup is the one consumer group of the inbox.
+const inboxGroup = "workers"
+
+// Inbox is where what a person did is stored before Slack is told that it
+// arrived. What was acked is as durable as this Redis.
+type Inbox struct {
+	quick  redis.UniversalClient // for Put: no retries, honours its context
+	rdb    redis.UniversalClient
+	ring   *Ring
+	keys   keys
+	timing Timing
+	log    *slog.Logger
+}
+
+// NewInbox returns the inbox beside a store. quick must have MaxRetries -1
+// and ContextTimeoutEnabled, so that an ack is never waited for in vain.
+func NewInbox(s *Store, quick redis.UniversalClient, log *slog.Logger) *Inbox {
+	return &Inbox{quick: quick, rdb: s.rdb, ring: s.ring, keys: s.keys, timing: s.timing, log: log}
+}
+
+// Arrival is one thing a person did.
+type Arrival struct {
+	Envelope   string // Slack's envelope id: the operation id of all that follows from it
+	Payload    []byte
+	At         time.Time // Redis' clock, when it arrived
+	Stale      bool      // too old to be carried out: tell its author
+	Deliveries int64     // this one included
+	Poisoned   bool      // tried too often: tell its author
+}
+
+// putScript stores an entry once an envelope id, whatever Slack redelivers.
+// The key of the envelope outlives every redelivery.
+var putScript = redis.NewScript(`
+if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[3]) then
+  redis.call('XADD', KEYS[1], '*', 'envelope', ARGV[1], 'body', ARGV[2])
+  return 1
+end
+return 0`)
+
+// Put stores what arrived. It returns within timing.InboxWrite; an error
+// means that it could not be confirmed, not that it was not stored.
+func (in *Inbox) Put(ctx context.Context, envelope string, payload []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, in.timing.InboxWrite)
+	defer cancel()
+	sealed := in.ring.Seal("inbox", envelope, payload)
+	err := putScript.Run(ctx, in.quick, []string{in.keys.inbox(), in.keys.envelope(envelope)},
+		envelope, sealed, (2 * in.timing.Stale).Milliseconds()).Err()
+	if err != nil {
+		return fmt.Errorf("approvals: the inbox did not confirm %s: %w", envelope, err)
+	}
+	return nil
+}
+
+// Work hands entries to handle, several at a time, until ctx ends; then it
+// waits for those in hand. An entry is removed when handle returns nil, and
+// comes again otherwise; so handle must be idempotent by Envelope. A reader
+// that died is succeeded: its entries are taken over.
+func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(context.Context, Arrival) error) {
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	slots := make(chan struct{}, hands)
+	backoff := time.Duration(0)
+	grouped := false
+	for ctx.Err() == nil {
+		if backoff > 0 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(backoff):
+			}
+		}
+		if !grouped {
+			err := in.rdb.XGroupCreateMkStream(ctx, in.keys.inbox(), inboxGroup, "0").Err()
+			if err != nil && !redis.HasErrorPrefix(err, "BUSYGROUP") {
+				backoff = in.trouble(backoff, err)
+				continue
+			}
+			grouped = true
+		}
+		entries, err := in.next(ctx, name, hands)
+		if err != nil && ctx.Err() == nil {
+			grouped = !redis.HasErrorPrefix(err, "NOGROUP") // a Redis that lost the stream gets it again
+			backoff = in.trouble(backoff, err)
+			continue
+		}
+		backoff = 0
+		for _, e := range entries {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return // unread by us, so another reader takes it over
+			}
+			busy.Go(func() {
+				defer func() { <-slots }()
+				in.one(context.WithoutCancel(ctx), e, handle)
+			})
+		}
+	}
+}
+
+func (in *Inbox) trouble(backoff time.Duration, err error) time.Duration {
+	in.log.Warn("the inbox cannot be read; trying again", "error", err)
+	return min(max(2*backoff, 100*time.Millisecond), 5*time.Second)
+}
+
+// delivered is one entry of the stream as a reader got it.
+type delivered struct {
+	redis.XMessage
+	deliveries int64
+}
+
+// next takes over what a dead reader left, or else waits for something new.
+func (in *Inbox) next(ctx context.Context, name string, count int) ([]delivered, error) {
+	left, _, err := in.rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{
+		Stream: in.keys.inbox(), Group: inboxGroup, Consumer: name, MinIdle: in.timing.Takeover, Start: "0", Count: int64(count),
+	}).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, err
+	}
+	var list []delivered
+	for _, m := range left {
+		if m.Values == nil {
+			continue // deleted in the meantime
+		}
+		pending, err := in.rdb.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: in.keys.inbox(), Group: inboxGroup, Start: m.ID, End: m.ID, Count: 1}).Result()
+		if err != nil {
+			return nil, err
+		}
+		d := delivered{XMessage: m, deliveries: 1}
+		if len(pending) == 1 {
+			d.deliveries = pending[0].RetryCount
+		}
+		list = append(list, d)
+	}
+	if len(list) > 0 {
+		return list, nil
+	}
+	streams, err := in.rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
+		Group: inboxGroup, Consumer: name, Streams: []string{in.keys.inbox(), ">"}, Count: int64(count), Block: in.timing.Follow,
+	}).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range streams {
+		for _, m := range s.Messages {
+			list = append(list, delivered{XMessage: m, deliveries: 1})
+		}
+	}
+	return list, nil
+}
+
+// one carries an entry through handle, contains its panics, and removes it.
+func (in *Inbox) one(ctx context.Context, d delivered, handle func(context.Context, Arrival) error) {
+	envelope, _ := d.Values["envelope"].(string)
+	body, _ := d.Values["body"].(string)
+	payload, err := in.ring.Open("inbox", envelope, body)
+	if err != nil {
+		in.log.Error("an inbox entry does not open and is set aside", "envelope", envelope, "error", err)
+		in.setAside(ctx, d)
+		return
+	}
+	e := Arrival{Envelope: envelope, Payload: payload, At: streamTime(d.ID), Deliveries: d.deliveries, Poisoned: d.deliveries > maxDeliveries}
+	if now, err := in.rdb.Time(ctx).Result(); err == nil {
+		e.Stale = now.Sub(e.At) > in.timing.Stale
+	} else {
+		return // without a clock its age is unknown; it comes again
+	}
+	err = func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v", p)
+			}
+		}()
+		return handle(ctx, e)
+	}()
+	switch {
+	case e.Poisoned:
+		in.log.Error("an inbox entry failed too often and is set aside", "envelope", envelope, "error", err)
+		in.setAside(ctx, d)
+	case err != nil:
+		in.log.Warn("an inbox entry failed and will be tried again", "envelope", envelope, "delivery", e.Deliveries, "error", err)
+	default:
+		in.done(ctx, d.ID)
+	}
+}
+
+func (in *Inbox) done(ctx context.Context, id string) {
+	pipe := in.rdb.TxPipeline()
+	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, id)
+	pipe.XDel(ctx, in.keys.inbox(), id)
+	if _, err := pipe.Exec(ctx); err != nil {
+		in.log.Warn("an inbox entry was carried out but not removed; it will come again", "entry", id, "error", err)
+	}
+}
+
+func (in *Inbox) setAside(ctx context.Context, d delivered) {
+	pipe := in.rdb.TxPipeline()
+	pipe.XAdd(ctx, &redis.XAddArgs{Stream: in.keys.aside(), MaxLen: 1000, Values: d.Values})
+	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, d.ID)
+	pipe.XDel(ctx, in.keys.inbox(), d.ID)
+	if _, err := pipe.Exec(ctx); err != nil {
+		in.log.Warn("an inbox entry was not set aside; it will come again", "entry", d.ID, "error", err)
+	}
+}

@@ -1,0 +1,100 @@
+package approvals
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"countersign/audit"
+)
+
+// Person is one Entra account. Rules compare ID and nothing else.
+type Person = audit.Person
+
+// Class is how dangerous a command is; it decides the policy's defaults.
+type Class string
+
+// The classes of the command table.
+const (
+	ClassRead     Class = "read"     // looks only
+	ClassContain  Class = "contain"  // stops an account: safe for the company, a nuisance for the person
+	ClassDestroy  Class = "destroy"  // takes methods away
+	ClassTakeover Class = "takeover" // whoever receives the result can become the person
+)
+
+// Step is one call of a plan, as plain data. Approvals never looks into Op
+// and Args: commands made them and commands carries them out.
+type Step struct {
+	Op    string            `json:"op"`
+	Args  map[string]string `json:"args,omitempty"`
+	Words string            `json:"words"` // what people read; phone numbers and addresses masked
+
+	// CarryOn lets the steps behind this one run when it failed or ended
+	// uncertain. A step without it stops the plan.
+	CarryOn bool `json:"carry_on,omitempty"`
+}
+
+// Plan is what people see, what is stored, what is executed and what is
+// reported. It never changes: another plan is another request.
+type Plan struct {
+	Command  string            `json:"command"` // name in the command table
+	Title    string            `json:"title"`   // in three words, for cards and lines
+	Class    Class             `json:"class"`
+	Target   Person            `json:"target"`
+	Args     string            `json:"args,omitempty"` // the command's own arguments in their canonical form
+	Steps    []Step            `json:"steps"`
+	Keeps    []string          `json:"keeps,omitempty"`    // what is left alone, in words
+	Warnings []string          `json:"warnings,omitempty"` // what the approver must know
+	Assumes  map[string]string `json:"assumes,omitempty"`  // facts about the target that must still hold before the first step
+}
+
+// fingerprint is the same for two plans that ask for the same thing of the
+// same person. It names a key, so it reveals nothing.
+func (p Plan) fingerprint() string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{p.Command, p.Target.ID, p.Args}, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Standing is what the tenant says about a person at this moment.
+type Standing struct {
+	Person
+	Enabled   bool
+	Guest     bool
+	Groups    []string // object ids of every group, transitively
+	Protected []string // why nothing but containment may be done to this account, in words; empty for most people
+}
+
+// Directory looks people up. It is implemented over the tenant by commands.
+type Directory interface {
+	// Person finds one person by object id or mail. ErrNoPerson when there is
+	// none or more than one: identity is never guessed.
+	Person(ctx context.Context, ref string) (Person, error)
+	// Standing looks a person up afresh: enabled, guest, groups.
+	// withProtection also asks for directory roles, which costs more calls.
+	Standing(ctx context.Context, id string, withProtection bool) (Standing, error)
+}
+
+// JobKind says what a worker wants done with a step.
+type JobKind string
+
+// Check compares the target with what the plan assumes. Run carries a step
+// out for the first time. Reconcile finds out what became of a step that was
+// started and has no outcome, and repeats it only where that is safe.
+const (
+	Check     JobKind = "check"
+	Run       JobKind = "run"
+	Reconcile JobKind = "reconcile"
+)
+
+// Job is one call of Work. For Check, Step is -1 and the journal tells which
+// effects of an earlier worker are to be expected.
+type Job struct {
+	Kind    JobKind
+	Request Request
+	Step    int
+}
+
+// Work carries out one job against the tenant. It returns within the
+// deadline of ctx and says what it knows, never more.
+type Work func(ctx context.Context, job Job) Result

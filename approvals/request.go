@@ -1,0 +1,487 @@
+package approvals
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"countersign/audit"
+)
+
+// State is where a request stands.
+type State string
+
+// The states of a request. Denied, Expired, Cancelled and Done are final.
+const (
+	Pending   State = "pending"   // waits for decisions
+	Approved  State = "approved"  // waits for a worker
+	Running   State = "running"   // a worker holds it, or held it and let go
+	Done      State = "done"      // nothing is left to do; Outcome says how it went
+	Denied    State = "denied"    // an approver said no
+	Expired   State = "expired"   // nobody decided, or nobody could run it, in time
+	Cancelled State = "cancelled" // the requester took it back
+)
+
+// Final says that a request in this state never changes again.
+func (s State) Final() bool {
+	return s == Done || s == Denied || s == Expired || s == Cancelled
+}
+
+// Outcome is how a request that ran has ended.
+type Outcome string
+
+// The outcomes. Uncertain means that a step may or may not have been carried
+// out and a person has to look.
+const (
+	Succeeded Outcome = "succeeded"
+	Partial   Outcome = "partial"
+	Failed    Outcome = "failed"
+	Uncertain Outcome = "uncertain"
+)
+
+// StepState is what is known of one step.
+type StepState string
+
+// The states of a step. StepStarted without a later state is what a killed
+// worker leaves behind: it is reconciled, never blindly repeated.
+const (
+	StepWaiting   StepState = ""
+	StepStarted   StepState = "started"
+	StepDone      StepState = "done"
+	StepAlready   StepState = "already so"
+	StepFailed    StepState = "failed"
+	StepUncertain StepState = "uncertain"
+	StepSkipped   StepState = "skipped"
+	StepThrottled StepState = "throttled" // a result only, never journalled: the step goes back to waiting
+)
+
+// Result is what a worker learned from one job.
+type Result struct {
+	State     StepState
+	Detail    string        // what it means and who can fix it, for people; masked
+	RequestID string        // Graph's request-id
+	After     time.Duration // with StepThrottled: how long Graph asked to wait
+}
+
+// Entry is the journal of one step.
+type Entry struct {
+	State     StepState `json:"state,omitempty"`
+	Started   time.Time `json:"started,omitzero"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Detail    string    `json:"detail,omitempty"`
+	RequestID string    `json:"request_id,omitempty"`
+}
+
+// Decision is one approver's word.
+type Decision struct {
+	By     Person    `json:"by"`
+	At     time.Time `json:"at"`
+	Reason string    `json:"reason,omitempty"` // of a denial
+}
+
+// Terms are what the policy asked for when the request was made.
+type Terms struct {
+	Approvals int           `json:"approvals"` // distinct people who must say yes
+	Lifetime  time.Duration `json:"lifetime"`  // how long the request waits for them
+	Why       []string      `json:"why,omitempty"`
+}
+
+// Request is one plan on its way. Apply makes the next one; nothing else
+// changes it.
+type Request struct {
+	ID      string `json:"id"`
+	Version int64  `json:"-"` // raised by every commit that changes the request
+	Claim   int64  `json:"-"` // raised by claiming only: the fence
+
+	State    State     `json:"-"`
+	Deadline time.Time `json:"-"` // of a pending or approved request, on Redis' clock
+	Lease    time.Time `json:"-"` // of a running request: when another worker may take over
+	Halt     *Halt     `json:"-"` // the one outside write to a running request
+
+	Outcome       Outcome   `json:"outcome,omitempty"`
+	Plan          Plan      `json:"plan"`
+	Requester     Person    `json:"requester"`
+	Justification string    `json:"justification,omitempty"`
+	Ticket        string    `json:"ticket,omitempty"`
+	Verified      string    `json:"verified,omitempty"`
+	Channel       string    `json:"channel,omitempty"` // where it was asked
+	Terms         Terms     `json:"terms"`
+	Created       time.Time `json:"created"`
+	Ended         time.Time `json:"ended,omitzero"`
+	Worker        string    `json:"worker,omitempty"` // who claimed it last, for operators
+
+	Approvals []Decision `json:"approvals,omitempty"`
+	Denial    *Decision  `json:"denial,omitempty"`
+	Journal   []Entry    `json:"journal,omitempty"` // one entry a step, in the plan's order
+	NotBefore time.Time  `json:"not_before,omitzero"`
+	Why       string     `json:"why,omitempty"` // why it ended without all of its steps
+}
+
+// Halt is somebody's word that a running request must stop.
+type Halt struct {
+	By  Person    `json:"by"`
+	At  time.Time `json:"at"`
+	Why string    `json:"why"`
+}
+
+// Approvers are the people who said yes, in order.
+func (r Request) Approvers() []Person {
+	people := make([]Person, len(r.Approvals))
+	for i, d := range r.Approvals {
+		people[i] = d.By
+	}
+	return people
+}
+
+// Begun says that a step was started, so that something may have happened.
+func (r Request) Begun() bool {
+	return slices.ContainsFunc(r.Journal, func(e Entry) bool { return e.State != StepWaiting && e.State != StepSkipped })
+}
+
+// Action goes into the state machine. Every action carries what it needs;
+// the machine has no clock, no store and no Slack.
+type Action interface{ action() }
+
+// Ask makes a request out of nothing.
+type Ask struct {
+	Plan          Plan
+	Requester     Person
+	Justification string
+	Ticket        string
+	Verified      string
+	Channel       string
+	Terms         Terms
+}
+
+// Approve is one approver's yes.
+type Approve struct{ By Person }
+
+// Deny is one approver's no. One is enough, and it is final.
+type Deny struct {
+	By     Person
+	Reason string
+}
+
+// Cancel is the requester's own no.
+type Cancel struct{ By Person }
+
+// Expire ends a request whose deadline has passed.
+type Expire struct{}
+
+// Claim makes a worker the only one whose writes count. It is legal for an
+// approved request, and for a running one whose lease has run out.
+type Claim struct{ Worker string }
+
+// Begin journals that a step is about to be carried out.
+type Begin struct{ Step int }
+
+// End journals what became of a step.
+type End struct {
+	Step   int
+	Result Result
+}
+
+// LetGo gives a running request back: the worker stops, or Graph asked to
+// wait. A step that was begun and certainly not carried out goes back to
+// waiting.
+type LetGo struct {
+	Step   int // -1 for none
+	After  time.Duration
+	Detail string
+}
+
+// Stop asks that a running request be halted before its next step.
+type Stop struct {
+	By  Person
+	Why string
+}
+
+// Finish ends a running request. Steps that never began are skipped, and Why
+// says why.
+type Finish struct{ Why string }
+
+func (Ask) action()     {}
+func (Approve) action() {}
+func (Deny) action()    {}
+func (Cancel) action()  {}
+func (Expire) action()  {}
+func (Claim) action()   {}
+func (Begin) action()   {}
+func (End) action()     {}
+func (LetGo) action()   {}
+func (Stop) action()    {}
+func (Finish) action()  {}
+
+// Apply is the state machine: the request after the action at the instant
+// at, and what happened, or why not. A *Refusal is a person's mistake and
+// has a sentence for that person; any other error is ours.
+//
+// It changes neither its argument nor anything else. Durations that the
+// store turns into instants of Redis' clock (deadline, lease) are not set
+// here; timing says which.
+func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
+	r.Approvals = slices.Clone(r.Approvals)
+	r.Journal = slices.Clone(r.Journal)
+	switch a := a.(type) {
+	case Ask:
+		return ask(r, a, at)
+	case Approve:
+		return approve(r, a, at)
+	case Deny:
+		if refusal := mayDecide(r, a.By); refusal != nil {
+			return r, nil, refusal
+		}
+		r.State, r.Ended = Denied, at
+		r.Denial = &Decision{By: a.By, At: at, Reason: a.Reason}
+		e := r.event(audit.Denied, a.By)
+		e.Reason = a.Reason
+		return r, []audit.Event{e}, nil
+	case Cancel:
+		if refusal := mayCancel(r, a.By); refusal != nil {
+			return r, nil, refusal
+		}
+		r.State, r.Ended = Cancelled, at
+		return r, []audit.Event{r.event(audit.Cancelled, a.By)}, nil
+	case Expire:
+		if r.State != Pending && r.State != Approved {
+			return r, nil, illegal(r, a)
+		}
+		if at.Before(r.Deadline) {
+			return r, nil, fmt.Errorf("approvals: %s does not expire before %s", r.ID, r.Deadline.Format(time.RFC3339))
+		}
+		r.Why = "Nobody decided in time."
+		if r.State == Approved {
+			r.Why = "It was approved, but could not be started in time."
+		}
+		r.State, r.Ended = Expired, at
+		e := r.event(audit.Expired, Person{})
+		e.Reason = r.Why
+		return r, []audit.Event{e}, nil
+	case Stop:
+		if r.State != Running {
+			return r, nil, refuse(CodeNotRunning, "%s is not running, so there is nothing to halt: it is %s.", r.ID, r.Says())
+		}
+		if r.Halt != nil {
+			return r, nil, refuse(CodeDecided, "%s is being halted already.", r.ID)
+		}
+		r.Halt = &Halt{By: a.By, At: at, Why: a.Why}
+		e := r.event(audit.Halted, a.By)
+		e.Reason = a.Why
+		return r, []audit.Event{e}, nil
+	case Claim:
+		return claim(r, a, at)
+	}
+	return work(r, a, at)
+}
+
+func ask(r Request, a Ask, at time.Time) (Request, []audit.Event, error) {
+	switch {
+	case r.State != "":
+		return r, nil, illegal(r, a)
+	case a.Requester.ID == "" || a.Plan.Target.ID == "":
+		return r, nil, fmt.Errorf("approvals: a request needs a requester and a target with object ids")
+	case len(a.Plan.Steps) == 0:
+		return r, nil, fmt.Errorf("approvals: a plan without steps is not a request")
+	case a.Terms.Approvals < 1:
+		return r, nil, fmt.Errorf("approvals: a request needs at least one approval, not %d", a.Terms.Approvals)
+	}
+	r.State, r.Plan, r.Requester = Pending, a.Plan, a.Requester
+	r.Justification, r.Ticket, r.Verified = a.Justification, a.Ticket, a.Verified
+	r.Channel, r.Terms, r.Created = a.Channel, a.Terms, at
+	r.Journal = make([]Entry, len(a.Plan.Steps))
+	return r, []audit.Event{r.event(audit.Requested, a.Requester)}, nil
+}
+
+func approve(r Request, a Approve, at time.Time) (Request, []audit.Event, error) {
+	if refusal := mayDecide(r, a.By); refusal != nil {
+		return r, nil, refusal
+	}
+	r.Approvals = append(r.Approvals, Decision{By: a.By, At: at})
+	if len(r.Approvals) >= r.Terms.Approvals {
+		r.State = Approved
+	}
+	e := r.event(audit.Approved, a.By)
+	e.Outcome = string(r.State)
+	return r, []audit.Event{e}, nil
+}
+
+// mayDecide holds every rule about who may say yes or no to this request
+// that does not depend on the policy: the people are pairwise distinct, the
+// target has no voice, and what is decided stays decided.
+func mayDecide(r Request, by Person) *Refusal {
+	switch {
+	case by.ID == "":
+		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot decide.")
+	case r.State == Expired:
+		return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. Ask %s to request it again.", r.ID, r.Requester)
+	case r.State != Pending:
+		return refuse(CodeDecided, "%s is already decided: %s. Your press changed nothing.", r.ID, r.Says())
+	case by.ID == r.Requester.ID:
+		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to decide; you can cancel it.", r.ID)
+	case by.ID == r.Plan.Target.ID:
+		return refuse(CodeTarget, "%s would change your own account, so you have no say in it. Somebody else has to decide.", r.ID)
+	case slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == by.ID }):
+		return refuse(CodeTwice, "You have approved %s already. It needs %d different people.", r.ID, r.Terms.Approvals)
+	}
+	return nil
+}
+
+func mayCancel(r Request, by Person) *Refusal {
+	switch {
+	case by.ID == "" || by.ID != r.Requester.ID:
+		return refuse(CodeNotRequester, "Only %s, who asked for %s, can cancel it. If you may decide, press Deny instead.", r.Requester, r.ID)
+	case r.State == Running:
+		return refuse(CodeDecided, "%s is running already and cannot be cancelled.", r.ID)
+	case r.State.Final():
+		return refuse(CodeDecided, "%s is over: %s. There is nothing left to cancel.", r.ID, r.Says())
+	}
+	return nil
+}
+
+func claim(r Request, a Claim, at time.Time) (Request, []audit.Event, error) {
+	switch r.State {
+	case Approved:
+		if !at.Before(r.Deadline) {
+			return r, nil, fmt.Errorf("approvals: %s was to be started before %s", r.ID, r.Deadline.Format(time.RFC3339))
+		}
+	case Running:
+		if at.Before(r.Lease) {
+			return r, nil, fmt.Errorf("approvals: %s is held by another worker", r.ID)
+		}
+	default:
+		return r, nil, illegal(r, a)
+	}
+	first := r.State == Approved
+	r.State, r.Worker, r.NotBefore = Running, a.Worker, time.Time{}
+	r.Claim++
+	if !first {
+		return r, nil, nil
+	}
+	return r, []audit.Event{r.event(audit.Started, Person{})}, nil
+}
+
+// work holds the transitions of a running request: only its worker makes
+// them, and the store compares the claim.
+func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
+	if r.State != Running {
+		return r, nil, illegal(r, a)
+	}
+	switch a := a.(type) {
+	case Begin:
+		if a.Step < 0 || a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepWaiting {
+			return r, nil, illegal(r, a)
+		}
+		r.Journal[a.Step] = Entry{State: StepStarted, Started: at}
+		return r, nil, nil
+	case End:
+		if a.Step < 0 || a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepStarted {
+			return r, nil, illegal(r, a)
+		}
+		switch a.Result.State {
+		case StepDone, StepAlready, StepFailed, StepUncertain:
+		default:
+			return r, nil, fmt.Errorf("approvals: %q is not an outcome of a step", a.Result.State)
+		}
+		j := &r.Journal[a.Step]
+		j.State, j.Ended, j.Detail, j.RequestID = a.Result.State, at, a.Result.Detail, a.Result.RequestID
+		e := r.event(audit.Stepped, Person{})
+		e.Steps = []audit.Step{r.step(a.Step)}
+		return r, []audit.Event{e}, nil
+	case LetGo:
+		if a.Step >= 0 {
+			if a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepStarted {
+				return r, nil, illegal(r, a)
+			}
+			r.Journal[a.Step] = Entry{Detail: a.Detail}
+		}
+		if a.After <= 0 {
+			return r, nil, nil
+		}
+		r.NotBefore = at.Add(a.After)
+		e := r.event(audit.Waiting, Person{})
+		e.Reason = a.Detail
+		return r, []audit.Event{e}, nil
+	case Finish:
+		for i := range r.Journal {
+			switch r.Journal[i].State {
+			case StepWaiting:
+				r.Journal[i] = Entry{State: StepSkipped}
+			case StepStarted:
+				return r, nil, illegal(r, a)
+			}
+		}
+		r.State, r.Ended, r.Why = Done, at, a.Why
+		r.Outcome = outcome(r.Journal)
+		e := r.event(audit.Finished, Person{})
+		e.Outcome, e.Reason = string(r.Outcome), a.Why
+		for i := range r.Journal {
+			e.Steps = append(e.Steps, r.step(i))
+		}
+		return r, []audit.Event{e}, nil
+	}
+	return r, nil, illegal(r, a)
+}
+
+// outcome folds the journal into one word. Uncertain wins over everything,
+// because somebody has to look.
+func outcome(journal []Entry) Outcome {
+	good, bad := 0, 0
+	for _, e := range journal {
+		switch e.State {
+		case StepUncertain:
+			return Uncertain
+		case StepDone, StepAlready:
+			good++
+		default:
+			bad++
+		}
+	}
+	switch {
+	case bad == 0:
+		return Succeeded
+	case good == 0:
+		return Failed
+	}
+	return Partial
+}
+
+func (r Request) step(i int) audit.Step {
+	j := r.Journal[i]
+	return audit.Step{Words: r.Plan.Steps[i].Words, State: string(j.State), Detail: j.Detail, RequestID: j.RequestID}
+}
+
+// event is an event about this request as it now is.
+func (r Request) event(kind audit.Kind, actor Person) audit.Event {
+	return audit.Event{
+		Kind: kind, Request: r.ID, Version: r.Version + 1,
+		Command: r.Plan.Command, Title: r.Plan.Title, Class: string(r.Plan.Class),
+		Actor: actor, Requester: r.Requester, Target: r.Plan.Target,
+		Justification: r.Justification, Ticket: r.Ticket, Verified: r.Verified,
+		Approvers: r.Approvers(), Needed: r.Terms.Approvals,
+	}
+}
+
+// Says is the state in words that fit behind "it is".
+func (r Request) Says() string {
+	switch r.State {
+	case Pending:
+		return fmt.Sprintf("waiting for approval (%d of %d)", len(r.Approvals), r.Terms.Approvals)
+	case Approved:
+		return "approved and about to start"
+	case Running:
+		return "running"
+	case Done:
+		return "done, " + string(r.Outcome)
+	case Denied:
+		if r.Denial != nil {
+			return "denied by " + r.Denial.By.String()
+		}
+	case Cancelled:
+		return "cancelled by its requester"
+	}
+	return string(r.State)
+}
+
+func illegal(r Request, a Action) error {
+	return fmt.Errorf("approvals: %T is not possible for %s, which is %s", a, r.ID, r.Says())
+}

@@ -1,0 +1,73 @@
+package approvals
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Ring seals what goes into Redis with AES-256-GCM and random nonces. The
+// first key seals; every key opens. To rotate, put a new key in front and
+// drop the old one when everything it sealed has expired (90 days).
+type Ring struct {
+	names []string
+	keys  map[string]cipher.AEAD
+}
+
+// ErrSeal means that a ciphertext was made with a key that is not in the
+// ring, was changed, or stood in another place.
+var ErrSeal = errors.New("approvals: sealed data does not open: it was changed, moved, or its key is not in COUNTERSIGN_KEYS")
+
+// ParseRing reads "name:base64,name:base64": 32 bytes a key.
+func ParseRing(text string) (*Ring, error) {
+	ring := &Ring{keys: map[string]cipher.AEAD{}}
+	for entry := range strings.SplitSeq(strings.TrimSpace(text), ",") {
+		name, encoded, ok := strings.Cut(strings.TrimSpace(entry), ":")
+		if !ok || name == "" || strings.ContainsAny(name, ".\n ") {
+			return nil, errors.New(`a key is written name:base64, for example k1:… made with "openssl rand -base64 32"`)
+		}
+		raw, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil || len(raw) != 32 {
+			return nil, fmt.Errorf(`key %q is not 32 bytes of base64: make one with "openssl rand -base64 32"`, name)
+		}
+		if ring.keys[name] != nil {
+			return nil, fmt.Errorf("key %q is there twice", name)
+		}
+		block, err := aes.NewCipher(raw)
+		if err != nil {
+			return nil, err
+		}
+		if ring.keys[name], err = cipher.NewGCMWithRandomNonce(block); err != nil {
+			return nil, err
+		}
+		ring.names = append(ring.names, name)
+	}
+	return ring, nil
+}
+
+// Seal encrypts plain for one place: what kind of thing it is, and which.
+func (r *Ring) Seal(kind, id string, plain []byte) string {
+	name := r.names[0]
+	sealed := r.keys[name].Seal(nil, nil, plain, place(kind, id))
+	return name + "." + base64.RawStdEncoding.EncodeToString(sealed)
+}
+
+// Open decrypts what Seal made for the same place. ErrSeal otherwise.
+func (r *Ring) Open(kind, id, sealed string) ([]byte, error) {
+	name, encoded, _ := strings.Cut(sealed, ".")
+	key := r.keys[name]
+	raw, err := base64.RawStdEncoding.DecodeString(encoded)
+	if key == nil || err != nil {
+		return nil, ErrSeal
+	}
+	plain, err := key.Open(nil, nil, raw, place(kind, id))
+	if err != nil {
+		return nil, ErrSeal
+	}
+	return plain, nil
+}
+
+func place(kind, id string) []byte { return []byte(kind + "\x00" + id) }

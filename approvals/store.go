@@ -1,0 +1,624 @@
+package approvals
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base32"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"countersign/audit"
+)
+
+//go:embed commit.lua
+var commitSource string
+
+// retention is how long a request that is over can still be looked up. The
+// audit log keeps it for ever.
+const retention = 90 * 24 * time.Hour
+
+// noteRetention is how long the answer to a refused or read-only operation is
+// remembered: longer than any redelivery.
+const noteRetention = time.Hour
+
+// recentTarget is how long somebody whose methods were destroyed, or whose
+// account could have been taken over, neither requests nor decides.
+const recentTarget = 48 * time.Hour
+
+// Store keeps requests in Redis. Every write of a request is one run of
+// commit.lua; see the package comment for the keys.
+type Store struct {
+	rdb    redis.UniversalClient
+	ring   *Ring
+	keys   keys
+	commit *redis.Script
+	timing Timing
+	seen   atomic.Int64 // the highest sequence number any commit of this process saw
+	rewind atomic.Bool  // that number went back: this Redis has lost writes
+	wake   chan struct{}
+}
+
+// NewStore returns a store over rdb. prefix keeps several Countersigns in one
+// Redis apart; it becomes the hash tag all keys share.
+func NewStore(rdb redis.UniversalClient, ring *Ring, prefix string, timing Timing) *Store {
+	return &Store{
+		rdb: rdb, ring: ring, keys: keys{"{" + cmp.Or(prefix, "countersign") + "}:"},
+		commit: redis.NewScript(commitSource), timing: timing, wake: make(chan struct{}, 1),
+	}
+}
+
+// keys builds every key name there is, all with one hash tag so that Redis
+// Cluster keeps them in one slot.
+type keys struct{ tag string }
+
+func (k keys) request(id string) string     { return k.tag + "request:" + id }
+func (k keys) note(op string) string        { return k.tag + "note:" + op }
+func (k keys) cards(id string) string       { return k.tag + "cards:" + id }
+func (k keys) due() string                  { return k.tag + "due" }
+func (k keys) open() string                 { return k.tag + "open" }
+func (k keys) sequence() string             { return k.tag + "sequence" }
+func (k keys) events() string               { return k.tag + "events" }
+func (k keys) holder(target string) string  { return k.tag + "holder:" + target }
+func (k keys) same(print string) string     { return k.tag + "same:" + print }
+func (k keys) mine(person string) string    { return k.tag + "mine:" + person }
+func (k keys) mark(target string) string    { return k.tag + "recent-target:" + target }
+func (k keys) inbox() string                { return k.tag + "inbox" }
+func (k keys) aside() string                { return k.tag + "aside" }
+func (k keys) envelope(id string) string    { return k.tag + "envelope:" + id }
+func (k keys) lead(name string) string      { return k.tag + "lead:" + name }
+func (k keys) cursor(name string) string    { return k.tag + "cursor:" + name }
+func (k keys) rate(what, who string) string { return k.tag + "rate:" + what + ":" + who }
+func (k keys) pins(kind string) string      { return k.tag + "pins:" + kind }
+
+// RequestID derives a request's id from the operation that asks for it, so
+// that a redelivered entry asks for the same request.
+func RequestID(op string) string {
+	sum := sha256.Sum256([]byte("request\x00" + op))
+	const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+	text := base32.NewEncoding(crockford).WithPadding(base32.NoPadding).EncodeToString(sum[:5])
+	return "R-" + text
+}
+
+// write is one run of commit.lua. The zero value of every field leaves the
+// thing it stands for alone.
+type write struct {
+	request   Request // after the action; its plan names the keys
+	key       string  // the hash to write; empty for the request's own
+	op        string
+	mode      string // new, version, claim, note
+	expect    int64
+	before    time.Time // the commit counts only before this instant
+	after     time.Time // and not before this one
+	answer    string
+	holder    string
+	same      string
+	open      string
+	mine      string
+	due       string
+	mark      time.Duration
+	keep      time.Duration
+	fields    []string // name, value, …
+	durations []string // name, milliseconds, …
+	events    []audit.Event
+}
+
+// reply is what commit.lua answered.
+type reply struct {
+	status   string
+	answer   string
+	version  int64
+	now      time.Time
+	sequence int64
+	who      string
+}
+
+func (s *Store) run(ctx context.Context, w write) (reply, error) {
+	if s.rewind.Load() {
+		return reply{}, ErrRewound
+	}
+	id := w.request.ID
+	keys := []string{
+		cmp.Or(w.key, s.keys.request(id)), s.keys.due(), s.keys.open(), s.keys.sequence(), s.keys.events(),
+		s.keys.holder(w.request.Plan.Target.ID), s.keys.same(w.request.Plan.fingerprint()),
+		s.keys.mine(w.request.Requester.ID), s.keys.mark(w.request.Plan.Target.ID),
+	}
+	args := []any{
+		id, w.op, w.mode, w.expect, millis(w.before), millis(w.after), w.answer,
+		w.holder, w.same, w.open, w.mine, w.due, w.mark.Milliseconds(), w.keep.Milliseconds(),
+	}
+	for _, list := range [][]string{w.fields, w.durations} {
+		args = append(args, len(list)/2)
+		for _, item := range list {
+			args = append(args, item)
+		}
+	}
+	args = append(args, len(w.events))
+	for n, e := range w.events {
+		e.Op = w.op
+		body, err := json.Marshal(e)
+		if err != nil {
+			return reply{}, err
+		}
+		args = append(args, s.ring.Seal("event", fmt.Sprintf("%s#%d", w.op, n+1), body))
+	}
+	floor := s.seen.Load() // before sending: replies may overtake one another
+	raw, err := s.commit.Run(ctx, s.rdb, keys, args...).StringSlice()
+	if err != nil {
+		return reply{}, fmt.Errorf("approvals: %s was not confirmed by Redis: %w", w.op, err)
+	}
+	if len(raw) != 6 {
+		return reply{}, fmt.Errorf("approvals: commit.lua answered %d values", len(raw))
+	}
+	r := reply{status: raw[0], answer: raw[1], version: number(raw[2]), now: instant(raw[3]), sequence: number(raw[4]), who: raw[5]}
+	if r.sequence < floor {
+		s.rewind.Store(true)
+		return r, ErrRewound
+	}
+	s.raise(r.sequence)
+	if r.status == "ok" && w.due != "" && w.due != "remove" {
+		s.nudge()
+	}
+	return r, nil
+}
+
+// raise remembers the highest sequence number seen. A later commit that
+// answers a lower one means that this Redis was restored or failed over and
+// has lost writes it had confirmed.
+func (s *Store) raise(sequence int64) {
+	for {
+		seen := s.seen.Load()
+		if sequence <= seen || s.seen.CompareAndSwap(seen, sequence) {
+			return
+		}
+	}
+}
+
+// Rewound says that this Redis has lost writes it had confirmed.
+func (s *Store) Rewound() bool { return s.rewind.Load() }
+
+// nudge tells this process' runner that something is due, so that a press is
+// followed by its effect at once and not at the next sweep.
+func (s *Store) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// body is the sealed part of a request: all that scripts never look at.
+func (s *Store) body(r Request) ([]string, error) {
+	plain, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	return []string{"state", string(r.State), "claim", strconv.FormatInt(r.Claim, 10), "body", s.ring.Seal("request", r.ID, plain)}, nil
+}
+
+// Snapshot is a request and the instant, on Redis' clock, at which it was
+// read.
+type Snapshot struct {
+	Request
+	Now time.Time
+	ops map[string]string
+}
+
+// Load reads one request. ErrNoRequest when there is none.
+func (s *Store) Load(ctx context.Context, id string) (Snapshot, error) {
+	pipe := s.rdb.Pipeline()
+	hash, clock := pipe.HGetAll(ctx, s.keys.request(id)), pipe.Time(ctx)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return Snapshot{}, fmt.Errorf("approvals: reading %s: %w", id, err)
+	}
+	return s.decode(id, hash.Val(), clock.Val())
+}
+
+func (s *Store) decode(id string, fields map[string]string, now time.Time) (Snapshot, error) {
+	if len(fields) == 0 {
+		return Snapshot{}, fmt.Errorf("%w: %s", ErrNoRequest, id)
+	}
+	snap := Snapshot{Now: now.UTC().Truncate(time.Millisecond), ops: map[string]string{}}
+	plain, err := s.ring.Open("request", id, fields["body"])
+	if err != nil {
+		return snap, fmt.Errorf("request %s: %w", id, err)
+	}
+	if err := json.Unmarshal(plain, &snap.Request); err != nil {
+		return snap, fmt.Errorf("approvals: request %s: %w", id, err)
+	}
+	snap.State, snap.Version, snap.Claim = State(fields["state"]), number(fields["version"]), number(fields["claim"])
+	snap.Deadline, snap.Lease = instant(fields["deadline"]), instant(fields["lease"])
+	if sealed := fields["halt"]; sealed != "" {
+		plain, err := s.ring.Open("halt", id, sealed)
+		if err != nil {
+			return snap, fmt.Errorf("halt of %s: %w", id, err)
+		}
+		if err := json.Unmarshal(plain, &snap.Halt); err != nil {
+			return snap, fmt.Errorf("approvals: halt of %s: %w", id, err)
+		}
+	}
+	for name, value := range fields {
+		if op, ok := strings.CutPrefix(name, "op:"); ok {
+			snap.ops[op] = value
+		}
+	}
+	return snap, nil
+}
+
+// LoadAll reads several requests in one round trip and leaves out those that
+// are gone.
+func (s *Store) LoadAll(ctx context.Context, ids []string) ([]Snapshot, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	pipe := s.rdb.Pipeline()
+	clock := pipe.Time(ctx)
+	hashes := make([]*redis.MapStringStringCmd, len(ids))
+	for i, id := range ids {
+		hashes[i] = pipe.HGetAll(ctx, s.keys.request(id))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("approvals: reading requests: %w", err)
+	}
+	var all []Snapshot
+	for i, id := range ids {
+		snap, err := s.decode(id, hashes[i].Val(), clock.Val())
+		if errors.Is(err, ErrNoRequest) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, snap)
+	}
+	return all, nil
+}
+
+// Open lists the requests that are not over, the oldest first.
+func (s *Store) Open(ctx context.Context) ([]Snapshot, error) {
+	ids, err := s.rdb.ZRange(ctx, s.keys.open(), 0, 99).Result()
+	if err != nil {
+		return nil, fmt.Errorf("approvals: listing open requests: %w", err)
+	}
+	return s.LoadAll(ctx, ids)
+}
+
+// Mine lists the latest requests of one person, the newest first.
+func (s *Store) Mine(ctx context.Context, person string) ([]Snapshot, error) {
+	ids, err := s.rdb.ZRevRange(ctx, s.keys.mine(person), 0, 19).Result()
+	if err != nil {
+		return nil, fmt.Errorf("approvals: listing requests: %w", err)
+	}
+	return s.LoadAll(ctx, ids)
+}
+
+// create writes a new request. With CodeIdentical the refusal names the one
+// that is open already.
+func (s *Store) create(ctx context.Context, op string, a Ask) (Snapshot, error) {
+	now, err := s.rdb.Time(ctx).Result()
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("approvals: Redis does not tell the time: %w", err)
+	}
+	r, events, err := Apply(Request{ID: RequestID(op)}, a, now.UTC().Truncate(time.Millisecond))
+	if err != nil {
+		return Snapshot{}, err
+	}
+	fields, err := s.body(r)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	life := strconv.FormatInt(a.Terms.Lifetime.Milliseconds(), 10)
+	got, err := s.run(ctx, write{
+		request: r, op: op, mode: "new", answer: "requested",
+		fields: fields, durations: []string{"deadline", life}, due: life,
+		same: "take", open: "add", mine: "add", events: events,
+	})
+	if err != nil {
+		return Snapshot{}, err
+	}
+	switch got.status {
+	case "ok", "again":
+		return s.Load(ctx, r.ID)
+	case "same":
+		no := refuse(CodeIdentical, "The same request is open already: %s. Nothing new was made.", got.who)
+		no.Request = got.who
+		return Snapshot{}, no
+	}
+	return Snapshot{}, fmt.Errorf("approvals: creating %s: %s", r.ID, got.status)
+}
+
+// decide applies a person's action to a request: it reads, applies, compares
+// the version, and tries again when somebody else was quicker, so that two
+// approvals at one moment both count. The stored answer of an operation that
+// was carried out before is given again.
+func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, error) {
+	for range 20 {
+		snap, err := s.Load(ctx, id)
+		if err != nil {
+			return snap, err
+		}
+		if answer, ok := snap.ops[op]; ok {
+			return snap, s.again(id, op, answer)
+		}
+		next, events, err := Apply(snap.Request, a, snap.Now)
+		if no := (*Refusal)(nil); errors.As(err, &no) {
+			return snap, no
+		}
+		if err != nil {
+			return snap, err
+		}
+		w := write{request: next, op: op, mode: "version", expect: snap.Version, answer: "ok", events: events}
+		if snap.State == Pending || snap.State == Approved {
+			w.before = snap.Deadline // a press at the last moment counts only if Redis says so
+		}
+		if _, halting := a.(Stop); halting {
+			w.before = time.Time{}
+			plain, err := json.Marshal(next.Halt)
+			if err != nil {
+				return snap, err
+			}
+			w.fields = []string{"halt", s.ring.Seal("halt", id, plain)}
+		} else if w.fields, err = s.body(next); err != nil {
+			return snap, err
+		}
+		switch {
+		case next.State == Approved:
+			w.durations, w.due = []string{"deadline", ms(s.timing.RunWithin)}, "0"
+		case next.State.Final():
+			w.due, w.open, w.same, w.keep = "remove", "remove", "free", retention
+		}
+		got, err := s.run(ctx, w)
+		if err != nil {
+			return snap, err
+		}
+		switch got.status {
+		case "ok":
+			return s.Load(ctx, id)
+		case "again":
+			return snap, s.again(id, op, got.answer)
+		case "late":
+			return snap, refuse(CodeExpired, "%s expired before you pressed, and nothing was done. Ask %s to request it again.", id, snap.Requester)
+		case "conflict":
+			continue
+		}
+		return snap, fmt.Errorf("approvals: deciding %s: %s", id, got.status)
+	}
+	return Snapshot{}, fmt.Errorf("%w: %s", ErrConflict, id)
+}
+
+// note records an event that changes no request: a refusal, a read, an alarm.
+// Where it concerns a request, the answer is stored with that request.
+func (s *Store) note(ctx context.Context, op, answer string, r Request, e audit.Event) error {
+	w := write{request: r, op: op, mode: "note", answer: answer, events: []audit.Event{e}}
+	if r.ID == "" {
+		w.key, w.mode, w.keep = s.keys.note(op), "new", noteRetention
+	}
+	got, err := s.run(ctx, w)
+	if err == nil && got.status == "gone" {
+		w.request, w.key, w.mode, w.keep = Request{}, s.keys.note(op), "new", noteRetention
+		_, err = s.run(ctx, w)
+	}
+	return err
+}
+
+// expire ends a request whose deadline has passed on Redis' clock.
+func (s *Store) expire(ctx context.Context, snap Snapshot) error {
+	next, events, err := Apply(snap.Request, Expire{}, snap.Now)
+	if err != nil {
+		return err
+	}
+	fields, err := s.body(next)
+	if err != nil {
+		return err
+	}
+	_, err = s.run(ctx, write{
+		request: next, op: fmt.Sprintf("expire:%d", snap.Version), mode: "version", expect: snap.Version,
+		after: snap.Deadline, answer: "ok", fields: fields, events: events,
+		due: "remove", open: "remove", same: "free", keep: retention,
+	})
+	return err
+}
+
+// claim makes worker the holder of a request and of its target. It answers
+// ErrFenced when another worker, or another request of the same target, was
+// there first.
+func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapshot, error) {
+	next, events, err := Apply(snap.Request, Claim{Worker: worker}, snap.Now)
+	if err != nil {
+		return snap, err
+	}
+	w := write{
+		request: next, op: fmt.Sprintf("claim:%d", next.Claim), mode: "version", expect: snap.Version,
+		answer: worker, durations: []string{"lease", ms(s.timing.Lease)}, due: ms(s.timing.Lease),
+		holder: "take", events: events,
+	}
+	if snap.State == Approved {
+		w.before = snap.Deadline
+	} else {
+		w.after = snap.Lease
+	}
+	if next.Plan.Class == ClassDestroy || next.Plan.Class == ClassTakeover {
+		w.mark = recentTarget
+	}
+	if w.fields, err = s.body(next); err != nil {
+		return snap, err
+	}
+	got, err := s.run(ctx, w)
+	if err != nil {
+		return snap, err
+	}
+	if got.status == "ok" || got.status == "again" && got.answer == worker {
+		return s.Load(ctx, next.ID)
+	}
+	return snap, fmt.Errorf("%w: %s (%s)", ErrFenced, next.ID, got.status)
+}
+
+// advance applies one action of the worker that holds the claim, and renews
+// its lease. ErrFenced means that it no longer holds it and must not take
+// another step.
+func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string, a Action) (Request, error) {
+	next, events, err := Apply(r, a, at)
+	if err != nil {
+		return r, err
+	}
+	lease := s.timing.Lease
+	if letGo, ok := a.(LetGo); ok {
+		lease = letGo.After
+	}
+	w := write{
+		request: next, op: fmt.Sprintf("run:%d:%s", r.Claim, op), mode: "claim", expect: r.Claim, answer: "ok",
+		durations: []string{"lease", ms(lease)}, due: ms(lease), events: events,
+	}
+	if next.State.Final() {
+		w.durations, w.due, w.open, w.same, w.holder, w.keep = nil, "remove", "remove", "free", "free", retention
+	}
+	if w.fields, err = s.body(next); err != nil {
+		return r, err
+	}
+	got, err := s.run(ctx, w)
+	if err != nil {
+		return r, err
+	}
+	switch got.status {
+	case "ok", "again":
+		next.Version = got.version
+		return next, nil
+	case "fenced", "gone":
+		return r, fmt.Errorf("%w: %s", ErrFenced, r.ID)
+	}
+	return r, fmt.Errorf("approvals: advancing %s: %s", r.ID, got.status)
+}
+
+// due lists the requests whose instant has come.
+func (s *Store) due(ctx context.Context, limit int64) ([]string, error) {
+	now, err := s.rdb.Time(ctx).Result()
+	if err != nil {
+		return nil, fmt.Errorf("approvals: Redis does not tell the time: %w", err)
+	}
+	return s.rdb.ZRangeByScore(ctx, s.keys.due(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: limit}).Result()
+}
+
+// RecentTarget says that this person's own account was the target of a
+// destroying or takeover request in the last 48 hours.
+func (s *Store) RecentTarget(ctx context.Context, person string) (bool, error) {
+	n, err := s.rdb.Exists(ctx, s.keys.mark(person)).Result()
+	return n > 0, err
+}
+
+// Allow counts one use of something by somebody and says whether it is within
+// limit uses a window.
+func (s *Store) Allow(ctx context.Context, what, who string, limit int, window time.Duration) (bool, error) {
+	key := s.keys.rate(what, who)
+	pipe := s.rdb.TxPipeline()
+	pipe.SetNX(ctx, key, 0, window)
+	count := pipe.Incr(ctx, key)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return false, err
+	}
+	return count.Val() <= int64(limit), nil
+}
+
+// Pin binds a Slack account to an Entra account at first use, both ways. It
+// answers false when either was bound to another one before.
+func (s *Store) Pin(ctx context.Context, slackID, objectID string) (bool, error) {
+	pipe := s.rdb.TxPipeline()
+	pipe.HSetNX(ctx, s.keys.pins("slack"), slackID, objectID)
+	bound := pipe.HGet(ctx, s.keys.pins("slack"), slackID)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return false, err
+	}
+	return bound.Val() == objectID, nil
+}
+
+// Card is where a request is shown in Slack. It lives in a key of its own, so
+// that showing a request never disturbs deciding it.
+type Card struct {
+	Channel string `json:"channel"`
+	TS      string `json:"ts"`
+}
+
+// SetCard remembers one message about a request under a name such as
+// "approvers" or "requester".
+func (s *Store) SetCard(ctx context.Context, request, name string, c Card) error {
+	raw, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	pipe := s.rdb.TxPipeline()
+	pipe.HSet(ctx, s.keys.cards(request), name, raw)
+	pipe.PExpire(ctx, s.keys.cards(request), retention)
+	_, err = pipe.Exec(ctx)
+	return err
+}
+
+// Cards lists the messages about a request by name.
+func (s *Store) Cards(ctx context.Context, request string) (map[string]Card, error) {
+	raw, err := s.rdb.HGetAll(ctx, s.keys.cards(request)).Result()
+	if err != nil {
+		return nil, err
+	}
+	cards := map[string]Card{}
+	for name, text := range raw {
+		var c Card
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			return nil, fmt.Errorf("approvals: card %s of %s: %w", name, request, err)
+		}
+		cards[name] = c
+	}
+	return cards, nil
+}
+
+// refusedAnswer is a refusal as it is stored with its operation. It is
+// sealed, because its sentence names people.
+func (s *Store) refusedAnswer(id, op string, no *Refusal) string {
+	plain, err := json.Marshal(no)
+	if err != nil { // three strings always marshal
+		panic(err)
+	}
+	return s.ring.Seal("answer", id+"\x00"+op, plain)
+}
+
+// again turns a stored answer into what the first delivery got.
+func (s *Store) again(id, op, answer string) error {
+	if answer == "ok" || answer == "requested" {
+		return nil
+	}
+	plain, err := s.ring.Open("answer", id+"\x00"+op, answer)
+	if err != nil {
+		return err
+	}
+	no := &Refusal{}
+	if err := json.Unmarshal(plain, no); err != nil {
+		return err
+	}
+	return no
+}
+
+func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func instant(text string) time.Time {
+	n := number(text)
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(n).UTC()
+}
+
+func number(text string) int64 {
+	n, _ := strconv.ParseInt(text, 10, 64)
+	return n
+}

@@ -1,0 +1,50 @@
+package approvals
+
+import (
+	"errors"
+	"time"
+)
+
+// Timing is every duration of the engine. Crash tests run with leases of 300
+// milliseconds, production with Default.
+type Timing struct {
+	RunWithin  time.Duration `yaml:"run_within"`  // an approved request that nobody started by then expires
+	GraphCall  time.Duration `yaml:"graph_call"`  // one call with its waits and retries
+	GraphGrace time.Duration `yaml:"graph_grace"` // how long Graph may go on working on a call we gave up (60 s by its documentation)
+	Lease      time.Duration `yaml:"lease"`       // of a running request, renewed with every journal entry
+	Sweep      time.Duration `yaml:"sweep"`       // between two looks at what is due
+	LookUps    time.Duration `yaml:"look_ups"`    // how long a look-up of a person is retried before the answer is no
+	Takeover   time.Duration `yaml:"takeover"`    // idle time after which a dead reader's inbox entry is taken over
+	InboxWrite time.Duration `yaml:"inbox_write"` // how long Slack's ack waits for Redis; under 3 s
+	Stale      time.Duration `yaml:"stale"`       // an inbox entry older than this is not carried out
+	AuditLag   time.Duration `yaml:"audit_lag"`   // the runner claims nothing while the audit lags by more
+	Follow     time.Duration `yaml:"follow"`      // how long one blocking read of the event log waits
+	Lead       time.Duration `yaml:"lead"`        // lease of a projection's reader
+}
+
+// DefaultTiming is for production.
+func DefaultTiming() Timing {
+	return Timing{
+		RunWithin: 10 * time.Minute, GraphCall: 20 * time.Second, GraphGrace: 60 * time.Second, Lease: 100 * time.Second,
+		Sweep: 500 * time.Millisecond, LookUps: 30 * time.Second, Takeover: 90 * time.Second, InboxWrite: 1500 * time.Millisecond,
+		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: time.Second, Lead: 10 * time.Second,
+	}
+}
+
+// Check refuses timings under which the engine's promises do not hold.
+func (t Timing) Check() error {
+	for _, d := range []time.Duration{t.RunWithin, t.GraphCall, t.Lease, t.Sweep, t.LookUps, t.Takeover, t.InboxWrite, t.Stale, t.AuditLag, t.Follow, t.Lead} {
+		if d <= 0 {
+			return errors.New("timing: every duration must be more than zero")
+		}
+	}
+	switch {
+	case t.Lease <= t.GraphCall+t.GraphGrace:
+		return errors.New("timing: lease must be longer than graph_call plus graph_grace, or a second worker could start while the first one's call is still at work")
+	case t.Takeover <= t.LookUps:
+		return errors.New("timing: takeover must be longer than look_ups, or a slow look-up would be done twice")
+	case t.InboxWrite > 2*time.Second:
+		return errors.New("timing: inbox_write must be at most 2s, because Slack waits three seconds for an answer")
+	}
+	return nil
+}
