@@ -4,7 +4,9 @@
 -- because Lua has no rollback.
 --
 -- KEYS  1 request  2 due  3 open  4 sequence  5 events  6 holder  7 same
---       8 the requester's own list  9 mark
+--       8 the requester's own list  9 mark  10 the other place where this
+--       operation's answer may be: its note for a request, its request for a
+--       note
 -- ARGV  a flat list, read in order by next(); store.go writes it.
 --
 -- Answers: status, stored answer, version, now (ms), sequence, and for
@@ -14,7 +16,8 @@ local at = 0
 local function next() at = at + 1; return ARGV[at] end
 local function int(n) return string.format('%d', n) end
 
-local id, op, mode, expect = next(), next(), next(), next()
+local id, op, mode = next(), next(), next()
+local version, claim = next(), next() -- expected; '' for any
 local before, after = tonumber(next()), tonumber(next())
 local answer = next()
 local holder, same = next(), next()          -- '', 'take' or 'free'
@@ -25,14 +28,21 @@ local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
 local function reply(status, said, who)
-  local version = redis.call('HGET', KEYS[1], 'version') or '0'
+  local current = redis.call('HGET', KEYS[1], 'version') or '0'
   local sequence = redis.call('GET', KEYS[4]) or '0'
-  return { status, said, version, int(now), sequence, who or '' }
+  return { status, said, current, int(now), sequence, who or '' }
+end
+
+-- The fence comes before everything, replays included: a worker that lost its
+-- claim must not hear that its write counted and go on from there.
+if claim ~= '' then
+  local current = redis.call('HGET', KEYS[1], 'claim')
+  if current and current ~= claim then return reply('fenced', '') end
 end
 
 -- The same operation again, by a re-sent script, a redelivered entry or a
--- second worker: the first answer.
-local said = redis.call('HGET', KEYS[1], 'op:' .. op)
+-- second reader: the first answer.
+local said = redis.call('HGET', KEYS[1], 'op:' .. op) or redis.call('HGET', KEYS[10], 'op:' .. op)
 if said then return reply('again', said) end
 
 local exists = redis.call('EXISTS', KEYS[1]) == 1
@@ -40,10 +50,8 @@ if mode == 'new' then
   if exists then return reply('conflict', '') end
 elseif not exists then
   return reply('gone', '')
-elseif mode == 'version' then
-  if redis.call('HGET', KEYS[1], 'version') ~= expect then return reply('conflict', '') end
-elseif mode == 'claim' then
-  if redis.call('HGET', KEYS[1], 'claim') ~= expect then return reply('fenced', '') end
+elseif version ~= '' and redis.call('HGET', KEYS[1], 'version') ~= version then
+  return reply('conflict', '')
 end
 if before > 0 and now >= before then return reply('late', '') end
 if after > 0 and now < after then return reply('early', '') end

@@ -3,6 +3,7 @@ package approvals
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -23,6 +24,9 @@ type Desk struct {
 // Look checks that a person may use a read command now, and records it. The
 // target is zero for commands without one.
 func (d *Desk) Look(ctx context.Context, op, command, title string, who, target Person) error {
+	if answered, err := d.answered(ctx, op); answered {
+		return err
+	}
 	about := audit.Event{Kind: audit.Read, Command: command, Title: title, Class: string(ClassRead), Actor: who, Target: target}
 	if no := d.mayRequest(ctx, command, ClassRead, who); no != nil {
 		return d.refused(ctx, op, Request{}, about, no)
@@ -36,7 +40,24 @@ func (d *Desk) Look(ctx context.Context, op, command, title string, who, target 
 			return d.refused(ctx, op, Request{}, about, refuse(CodeTooMany, "That is more than %d look-ups a minute. Wait a little and try again.", d.Policy.ReadsAMinute))
 		}
 	}
-	return d.Store.note(ctx, op, "ok", Request{}, about)
+	said, err := d.Store.note(ctx, op, "ok", Request{}, about)
+	if err != nil {
+		return err
+	}
+	return d.Store.again(op, said)
+}
+
+// answered says that an operation which made no request was answered before,
+// or that it cannot be told, and gives that answer.
+func (d *Desk) answered(ctx context.Context, op string) (bool, error) {
+	answer, ok, err := d.Store.answered(ctx, op)
+	switch {
+	case err != nil:
+		return true, fmt.Errorf("approvals: looking for the answer to %s: %w", op, err)
+	case ok:
+		return true, d.Store.again(op, answer)
+	}
+	return false, nil
 }
 
 // MayRequest says whether a person may use a command, without recording
@@ -64,6 +85,12 @@ func (d *Desk) standing(ctx context.Context, who Person, withProtection bool) (S
 	}
 	standing, err := stand(ctx, d.Directory, who.ID, withProtection, d.Store.timing.LookUps)
 	switch {
+	case err == nil && standing.ID != who.ID:
+		// Rules compare object ids as text, so one account under two spellings
+		// would be two people.
+		d.Log.Error("a look-up answered about another account, so the answer is no", "asked", who.ID, "got", standing.ID)
+		return Standing{}, refuse(CodeUnchecked, "Microsoft Entra answered about another account than %s, so this could not be checked and is refused. "+
+			"An administrator compares the object id in people.table with the one in the Entra admin center.", who)
 	case errors.Is(err, ErrNoPerson):
 		return standing, refuse(CodeNobody, "The Entra account of %s is not in the tenant any more.", who)
 	case err != nil:
@@ -120,17 +147,26 @@ func (d *Desk) recent(ctx context.Context, who Person) *Refusal {
 	return nil
 }
 
-// Ask puts a plan before the approvers. The terms are worked out afresh. A
-// *Refusal has been recorded when it is returned.
+// Ask puts a plan before the approvers. The terms are worked out here unless
+// the caller asked Terms for them a moment ago. A *Refusal has been recorded
+// when it is returned.
 func (d *Desk) Ask(ctx context.Context, op string, a Ask) (Request, error) {
+	if answered, err := d.answered(ctx, op); answered {
+		return Request{}, err
+	}
 	if snap, err := d.Store.Load(ctx, RequestID(op)); err == nil {
+		if _, ours := snap.ops[op]; !ours {
+			return Request{}, fmt.Errorf("approvals: the id %s is taken by another request; ask again", snap.ID)
+		}
 		return snap.Request, nil // delivered before
 	} else if !errors.Is(err, ErrNoRequest) {
 		return Request{}, err
 	}
-	terms, _, err := d.Terms(ctx, a.Plan.Command, a.Plan.Class, a.Requester, a.Plan.Target)
+	var err error
+	if a.Terms.Approvals == 0 {
+		a.Terms, _, err = d.Terms(ctx, a.Plan.Command, a.Plan.Class, a.Requester, a.Plan.Target)
+	}
 	if err == nil {
-		a.Terms = terms
 		var snap Snapshot
 		if snap, err = d.Store.create(ctx, op, a); err == nil {
 			return snap.Request, nil
@@ -150,12 +186,15 @@ func (d *Desk) Refused(ctx context.Context, op string, p Plan, who Person, err e
 	return d.refused(ctx, op, Request{}, about, no)
 }
 
+// refused records a refusal and gives back what the person is told: this one,
+// or what the operation was answered when it came before.
 func (d *Desk) refused(ctx context.Context, op string, r Request, about audit.Event, no *Refusal) error {
-	about.Kind, about.Reason, about.Outcome = audit.Refused, no.Sentence, string(no.Code)
-	if err := d.Store.note(ctx, op, d.Store.refusedAnswer(r.ID, op, no), r, about); err != nil {
+	about.Kind, about.Reason = audit.Refused, no.Sentence
+	said, err := d.Store.note(ctx, op, d.Store.refusedAnswer(op, no), r, about)
+	if err != nil {
 		return err // a refusal that could not be recorded is asked for again
 	}
-	return no
+	return d.Store.again(op, said)
 }
 
 // Approve is one person's yes.
@@ -173,20 +212,38 @@ func (d *Desk) Cancel(ctx context.Context, op, id string, by Person) (Request, e
 	return d.decide(ctx, op, id, by, Cancel{By: by})
 }
 
+// verb is what somebody tried to do to a request, for the record of a refusal.
+func verb(a Action) string {
+	switch a.(type) {
+	case Approve:
+		return "approve"
+	case Deny:
+		return "deny"
+	case Cancel:
+		return "cancel"
+	case Stop:
+		return "halt"
+	}
+	return ""
+}
+
 func (d *Desk) decide(ctx context.Context, op, id string, by Person, a Action) (Request, error) {
 	snap, err := d.Store.Load(ctx, id)
 	if errors.Is(err, ErrNoRequest) {
-		return Request{}, d.refused(ctx, op, Request{}, audit.Event{Actor: by, Title: "a decision on " + id},
+		if answered, err := d.answered(ctx, op); answered {
+			return Request{}, err
+		}
+		return Request{}, d.refused(ctx, op, Request{}, audit.Event{Actor: by, Title: "a decision on " + id, Outcome: verb(a)},
 			refuse(CodeNoRequest, "There is no request %s. It may be older than 90 days.", id))
 	}
 	if err != nil {
 		return Request{}, err
 	}
 	if answer, ok := snap.ops[op]; ok {
-		return snap.Request, d.Store.again(id, op, answer)
+		return snap.Request, d.Store.again(op, answer)
 	}
 	// A deadline that has passed is a fact, whether or not the sweep got there.
-	if (snap.State == Pending || snap.State == Approved) && !snap.Now.Before(snap.Deadline) {
+	if (snap.State == Pending || snap.State == Approved) && snap.overdue(snap.Now) {
 		if err := d.Store.expire(ctx, snap); err != nil {
 			return snap.Request, err
 		}
@@ -202,8 +259,13 @@ func (d *Desk) decide(ctx context.Context, op, id string, by Person, a Action) (
 		}
 	}
 	about := snap.event(audit.Refused, by)
-	about.Version = snap.Version
-	return snap.Request, d.refused(ctx, op, snap.Request, about, no)
+	about.Version, about.Outcome = snap.Version, verb(a)
+	if err := d.refused(ctx, op, snap.Request, about, no); err != nil {
+		return snap.Request, err
+	}
+	// Another delivery of the same press was quicker, and its answer is yes.
+	snap, err = d.Store.Load(ctx, id)
+	return snap.Request, err
 }
 
 // voice asks everything about a person that Apply cannot know.
@@ -249,6 +311,13 @@ func (d *Desk) recheck(ctx context.Context, r Request) *Refusal {
 		return refuse(CodeNotAllowed, "%s now needs %d approvals and has %d: what was true of %s when it was requested has changed.", r.ID, terms.Approvals, len(r.Approvals), target.Person)
 	}
 	seen := map[string]bool{r.Requester.ID: true, r.Plan.Target.ID: true}
+	if r.Requester.ID != r.Plan.Target.ID { // this very request makes its target a recent one
+		if no := d.recent(ctx, r.Requester); no != nil && no.Code == CodeRecentTarget {
+			return refuse(no.Code, "%s, who requested it, was the target of such a request in the last 48 hours.", r.Requester)
+		} else if no != nil {
+			return no
+		}
+	}
 	for _, approver := range r.Approvers() {
 		if seen[approver.ID] {
 			return refuse(CodeTwice, "%s has more than one part in %s, so the approval does not count.", approver, r.ID)
@@ -261,8 +330,10 @@ func (d *Desk) recheck(ctx context.Context, r Request) *Refusal {
 		if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who); no != nil {
 			return refuse(no.Code, "%s, who approved it, may not decide such requests any more.", approver)
 		}
-		if no := d.recent(ctx, approver); no != nil {
+		if no := d.recent(ctx, approver); no != nil && no.Code == CodeRecentTarget {
 			return refuse(no.Code, "%s, who approved it, was the target of such a request in the last 48 hours.", approver)
+		} else if no != nil {
+			return no
 		}
 	}
 	return nil

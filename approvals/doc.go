@@ -40,7 +40,7 @@
 // All share one hash tag, {countersign} unless configured, so that Redis
 // Cluster keeps them in one slot.
 //
-//	request:<id>            hash: version, claim, state, deadline, lease, halt, op:<operation> (answers), body (sealed)
+//	request:<id>            hash: version, claim, state, deadline, lease, halt (sealed), op:<operation> (answers), body (sealed)
 //	note:<operation>        hash: the answer of an operation that made no request; lives an hour
 //	cards:<id>              hash: where the request is shown in Slack
 //	due                     sorted set: when a request must be looked at next
@@ -54,6 +54,6 @@
 //	lead:<p>, cursor:<p>    the leased reader of a projection, and how far it is
 //	inbox, aside            streams: envelope, body (sealed)
 //	envelope:<id>           seen already; lives twenty minutes
-//	pins:slack              hash: Slack id to object id, pinned at first use
+//	pins:slack, pins:entra  hashes: Slack id to object id and back, pinned at first use
 //	rate:<what>:<who>       counter; lives one window
 package approvals

@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,22 +21,30 @@ import (
 type Projection struct {
 	Name string
 	// Handle takes a batch, oldest first, and says how many events it is done
-	// with. An error is tried again, with a pause, from where it stopped.
+	// with. An error is tried again, with a pause, from where it stopped. Its
+	// ctx ends when this process stops or no longer leads.
 	Handle func(ctx context.Context, batch []audit.Event) (int, error)
 }
 
 // leadScript takes or renews the lease of a projection and, for its holder,
-// moves the cursor.
+// moves the cursor from where it found it: a reader that was away for longer
+// than its lease must not move it back.
 var leadScript = redis.NewScript(`
 local who = redis.call('GET', KEYS[1])
 if who and who ~= ARGV[1] then return {0, ''} end
+local at = redis.call('GET', KEYS[2]) or '0-0'
+if ARGV[3] ~= '' and at ~= ARGV[3] then return {0, ''} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3]) end
-return {1, redis.call('GET', KEYS[2]) or '0-0'}`)
+if ARGV[4] ~= '' then redis.call('SET', KEYS[2], ARGV[4]); at = ARGV[4] end
+return {1, at}`)
+
+// resignScript gives a lease back that is still one's own.
+var resignScript = redis.NewScript(`if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`)
 
 // Follow runs one projection until ctx ends, whenever this process holds its
 // lease.
 func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.Logger) {
+	me += "#" + rand.Text() // two processes of one name are two readers
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
 		if pause > 0 {
@@ -60,13 +69,13 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 	// Let the next process lead at once, so that a stop delays nobody.
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if who, err := s.rdb.Get(bye, s.keys.lead(p.Name)).Result(); err == nil && who == me {
-		s.rdb.Del(bye, s.keys.lead(p.Name))
+	if err := resignScript.Run(bye, s.rdb, []string{s.keys.lead(p.Name)}, me).Err(); err != nil {
+		log.Warn("a projection's lease was not given back; it runs out by itself", "projection", p.Name, "error", err)
 	}
 }
 
 func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, error) {
-	leads, cursor, err := s.lead(ctx, me, p.Name, "")
+	leads, cursor, err := s.lead(ctx, me, p.Name, "", "")
 	if err != nil || !leads {
 		return leads, err
 	}
@@ -77,36 +86,96 @@ func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, 
 	if err != nil {
 		return true, err
 	}
+	// The wait was part of the lease.
+	if leads, now, err := s.lead(ctx, me, p.Name, cursor, ""); err != nil || !leads || now != cursor {
+		return leads && err == nil, err
+	}
 	batch := make([]audit.Event, 0, len(streams[0].Messages))
+	var broken error
 	for _, m := range streams[0].Messages {
-		e, err := s.openEvent(m)
-		if err != nil {
-			return true, err
+		var e audit.Event
+		if e, broken = s.openEvent(m); broken != nil {
+			break // what stands before it is not held up
 		}
 		batch = append(batch, e)
 	}
-	done, err := p.Handle(ctx, batch)
+	if len(batch) == 0 {
+		return true, broken
+	}
+	done, err := s.handOver(ctx, me, p, batch)
 	if done > 0 {
-		if _, _, moved := s.lead(context.WithoutCancel(ctx), me, p.Name, batch[done-1].ID); moved != nil {
+		leads, _, moved := s.lead(context.WithoutCancel(ctx), me, p.Name, cursor, batch[done-1].ID)
+		switch {
+		case moved != nil:
 			err = errors.Join(err, moved)
+		case !leads:
+			return false, err // somebody else goes on from where it found the cursor
 		}
 	}
 	return true, err
 }
 
-func (s *Store) lead(ctx context.Context, me, name, cursor string) (bool, string, error) {
-	got, err := leadScript.Run(ctx, s.rdb, []string{s.keys.lead(name), s.keys.cursor(name)}, me, s.timing.Lead.Milliseconds(), cursor).Slice()
-	if err != nil || len(got) != 2 {
+// handOver lets Handle work for as long as this process leads, and contains
+// its panics.
+func (s *Store) handOver(ctx context.Context, me string, p Projection, batch []audit.Event) (done int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	renewing := make(chan struct{})
+	go func() {
+		defer close(renewing)
+		for until := time.Now().Add(s.timing.Lead); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(s.timing.Lead / 3):
+			}
+			sent := time.Now()
+			leads, _, err := s.lead(ctx, me, p.Name, "", "")
+			switch {
+			case err == nil && leads:
+				until = sent.Add(s.timing.Lead)
+			case err == nil, time.Now().After(until):
+				cancel() // somebody else leads, or may
+				return
+			}
+		}
+	}()
+	defer func() {
+		cancel()
+		<-renewing
+		if p := recover(); p != nil {
+			done, err = 0, fmt.Errorf("panic: %v", p)
+		}
+		done = min(max(done, 0), len(batch))
+		if done == 0 && err == nil {
+			err = errors.New("nothing of the batch was handled")
+		}
+	}()
+	return p.Handle(ctx, batch)
+}
+
+// lead takes or renews the lease of a projection. With to it also moves the
+// cursor, where that still is at from. False means that another one leads.
+func (s *Store) lead(ctx context.Context, me, name, from, to string) (bool, string, error) {
+	got, err := leadScript.Run(ctx, s.rdb, []string{s.keys.lead(name), s.keys.cursor(name)}, me, s.timing.Lead.Milliseconds(), from, to).Slice()
+	if err != nil {
 		return false, "", fmt.Errorf("approvals: leading projection %s: %w", name, err)
+	}
+	if len(got) != 2 {
+		return false, "", fmt.Errorf("approvals: leading projection %s: the script answered %d values", name, len(got))
 	}
 	at, _ := got[1].(string)
 	return got[0] == int64(1), at, nil
 }
 
+// eventPlace is where an event is sealed to. A worker's operations have the
+// same names in every request, so the request belongs to it.
+func eventPlace(request, op string) string { return request + "\x00" + op }
+
 func (s *Store) openEvent(m redis.XMessage) (audit.Event, error) {
+	request, _ := m.Values["request"].(string)
 	op, _ := m.Values["op"].(string)
 	sealed, _ := m.Values["body"].(string)
-	plain, err := s.ring.Open("event", op, sealed)
+	plain, err := s.ring.Open("event", eventPlace(request, op), sealed)
 	if err != nil {
 		return audit.Event{}, fmt.Errorf("event %s: %w", m.ID, err)
 	}

@@ -72,11 +72,13 @@ func (in *Inbox) Put(ctx context.Context, envelope string, payload []byte) error
 // comes again otherwise; so handle must be idempotent by Envelope. A reader
 // that died is succeeded: its entries are taken over.
 func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(context.Context, Arrival) error) {
+	hands = max(hands, 1)
 	var busy sync.WaitGroup
 	defer busy.Wait()
 	slots := make(chan struct{}, hands)
 	backoff := time.Duration(0)
 	grouped := false
+	scan := "0-0" // where the search for dead readers' entries goes on
 	for ctx.Err() == nil {
 		if backoff > 0 {
 			select {
@@ -93,24 +95,40 @@ func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(c
 			}
 			grouped = true
 		}
-		entries, err := in.next(ctx, name, hands)
+		// Only what a hand is free for is read: an entry that waited in here
+		// would be taken for a dead reader's, or left lying at a stop.
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		free := 1
+		for full := false; free < hands && !full; {
+			select {
+			case slots <- struct{}{}:
+				free++
+			default:
+				full = true
+			}
+		}
+		var entries []delivered
+		var err error
+		entries, scan, err = in.next(ctx, name, free, scan)
+		for range free - len(entries) {
+			<-slots
+		}
+		for _, e := range entries {
+			busy.Go(func() {
+				defer func() { <-slots }()
+				in.one(context.WithoutCancel(ctx), name, e, handle)
+			})
+		}
 		if err != nil && ctx.Err() == nil {
 			grouped = !redis.HasErrorPrefix(err, "NOGROUP") // a Redis that lost the stream gets it again
 			backoff = in.trouble(backoff, err)
 			continue
 		}
 		backoff = 0
-		for _, e := range entries {
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				return // unread by us, so another reader takes it over
-			}
-			busy.Go(func() {
-				defer func() { <-slots }()
-				in.one(context.WithoutCancel(ctx), e, handle)
-			})
-		}
 	}
 }
 
@@ -126,12 +144,13 @@ type delivered struct {
 }
 
 // next takes over what a dead reader left, or else waits for something new.
-func (in *Inbox) next(ctx context.Context, name string, count int) ([]delivered, error) {
-	left, _, err := in.rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{
-		Stream: in.keys.inbox(), Group: inboxGroup, Consumer: name, MinIdle: in.timing.Takeover, Start: "0", Count: int64(count),
+// What it returns beside an error was delivered all the same.
+func (in *Inbox) next(ctx context.Context, name string, count int, scan string) ([]delivered, string, error) {
+	left, scan, err := in.rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{
+		Stream: in.keys.inbox(), Group: inboxGroup, Consumer: name, MinIdle: in.timing.Takeover, Start: scan, Count: int64(count),
 	}).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, err
+		return nil, "0-0", err
 	}
 	var list []delivered
 	for _, m := range left {
@@ -140,7 +159,7 @@ func (in *Inbox) next(ctx context.Context, name string, count int) ([]delivered,
 		}
 		pending, err := in.rdb.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: in.keys.inbox(), Group: inboxGroup, Start: m.ID, End: m.ID, Count: 1}).Result()
 		if err != nil {
-			return nil, err
+			return list, scan, err // the rest comes again
 		}
 		d := delivered{XMessage: m, deliveries: 1}
 		if len(pending) == 1 {
@@ -149,27 +168,50 @@ func (in *Inbox) next(ctx context.Context, name string, count int) ([]delivered,
 		list = append(list, d)
 	}
 	if len(list) > 0 {
-		return list, nil
+		return list, scan, nil
 	}
 	streams, err := in.rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
 		Group: inboxGroup, Consumer: name, Streams: []string{in.keys.inbox(), ">"}, Count: int64(count), Block: in.timing.Follow,
 	}).Result()
 	if errors.Is(err, redis.Nil) {
-		return nil, nil
+		return nil, scan, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, scan, err
 	}
 	for _, s := range streams {
 		for _, m := range s.Messages {
 			list = append(list, delivered{XMessage: m, deliveries: 1})
 		}
 	}
-	return list, nil
+	return list, scan, nil
+}
+
+// keep tells the group, while handle is at work, that this reader is alive,
+// so that a slow look-up is not taken for a dead process.
+func (in *Inbox) keep(name string, d delivered) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(in.timing.Takeover / 3):
+			}
+			// With JUSTID and RETRYCOUNT this is no delivery.
+			err := in.rdb.Do(ctx, "XCLAIM", in.keys.inbox(), inboxGroup, name, 0, d.ID, "RETRYCOUNT", d.deliveries, "JUSTID").Err()
+			if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
+				in.log.Warn("an inbox entry in hand could not be held; another process may start on it too", "entry", d.ID, "error", err)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
 }
 
 // one carries an entry through handle, contains its panics, and removes it.
-func (in *Inbox) one(ctx context.Context, d delivered, handle func(context.Context, Arrival) error) {
+func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(context.Context, Arrival) error) {
 	envelope, _ := d.Values["envelope"].(string)
 	body, _ := d.Values["body"].(string)
 	payload, err := in.ring.Open("inbox", envelope, body)
@@ -184,7 +226,9 @@ func (in *Inbox) one(ctx context.Context, d delivered, handle func(context.Conte
 	} else {
 		return // without a clock its age is unknown; it comes again
 	}
+	release := in.keep(name, d)
 	err = func() (err error) {
+		defer release()
 		defer func() {
 			if p := recover(); p != nil {
 				err = fmt.Errorf("panic: %v", p)

@@ -2,9 +2,6 @@ package approvals
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"strings"
 
 	"countersign/audit"
 )
@@ -49,13 +46,6 @@ type Plan struct {
 	Assumes  map[string]string `json:"assumes,omitempty"`  // facts about the target that must still hold before the first step
 }
 
-// fingerprint is the same for two plans that ask for the same thing of the
-// same person. It names a key, so it reveals nothing.
-func (p Plan) fingerprint() string {
-	sum := sha256.Sum256([]byte(strings.Join([]string{p.Command, p.Target.ID, p.Args}, "\x00")))
-	return hex.EncodeToString(sum[:16])
-}
-
 // Standing is what the tenant says about a person at this moment.
 type Standing struct {
 	Person
@@ -93,6 +83,12 @@ type Job struct {
 	Kind    JobKind
 	Request Request
 	Step    int
+
+	// LookOnly comes with Reconcile when the request was halted, or is not
+	// allowed any more, since the step was begun: then Work finds out what
+	// became of it and repeats nothing. A step that was not carried out has
+	// failed.
+	LookOnly bool
 }
 
 // Work carries out one job against the tenant. It returns within the

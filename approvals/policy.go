@@ -65,10 +65,21 @@ func (p Policy) Check(commands map[string]Class) error {
 		}
 		check("policy.commands."+name, p.Commands[name])
 	}
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		r := p.rule(name, commands[name])
+		if commands[name] != ClassRead && len(r.Request) > 0 && !slices.ContainsFunc(r.Approve, p.somebody) {
+			wrong = append(wrong, fmt.Sprintf("people may ask for %s, but nobody may approve it: give policy.classes.%s or policy.commands.%s approvers, or no requesters", name, commands[name], name))
+		}
+	}
 	if len(wrong) > 0 {
 		return errors.New(strings.Join(wrong, "; "))
 	}
 	return nil
+}
+
+// somebody says that a group names anybody at all.
+func (p Policy) somebody(group string) bool {
+	return len(p.Groups[group].Entra)+len(p.Groups[group].People) > 0
 }
 
 // rule is the class' rule with the command's own settings over it.

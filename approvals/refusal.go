@@ -31,6 +31,7 @@ const (
 	CodeUnchecked    Code = "unchecked"  // a look-up failed, and what cannot be checked is refused
 	CodeTooMany      Code = "too-many"   // a rate limit
 	CodeNoRequest    Code = "no-request" // there is no such request
+	CodeNothing      Code = "nothing"    // the plan would have no step
 	CodeChannel      Code = "channel"    // pressed where Countersign does not take presses
 )
 
@@ -58,5 +59,6 @@ var (
 	ErrNoPerson  = errors.New("approvals: no such person, or more than one")
 	ErrFenced    = errors.New("approvals: another worker holds this request")
 	ErrConflict  = errors.New("approvals: the request changed again and again while it was being decided")
+	errHalted    = errors.New("approvals: somebody halted this request before its next step began")
 	ErrRewound   = errors.New("approvals: this Redis has lost writes that it had confirmed; nothing is executed until an operator has looked")
 )

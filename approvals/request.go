@@ -109,6 +109,7 @@ type Request struct {
 	Created       time.Time `json:"created"`
 	Ended         time.Time `json:"ended,omitzero"`
 	Worker        string    `json:"worker,omitempty"` // who claimed it last, for operators
+	Print         string    `json:"print,omitempty"`  // the same for two requests that ask for the same thing
 
 	Approvals []Decision `json:"approvals,omitempty"`
 	Denial    *Decision  `json:"denial,omitempty"`
@@ -141,6 +142,10 @@ func (r Request) Begun() bool {
 // Action goes into the state machine. Every action carries what it needs;
 // the machine has no clock, no store and no Slack.
 type Action interface{ action() }
+
+// VerifiedCompromise stands in for a caller verification: nobody called, and
+// the account is believed to be lost.
+const VerifiedCompromise = "compromise"
 
 // Ask makes a request out of nothing.
 type Ask struct {
@@ -228,7 +233,7 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	case Approve:
 		return approve(r, a, at)
 	case Deny:
-		if refusal := mayDecide(r, a.By); refusal != nil {
+		if refusal := mayDecide(r, a.By, at); refusal != nil {
 			return r, nil, refusal
 		}
 		r.State, r.Ended = Denied, at
@@ -237,7 +242,7 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		e.Reason = a.Reason
 		return r, []audit.Event{e}, nil
 	case Cancel:
-		if refusal := mayCancel(r, a.By); refusal != nil {
+		if refusal := mayCancel(r, a.By, at); refusal != nil {
 			return r, nil, refusal
 		}
 		r.State, r.Ended = Cancelled, at
@@ -258,11 +263,8 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		e.Reason = r.Why
 		return r, []audit.Event{e}, nil
 	case Stop:
-		if r.State != Running {
-			return r, nil, refuse(CodeNotRunning, "%s is not running, so there is nothing to halt: it is %s.", r.ID, r.Says())
-		}
-		if r.Halt != nil {
-			return r, nil, refuse(CodeDecided, "%s is being halted already.", r.ID)
+		if refusal := mayStop(r, a.By); refusal != nil {
+			return r, nil, refusal
 		}
 		r.Halt = &Halt{By: a.By, At: at, Why: a.Why}
 		e := r.event(audit.Halted, a.By)
@@ -293,7 +295,7 @@ func ask(r Request, a Ask, at time.Time) (Request, []audit.Event, error) {
 }
 
 func approve(r Request, a Approve, at time.Time) (Request, []audit.Event, error) {
-	if refusal := mayDecide(r, a.By); refusal != nil {
+	if refusal := mayDecide(r, a.By, at); refusal != nil {
 		return r, nil, refusal
 	}
 	r.Approvals = append(r.Approvals, Decision{By: a.By, At: at})
@@ -308,12 +310,12 @@ func approve(r Request, a Approve, at time.Time) (Request, []audit.Event, error)
 // mayDecide holds every rule about who may say yes or no to this request
 // that does not depend on the policy: the people are pairwise distinct, the
 // target has no voice, and what is decided stays decided.
-func mayDecide(r Request, by Person) *Refusal {
+func mayDecide(r Request, by Person, at time.Time) *Refusal {
 	switch {
 	case by.ID == "":
 		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot decide.")
-	case r.State == Expired:
-		return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. Ask %s to request it again.", r.ID, r.Requester)
+	case r.State == Expired || r.State == Pending && r.overdue(at):
+		return expiredRefusal(r)
 	case r.State != Pending:
 		return refuse(CodeDecided, "%s is already decided: %s. Your press changed nothing.", r.ID, r.Says())
 	case by.ID == r.Requester.ID:
@@ -326,7 +328,16 @@ func mayDecide(r Request, by Person) *Refusal {
 	return nil
 }
 
-func mayCancel(r Request, by Person) *Refusal {
+func expiredRefusal(r Request) *Refusal {
+	return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. Ask %s to request it again.", r.ID, r.Requester)
+}
+
+// overdue says that the deadline has passed, whether or not somebody noticed.
+func (r Request) overdue(at time.Time) bool {
+	return !r.Deadline.IsZero() && !at.Before(r.Deadline)
+}
+
+func mayCancel(r Request, by Person, at time.Time) *Refusal {
 	switch {
 	case by.ID == "" || by.ID != r.Requester.ID:
 		return refuse(CodeNotRequester, "Only %s, who asked for %s, can cancel it. If you may decide, press Deny instead.", r.Requester, r.ID)
@@ -334,6 +345,24 @@ func mayCancel(r Request, by Person) *Refusal {
 		return refuse(CodeDecided, "%s is running already and cannot be cancelled.", r.ID)
 	case r.State.Final():
 		return refuse(CodeDecided, "%s is over: %s. There is nothing left to cancel.", r.ID, r.Says())
+	case r.overdue(at):
+		return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. There is nothing left to cancel.", r.ID)
+	}
+	return nil
+}
+
+// mayStop keeps the target from stopping what protects the company from
+// whoever holds the target's account.
+func mayStop(r Request, by Person) *Refusal {
+	switch {
+	case by.ID == "":
+		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot halt anything.")
+	case r.State != Running:
+		return refuse(CodeNotRunning, "%s is not running, so there is nothing to halt: it is %s.", r.ID, r.Says())
+	case by.ID == r.Plan.Target.ID && by.ID != r.Requester.ID && (r.Plan.Class == ClassContain || r.Verified == VerifiedCompromise):
+		return refuse(CodeTarget, "%s contains your own account, so you cannot halt it. If your account was not taken over, speak to %s.", r.ID, r.Requester)
+	case r.Halt != nil:
+		return refuse(CodeDecided, "%s is being halted already.", r.ID)
 	}
 	return nil
 }
@@ -368,8 +397,13 @@ func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	}
 	switch a := a.(type) {
 	case Begin:
-		if a.Step < 0 || a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepWaiting {
+		if a.Step < 0 || a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepWaiting || r.Halt != nil {
 			return r, nil, illegal(r, a)
+		}
+		for i := range a.Step { // in the plan's order, and not behind a step that stops it
+			if s := r.Journal[i].State; s == StepWaiting || s == StepStarted || r.stuck(i) {
+				return r, nil, illegal(r, a)
+			}
 		}
 		r.Journal[a.Step] = Entry{State: StepStarted, Started: at}
 		return r, nil, nil
@@ -422,6 +456,13 @@ func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	return r, nil, illegal(r, a)
 }
 
+// stuck says that a step ended in a way that the steps behind it must not
+// follow.
+func (r Request) stuck(step int) bool {
+	s := r.Journal[step].State
+	return (s == StepFailed || s == StepUncertain) && !r.Plan.Steps[step].CarryOn
+}
+
 // outcome folds the journal into one word. Uncertain wins over everything,
 // because somebody has to look.
 func outcome(journal []Entry) Outcome {
@@ -464,6 +505,8 @@ func (r Request) event(kind audit.Kind, actor Person) audit.Event {
 // Says is the state in words that fit behind "it is".
 func (r Request) Says() string {
 	switch r.State {
+	case "":
+		return "not requested yet"
 	case Pending:
 		return fmt.Sprintf("waiting for approval (%d of %d)", len(r.Approvals), r.Terms.Approvals)
 	case Approved:

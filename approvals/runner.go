@@ -1,10 +1,12 @@
 package approvals
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -42,7 +44,15 @@ func (r *Runner) Run(ctx context.Context) {
 		case <-tick.C:
 		case <-store.wake:
 		}
-		ids, err := store.due(ctx, 50)
+		if ctx.Err() != nil {
+			return // select has no order: nothing new after a stop
+		}
+		ids, err := store.due(ctx)
+		if errors.Is(err, ErrRewound) {
+			r.Log.Error("this process executes nothing any more until it is started again", "error", err)
+			<-ctx.Done()
+			return
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				r.Log.Warn("the runner cannot see what is due; trying again", "error", err)
@@ -50,14 +60,30 @@ func (r *Runner) Run(ctx context.Context) {
 			continue
 		}
 		for _, id := range ids {
+			if ctx.Err() != nil {
+				return
+			}
 			if !r.hold(id) {
 				continue // this process is at it
 			}
+			// Only execution takes a hand: what cannot start now, because
+			// another request holds its target, keeps no hand from the rest.
+			free := false
 			select {
 			case slots <- struct{}{}:
+				free = true
 			default:
+			}
+			claimed, err := r.take(ctx, id, free)
+			if err != nil && ctx.Err() == nil {
+				r.Log.Warn("a request was not carried on", "request", id, "error", err)
+			}
+			if claimed == nil {
 				r.drop(id)
-				continue // all hands are busy; another process or the next look
+				if free {
+					<-slots
+				}
+				continue
 			}
 			busy.Go(func() {
 				defer func() {
@@ -66,11 +92,9 @@ func (r *Runner) Run(ctx context.Context) {
 					}
 					r.drop(id)
 					<-slots
-					store.nudge() // whoever waited for this target may go on
+					store.nudge() // whoever waited for this target, or for a hand, may go on
 				}()
-				if err := r.one(ctx, id); err != nil && ctx.Err() == nil {
-					r.Log.Warn("a request was not carried on", "request", id, "error", err)
-				}
+				r.one(ctx, claimed)
 			})
 		}
 	}
@@ -92,144 +116,234 @@ func (r *Runner) drop(id string) {
 	delete(r.held, id)
 }
 
-// one does what is due for one request.
-func (r *Runner) one(ctx context.Context, id string) error {
+// take does what is due for one request, short of carrying it out: it ends
+// what has expired and, where a hand is free, claims what may run.
+func (r *Runner) take(ctx context.Context, id string, free bool) (*hand, error) {
 	store := r.Desk.Store
 	snap, err := store.Load(ctx, id)
-	if errors.Is(err, ErrNoRequest) {
-		// Its hash is gone although it was never ended: a Redis that evicts.
-		return errors.Join(err, store.rdb.ZRem(ctx, store.keys.due(), id).Err())
-	}
-	if err != nil {
-		return err
-	}
 	switch {
-	case (snap.State == Pending || snap.State == Approved) && !snap.Now.Before(snap.Deadline):
-		return store.expire(ctx, snap)
+	case errors.Is(err, ErrNoRequest):
+		// Its hash is gone although it was never ended: a Redis that evicts.
+		return nil, errors.Join(err, store.rdb.ZRem(ctx, store.keys.due(), id).Err(), store.rdb.ZRem(ctx, store.keys.open(), id).Err())
+	case errors.Is(err, ErrSeal):
+		return nil, errors.Join(err, store.postpone(ctx, id, store.timing.Lease))
+	case err != nil:
+		return nil, err
+	case (snap.State == Pending || snap.State == Approved) && snap.overdue(snap.Now):
+		return nil, store.expire(ctx, snap)
 	case snap.State == Approved, snap.State == Running && !snap.Now.Before(snap.Lease):
 	default:
-		return nil
+		return nil, nil
+	}
+	if !free {
+		return nil, nil // another process, or the next look
 	}
 	if r.Audit != "" {
 		lag, err := store.Lag(ctx, r.Audit)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if lag > store.timing.AuditLag {
 			r.Log.Error("nothing is started while the audit is behind", "request", id, "behind", lag.Round(time.Second))
-			return nil
+			return nil, nil
 		}
 	}
+	sent := time.Now()
 	if snap, err = store.claim(ctx, snap, r.Name); err != nil {
 		if errors.Is(err, ErrFenced) {
-			return nil // another worker, or another request of this target
+			return nil, nil // another worker, or another request of this target
 		}
-		return err
+		return nil, err
 	}
+	return &hand{Runner: r, req: snap.Request, at: clock(snap.Now), renewed: sent}, nil
+}
+
+// one carries out a claimed request.
+func (r *Runner) one(ctx context.Context, h *hand) {
 	// From here on the request is finished whatever happens to ctx: a step in
 	// hand must be journalled, and what is left is given back.
-	err = r.carryOut(ctx, snap)
-	if errors.Is(err, ErrFenced) {
-		r.Log.Warn("lost a request to another worker and stopped", "request", id)
-		return nil
+	h.ctx = context.WithoutCancel(ctx)
+	err := h.carryOut(ctx)
+	switch {
+	case errors.Is(err, ErrFenced):
+		r.Log.Warn("lost a request to another worker and stopped", "request", h.req.ID)
+	case err != nil:
+		r.Log.Warn("a request was not carried on; it is taken up again when its lease has run out", "request", h.req.ID, "error", err)
 	}
+}
+
+// hand is one worker's hold on one request.
+type hand struct {
+	*Runner
+	ctx     context.Context  // never cancelled
+	req     Request          // as this worker's last write left it
+	at      func() time.Time // Redis' clock
+	renewed time.Time        // our clock, before the last write that renewed the lease
+}
+
+// carryOut takes the request through what is left of its steps. When stop
+// ends it gives the request back before the next step.
+func (h *hand) carryOut(stop context.Context) error {
+	open := func(e Entry) bool { return e.State == StepStarted }
+	waiting := func(e Entry) bool { return e.State == StepWaiting }
+
+	var no *Refusal
+	if slices.ContainsFunc(h.req.Journal, func(e Entry) bool { return open(e) || waiting(e) }) {
+		no = h.Desk.recheck(stop, h.req)
+		if stop.Err() != nil {
+			return h.giveBack("recheck")
+		}
+	}
+	// A step that a dead worker left open is reconciled before anything else.
+	for i, e := range h.req.Journal {
+		if open(e) {
+			job := Job{Kind: Reconcile, Step: i, LookOnly: no != nil || h.req.Halt != nil}
+			if gaveBack, err := h.settle(job); err != nil || gaveBack {
+				return err
+			}
+		}
+	}
+	if done, err := h.ended(no); err != nil || done {
+		return err
+	}
+	drift := h.call(stop, Job{Kind: Check, Request: h.req, Step: -1})
+	switch {
+	case drift.State == StepDone:
+	case stop.Err() != nil:
+		return h.giveBack("check")
+	case drift.State == StepThrottled:
+		return h.advance("wait-check", LetGo{Step: -1, After: max(drift.After, h.Desk.Store.timing.Sweep), Detail: drift.Detail})
+	default:
+		return h.finish(cmp.Or(drift.Detail, "The target could not be compared with what the plan assumes, so nothing more was done."))
+	}
+
+	for i := range h.req.Plan.Steps {
+		for h.req.Journal[i].State == StepWaiting {
+			now, err := h.Desk.Store.Load(h.ctx, h.req.ID)
+			if err != nil {
+				return err
+			}
+			if now.Claim != h.req.Claim {
+				return fmt.Errorf("%w: %s", ErrFenced, h.req.ID)
+			}
+			h.req.Version, h.req.Halt, h.at = now.Version, now.Halt, clock(now.Now)
+			if done, err := h.ended(nil); err != nil || done {
+				return err
+			}
+			if stop.Err() != nil {
+				return h.giveBack(fmt.Sprint(i))
+			}
+			err = h.advance(fmt.Sprintf("begin:%d", i), Begin{Step: i})
+			if errors.Is(err, errHalted) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if gaveBack, err := h.settle(Job{Kind: Run, Step: i}); err != nil || gaveBack {
+				return err
+			}
+		}
+	}
+	_, err := h.ended(nil)
 	return err
 }
 
-// carryOut takes a claimed request through its steps.
-func (r *Runner) carryOut(stop context.Context, snap Snapshot) error {
-	ctx := context.WithoutCancel(stop)
-	store, req, at := r.Desk.Store, snap.Request, clock(snap.Now)
-	finish := func(why string) error {
-		_, err := store.advance(ctx, req, at(), "finish", Finish{Why: why})
-		return err
+// ended finishes the request when no further step may or need be taken.
+func (h *hand) ended(no *Refusal) (bool, error) {
+	if !slices.ContainsFunc(h.req.Journal, func(e Entry) bool { return e.State == StepWaiting }) {
+		return true, h.finish("")
 	}
-
-	// A step that a dead worker left open is reconciled before anything else.
-	for i, e := range req.Journal {
-		if e.State != StepStarted {
-			continue
-		}
-		var gaveBack bool
-		var err error
-		if req, gaveBack, err = r.settle(ctx, req, at, i, Reconcile); err != nil || gaveBack {
-			return err
+	for i := range h.req.Journal {
+		if h.req.stuck(i) {
+			return true, h.finish(fmt.Sprintf("Stopped behind step %d, which did not succeed.", i+1))
 		}
 	}
-
-	if no := r.Desk.recheck(ctx, req); no != nil {
-		return finish("Stopped before its next step: " + no.Sentence)
+	switch {
+	case h.req.Halt != nil:
+		return true, h.finish("Halted by " + h.req.Halt.By.String() + ": " + h.req.Halt.Why)
+	case no != nil:
+		return true, h.finish("Stopped before its next step: " + no.Sentence)
 	}
-	if drift := r.call(ctx, Job{Kind: Check, Request: req, Step: -1}); drift.State == StepThrottled {
-		_, err := store.advance(ctx, req, at(), "wait-check", LetGo{Step: -1, After: drift.After, Detail: drift.Detail})
-		return err
-	} else if drift.State != StepDone {
-		return finish(drift.Detail)
-	}
-
-	for i := range req.Plan.Steps {
-		if req.Journal[i].State != StepWaiting {
-			if halts(req, i) {
-				return finish("Stopped behind step " + fmt.Sprint(i+1) + ", which did not succeed.")
-			}
-			continue
-		}
-		now, err := store.Load(ctx, req.ID)
-		switch {
-		case err != nil:
-			return err
-		case now.Claim != req.Claim:
-			return fmt.Errorf("%w: %s", ErrFenced, req.ID)
-		case now.Halt != nil:
-			return finish("Halted by " + now.Halt.By.String() + ": " + now.Halt.Why)
-		case stop.Err() != nil:
-			_, err := store.advance(ctx, req, now.Now, fmt.Sprintf("give-back:%d", i), LetGo{Step: -1})
-			return err
-		}
-		at = clock(now.Now)
-		if req, err = store.advance(ctx, req, at(), fmt.Sprintf("begin:%d", i), Begin{Step: i}); err != nil {
-			return err
-		}
-		var gaveBack bool
-		if req, gaveBack, err = r.settle(ctx, req, at, i, Run); err != nil || gaveBack {
-			return err
-		}
-		if halts(req, i) {
-			return finish("Stopped behind step " + fmt.Sprint(i+1) + ", which did not succeed.")
-		}
-	}
-	return finish("")
+	return false, nil
 }
 
-// halts says that a step ended in a way that the steps behind it must not
-// follow.
-func halts(req Request, i int) bool {
-	s := req.Journal[i].State
-	return (s == StepFailed || s == StepUncertain) && !req.Plan.Steps[i].CarryOn
+func (h *hand) finish(why string) error { return h.advance("finish", Finish{Why: why}) }
+
+// giveBack lets another process take the request over at once.
+func (h *hand) giveBack(where string) error {
+	return h.advance("give-back:"+where, LetGo{Step: -1})
+}
+
+// advance is one write of this worker.
+func (h *hand) advance(op string, a Action) error {
+	sent := time.Now()
+	next, err := h.Desk.Store.advance(h.ctx, h.req, h.at(), op, a)
+	if err == nil {
+		h.req, h.renewed = next, sent
+	}
+	return err
 }
 
 // settle does one job about a begun step and journals what came of it. When
 // Graph asked to wait, the request is given back until then instead of
 // sleeping on it.
-func (r *Runner) settle(ctx context.Context, req Request, at func() time.Time, step int, kind JobKind) (Request, bool, error) {
-	got := r.call(ctx, Job{Kind: kind, Request: req, Step: step})
-	if got.State == StepThrottled {
-		next, err := r.Desk.Store.advance(ctx, req, at(), fmt.Sprintf("wait:%d", step), LetGo{Step: step, After: max(got.After, time.Second), Detail: got.Detail})
-		return next, true, err
+func (h *hand) settle(job Job) (gaveBack bool, err error) {
+	timing := h.Desk.Store.timing
+	// Where this process stood still for so long that the lease may run out
+	// during the call, another worker must not meet it: the step is left to
+	// be reconciled.
+	margin := timing.Lease - timing.GraphCall - timing.GraphGrace
+	if margin <= 0 {
+		margin = timing.Lease
 	}
-	next, err := r.Desk.Store.advance(ctx, req, at(), fmt.Sprintf("end:%d", step), End{Step: step, Result: got})
-	return next, false, err
+	if time.Since(h.renewed) >= margin {
+		return false, fmt.Errorf("%w: %s was not called in time, step %d is left to be reconciled", ErrFenced, h.req.ID, job.Step+1)
+	}
+	job.Request = h.req
+	got := h.call(h.ctx, job)
+	if got.State == StepThrottled {
+		letGo := LetGo{Step: job.Step, After: max(got.After, timing.Sweep), Detail: got.Detail}
+		if job.Kind == Reconcile {
+			letGo.Step = -1 // what the dead worker did is still not known: it stays begun
+		}
+		return true, h.journal(fmt.Sprintf("wait:%d", job.Step), letGo)
+	}
+	return false, h.journal(fmt.Sprintf("end:%d", job.Step), End{Step: job.Step, Result: got})
 }
 
-// call runs one job under the deadline of a Graph call. A panic is an
-// uncertain outcome: something may have been done.
+// journal writes what only this worker knows, and so tries for as long as its
+// lease may last: whoever takes over could only guess. The operation id makes
+// every attempt the same write.
+func (h *hand) journal(op string, a Action) error {
+	give := time.Now().Add(h.Desk.Store.timing.Lease)
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := h.advance(op, a)
+		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrRewound) || time.Now().Add(pause).After(give) {
+			return err
+		}
+		h.Log.Warn("the outcome of a step could not be journalled; trying again", "request", h.req.ID, "error", err)
+		time.Sleep(pause)
+	}
+}
+
+// call runs one job under the deadline of a Graph call. A panic, or an answer
+// that is none, is an uncertain outcome: something may have been done.
 func (r *Runner) call(ctx context.Context, job Job) (got Result) {
 	ctx, cancel := context.WithTimeout(ctx, r.Desk.Store.timing.GraphCall)
 	defer cancel()
 	defer func() {
-		if p := recover(); p != nil {
-			r.Log.Error("a step panicked", "request", job.Request.ID, "step", job.Step, "panic", p)
-			got = Result{State: StepUncertain, Detail: "Countersign failed in the middle of this step. Look at the account in the Entra admin center."}
+		p := recover()
+		switch got.State {
+		case StepDone, StepAlready, StepFailed, StepUncertain, StepThrottled:
+			if p == nil {
+				return
+			}
+		}
+		r.Log.Error("a job went wrong inside Countersign", "request", job.Request.ID, "job", job.Kind, "step", job.Step+1, "state", got.State, "panic", p)
+		got = Result{State: StepUncertain, Detail: "Countersign failed in the middle of this step. Look at the account in the Entra admin center."}
+		if job.Kind == Check {
+			got.Detail = "Countersign failed while it compared the target with what the plan assumes, so nothing more was done."
 		}
 	}()
 	return r.Work(ctx, job)

@@ -3,6 +3,7 @@ package approvals
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base32"
@@ -29,6 +30,9 @@ const retention = 90 * 24 * time.Hour
 // noteRetention is how long the answer to a refused or read-only operation is
 // remembered: longer than any redelivery.
 const noteRetention = time.Hour
+
+// dueAtOnce is how many due requests one sweep looks at.
+const dueAtOnce = 500
 
 // recentTarget is how long somebody whose methods were destroyed, or whose
 // account could have been taken over, neither requests nor decides.
@@ -94,8 +98,9 @@ type write struct {
 	request   Request // after the action; its plan names the keys
 	key       string  // the hash to write; empty for the request's own
 	op        string
-	mode      string // new, version, claim, note
-	expect    int64
+	mode      string    // new; change and note want the hash to be there, and a note leaves its version alone
+	version   string    // the version it must have; empty for any
+	claim     string    // the claim it must have; empty for any
 	before    time.Time // the commit counts only before this instant
 	after     time.Time // and not before this one
 	answer    string
@@ -125,14 +130,17 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 	if s.rewind.Load() {
 		return reply{}, ErrRewound
 	}
-	id := w.request.ID
+	id, other := w.request.ID, s.keys.note(w.op)
+	if w.key == other {
+		other = s.keys.request(RequestID(w.op))
+	}
 	keys := []string{
 		cmp.Or(w.key, s.keys.request(id)), s.keys.due(), s.keys.open(), s.keys.sequence(), s.keys.events(),
-		s.keys.holder(w.request.Plan.Target.ID), s.keys.same(w.request.Plan.fingerprint()),
-		s.keys.mine(w.request.Requester.ID), s.keys.mark(w.request.Plan.Target.ID),
+		s.keys.holder(w.request.Plan.Target.ID), s.keys.same(w.request.Print),
+		s.keys.mine(w.request.Requester.ID), s.keys.mark(w.request.Plan.Target.ID), other,
 	}
 	args := []any{
-		id, w.op, w.mode, w.expect, millis(w.before), millis(w.after), w.answer,
+		id, w.op, w.mode, w.version, w.claim, millis(w.before), millis(w.after), w.answer,
 		w.holder, w.same, w.open, w.mine, w.due, w.mark.Milliseconds(), w.keep.Milliseconds(),
 	}
 	for _, list := range [][]string{w.fields, w.durations} {
@@ -148,9 +156,9 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 		if err != nil {
 			return reply{}, err
 		}
-		args = append(args, s.ring.Seal("event", fmt.Sprintf("%s#%d", w.op, n+1), body))
+		args = append(args, s.ring.Seal("event", eventPlace(id, fmt.Sprintf("%s#%d", w.op, n+1)), body))
 	}
-	floor := s.seen.Load() // before sending: replies may overtake one another
+	floor := s.seen.Load()
 	raw, err := s.commit.Run(ctx, s.rdb, keys, args...).StringSlice()
 	if err != nil {
 		return reply{}, fmt.Errorf("approvals: %s was not confirmed by Redis: %w", w.op, err)
@@ -159,28 +167,34 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 		return reply{}, fmt.Errorf("approvals: commit.lua answered %d values", len(raw))
 	}
 	r := reply{status: raw[0], answer: raw[1], version: number(raw[2]), now: instant(raw[3]), sequence: number(raw[4]), who: raw[5]}
-	if r.sequence < floor {
-		s.rewind.Store(true)
-		return r, ErrRewound
+	if err := s.follows(r.sequence, floor); err != nil {
+		return r, err
 	}
-	s.raise(r.sequence)
-	if r.status == "ok" && w.due != "" && w.due != "remove" {
+	if r.status == "ok" && w.due == "0" {
 		s.nudge()
 	}
 	return r, nil
 }
 
-// raise remembers the highest sequence number seen. A later commit that
-// answers a lower one means that this Redis was restored or failed over and
-// has lost writes it had confirmed.
-func (s *Store) raise(sequence int64) {
+// follows compares a sequence number that Redis just told with floor, the
+// highest one this process had seen before it asked (replies may overtake one
+// another), and remembers it. A lower one means that this Redis was restored
+// or failed over and has lost writes it had confirmed.
+func (s *Store) follows(sequence, floor int64) error {
+	if sequence < floor {
+		s.rewind.Store(true)
+		return ErrRewound
+	}
 	for {
 		seen := s.seen.Load()
 		if sequence <= seen || s.seen.CompareAndSwap(seen, sequence) {
-			return
+			return nil
 		}
 	}
 }
+
+// Timing is every duration of the engine, for those around it.
+func (s *Store) Timing() Timing { return s.timing }
 
 // Rewound says that this Redis has lost writes it had confirmed.
 func (s *Store) Rewound() bool { return s.rewind.Load() }
@@ -252,8 +266,9 @@ func (s *Store) decode(id string, fields map[string]string, now time.Time) (Snap
 	return snap, nil
 }
 
-// LoadAll reads several requests in one round trip and leaves out those that
-// are gone.
+// LoadAll reads several requests in one round trip. It leaves out those that
+// are gone, and those that do not open, because one of them must not hide all
+// others; the runner reports them.
 func (s *Store) LoadAll(ctx context.Context, ids []string) ([]Snapshot, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -270,13 +285,9 @@ func (s *Store) LoadAll(ctx context.Context, ids []string) ([]Snapshot, error) {
 	var all []Snapshot
 	for i, id := range ids {
 		snap, err := s.decode(id, hashes[i].Val(), clock.Val())
-		if errors.Is(err, ErrNoRequest) {
-			continue
+		if err == nil {
+			all = append(all, snap)
 		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, snap)
 	}
 	return all, nil
 }
@@ -310,6 +321,7 @@ func (s *Store) create(ctx context.Context, op string, a Ask) (Snapshot, error) 
 	if err != nil {
 		return Snapshot{}, err
 	}
+	r.Print = s.ring.print(a.Plan.Command, a.Plan.Target.ID, a.Plan.Args)
 	fields, err := s.body(r)
 	if err != nil {
 		return Snapshot{}, err
@@ -324,7 +336,12 @@ func (s *Store) create(ctx context.Context, op string, a Ask) (Snapshot, error) 
 		return Snapshot{}, err
 	}
 	switch got.status {
-	case "ok", "again":
+	case "again":
+		if err := s.again(op, got.answer); err != nil {
+			return Snapshot{}, err // refused when it was delivered before
+		}
+		return s.Load(ctx, r.ID)
+	case "ok":
 		return s.Load(ctx, r.ID)
 	case "same":
 		no := refuse(CodeIdentical, "The same request is open already: %s. Nothing new was made.", got.who)
@@ -345,7 +362,7 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, 
 			return snap, err
 		}
 		if answer, ok := snap.ops[op]; ok {
-			return snap, s.again(id, op, answer)
+			return snap, s.again(op, answer)
 		}
 		next, events, err := Apply(snap.Request, a, snap.Now)
 		if no := (*Refusal)(nil); errors.As(err, &no) {
@@ -354,7 +371,7 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, 
 		if err != nil {
 			return snap, err
 		}
-		w := write{request: next, op: op, mode: "version", expect: snap.Version, answer: "ok", events: events}
+		w := write{request: next, op: op, mode: "change", version: exactly(snap.Version), answer: "ok", events: events}
 		if snap.State == Pending || snap.State == Approved {
 			w.before = snap.Deadline // a press at the last moment counts only if Redis says so
 		}
@@ -382,9 +399,9 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, 
 		case "ok":
 			return s.Load(ctx, id)
 		case "again":
-			return snap, s.again(id, op, got.answer)
+			return snap, s.again(op, got.answer)
 		case "late":
-			return snap, refuse(CodeExpired, "%s expired before you pressed, and nothing was done. Ask %s to request it again.", id, snap.Requester)
+			return snap, expiredRefusal(snap.Request)
 		case "conflict":
 			continue
 		}
@@ -394,18 +411,36 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, 
 }
 
 // note records an event that changes no request: a refusal, a read, an alarm.
-// Where it concerns a request, the answer is stored with that request.
-func (s *Store) note(ctx context.Context, op, answer string, r Request, e audit.Event) error {
+// Where it concerns a request, the answer is stored with that request. It
+// gives back the answer that is stored now, which is an earlier one when the
+// operation came before.
+func (s *Store) note(ctx context.Context, op, answer string, r Request, e audit.Event) (string, error) {
+	apart := write{key: s.keys.note(op), op: op, mode: "new", answer: answer, keep: noteRetention, events: []audit.Event{e}}
 	w := write{request: r, op: op, mode: "note", answer: answer, events: []audit.Event{e}}
 	if r.ID == "" {
-		w.key, w.mode, w.keep = s.keys.note(op), "new", noteRetention
+		w = apart
 	}
 	got, err := s.run(ctx, w)
 	if err == nil && got.status == "gone" {
-		w.request, w.key, w.mode, w.keep = Request{}, s.keys.note(op), "new", noteRetention
-		_, err = s.run(ctx, w)
+		got, err = s.run(ctx, apart)
 	}
-	return err
+	switch {
+	case err != nil:
+		return "", err
+	case got.status == "ok", got.status == "again":
+		return got.answer, nil
+	}
+	return "", fmt.Errorf("approvals: recording %s: %s", op, got.status)
+}
+
+// answered gives the answer to an operation that was answered before and
+// made no request, or none that is still there.
+func (s *Store) answered(ctx context.Context, op string) (answer string, ok bool, err error) {
+	answer, err = s.rdb.HGet(ctx, s.keys.note(op), "op:"+op).Result()
+	if errors.Is(err, redis.Nil) {
+		return "", false, nil
+	}
+	return answer, err == nil, err
 }
 
 // expire ends a request whose deadline has passed on Redis' clock.
@@ -419,7 +454,7 @@ func (s *Store) expire(ctx context.Context, snap Snapshot) error {
 		return err
 	}
 	_, err = s.run(ctx, write{
-		request: next, op: fmt.Sprintf("expire:%d", snap.Version), mode: "version", expect: snap.Version,
+		request: next, op: fmt.Sprintf("expire:%d", snap.Version), mode: "change", version: exactly(snap.Version),
 		after: snap.Deadline, answer: "ok", fields: fields, events: events,
 		due: "remove", open: "remove", same: "free", keep: retention,
 	})
@@ -435,8 +470,11 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 		return snap, err
 	}
 	w := write{
-		request: next, op: fmt.Sprintf("claim:%d", next.Claim), mode: "version", expect: snap.Version,
-		answer: worker, durations: []string{"lease", ms(s.timing.Lease)}, due: ms(s.timing.Lease),
+		request: next, op: fmt.Sprintf("claim:%d", next.Claim), mode: "change", version: exactly(snap.Version),
+		// Two workers of one name are two workers: only the one whose words
+		// these are may take "again" for a yes.
+		answer:    worker + "#" + rand.Text(),
+		durations: []string{"lease", ms(s.timing.Lease)}, due: ms(s.timing.Lease),
 		holder: "take", events: events,
 	}
 	if snap.State == Approved {
@@ -454,15 +492,17 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 	if err != nil {
 		return snap, err
 	}
-	if got.status == "ok" || got.status == "again" && got.answer == worker {
-		return s.Load(ctx, next.ID)
+	if got.answer != w.answer {
+		return snap, fmt.Errorf("%w: %s (%s)", ErrFenced, next.ID, got.status)
 	}
-	return snap, fmt.Errorf("%w: %s (%s)", ErrFenced, next.ID, got.status)
+	next.Version = got.version
+	return Snapshot{Request: next, Now: got.now}, nil
 }
 
 // advance applies one action of the worker that holds the claim, and renews
 // its lease. ErrFenced means that it no longer holds it and must not take
-// another step.
+// another step. Begin also compares the version, so that once somebody was
+// told that the request is halted, no further step begins: errHalted.
 func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string, a Action) (Request, error) {
 	next, events, err := Apply(r, a, at)
 	if err != nil {
@@ -473,8 +513,11 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 		lease = letGo.After
 	}
 	w := write{
-		request: next, op: fmt.Sprintf("run:%d:%s", r.Claim, op), mode: "claim", expect: r.Claim, answer: "ok",
+		request: next, op: fmt.Sprintf("run:%d:%s", r.Claim, op), mode: "change", claim: exactly(r.Claim), answer: "ok",
 		durations: []string{"lease", ms(lease)}, due: ms(lease), events: events,
+	}
+	if _, begin := a.(Begin); begin {
+		w.version = exactly(r.Version)
 	}
 	if next.State.Final() {
 		w.durations, w.due, w.open, w.same, w.holder, w.keep = nil, "remove", "remove", "free", "free", retention
@@ -492,17 +535,42 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 		return next, nil
 	case "fenced", "gone":
 		return r, fmt.Errorf("%w: %s", ErrFenced, r.ID)
+	case "conflict":
+		return r, fmt.Errorf("%w: %s", errHalted, r.ID)
 	}
 	return r, fmt.Errorf("approvals: advancing %s: %s", r.ID, got.status)
 }
 
-// due lists the requests whose instant has come.
-func (s *Store) due(ctx context.Context, limit int64) ([]string, error) {
-	now, err := s.rdb.Time(ctx).Result()
-	if err != nil {
+// due lists the requests whose instant has come. It is asked at every sweep,
+// so it is also where a process that commits nothing sees that this Redis has
+// lost writes.
+func (s *Store) due(ctx context.Context) ([]string, error) {
+	if s.rewind.Load() {
+		return nil, ErrRewound
+	}
+	floor := s.seen.Load()
+	pipe := s.rdb.Pipeline()
+	clock, sequence := pipe.Time(ctx), pipe.Get(ctx, s.keys.sequence())
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, fmt.Errorf("approvals: Redis does not tell the time: %w", err)
 	}
-	return s.rdb.ZRangeByScore(ctx, s.keys.due(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: limit}).Result()
+	if err := s.follows(number(sequence.Val()), floor); err != nil {
+		return nil, err
+	}
+	return s.rdb.ZRangeByScore(ctx, s.keys.due(), &redis.ZRangeBy{
+		Min: "-inf", Max: strconv.FormatInt(clock.Val().UnixMilli(), 10), Count: dueAtOnce,
+	}).Result()
+}
+
+// postpone takes a request that cannot be read out of the way of the others
+// for a while. It touches the index alone, and only where the request is
+// still in it.
+func (s *Store) postpone(ctx context.Context, id string, by time.Duration) error {
+	now, err := s.rdb.Time(ctx).Result()
+	if err != nil {
+		return err
+	}
+	return s.rdb.ZAddArgs(ctx, s.keys.due(), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(now.Add(by).UnixMilli()), Member: id}}}).Err()
 }
 
 // RecentTarget says that this person's own account was the target of a
@@ -525,16 +593,22 @@ func (s *Store) Allow(ctx context.Context, what, who string, limit int, window t
 	return count.Val() <= int64(limit), nil
 }
 
+// pinScript binds both ways or not at all.
+var pinScript = redis.NewScript(`
+local object, slack = redis.call('HGET', KEYS[1], ARGV[1]), redis.call('HGET', KEYS[2], ARGV[2])
+if object and object ~= ARGV[2] or slack and slack ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
+return 1`)
+
 // Pin binds a Slack account to an Entra account at first use, both ways. It
 // answers false when either was bound to another one before.
 func (s *Store) Pin(ctx context.Context, slackID, objectID string) (bool, error) {
-	pipe := s.rdb.TxPipeline()
-	pipe.HSetNX(ctx, s.keys.pins("slack"), slackID, objectID)
-	bound := pipe.HGet(ctx, s.keys.pins("slack"), slackID)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return false, err
+	bound, err := pinScript.Run(ctx, s.rdb, []string{s.keys.pins("slack"), s.keys.pins("entra")}, slackID, objectID).Int()
+	if err != nil {
+		return false, fmt.Errorf("approvals: pinning %s: %w", slackID, err)
 	}
-	return bound.Val() == objectID, nil
+	return bound == 1, nil
 }
 
 // Card is where a request is shown in Slack. It lives in a key of its own, so
@@ -577,22 +651,22 @@ func (s *Store) Cards(ctx context.Context, request string) (map[string]Card, err
 
 // refusedAnswer is a refusal as it is stored with its operation. It is
 // sealed, because its sentence names people.
-func (s *Store) refusedAnswer(id, op string, no *Refusal) string {
+func (s *Store) refusedAnswer(op string, no *Refusal) string {
 	plain, err := json.Marshal(no)
 	if err != nil { // three strings always marshal
 		panic(err)
 	}
-	return s.ring.Seal("answer", id+"\x00"+op, plain)
+	return s.ring.Seal("answer", op, plain)
 }
 
 // again turns a stored answer into what the first delivery got.
-func (s *Store) again(id, op, answer string) error {
+func (s *Store) again(op, answer string) error {
 	if answer == "ok" || answer == "requested" {
 		return nil
 	}
-	plain, err := s.ring.Open("answer", id+"\x00"+op, answer)
+	plain, err := s.ring.Open("answer", op, answer)
 	if err != nil {
-		return err
+		return fmt.Errorf("the answer to %s: %w", op, err)
 	}
 	no := &Refusal{}
 	if err := json.Unmarshal(plain, no); err != nil {
@@ -600,6 +674,8 @@ func (s *Store) again(id, op, answer string) error {
 	}
 	return no
 }
+
+func exactly(n int64) string { return strconv.FormatInt(n, 10) }
 
 func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 

@@ -25,7 +25,7 @@ type Timing struct {
 // DefaultTiming is for production.
 func DefaultTiming() Timing {
 	return Timing{
-		RunWithin: 10 * time.Minute, GraphCall: 20 * time.Second, GraphGrace: 60 * time.Second, Lease: 100 * time.Second,
+		RunWithin: 10 * time.Minute, GraphCall: 20 * time.Second, GraphGrace: 60 * time.Second, Lease: 2 * time.Minute,
 		Sweep: 500 * time.Millisecond, LookUps: 30 * time.Second, Takeover: 90 * time.Second, InboxWrite: 1500 * time.Millisecond,
 		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: time.Second, Lead: 10 * time.Second,
 	}
@@ -39,10 +39,12 @@ func (t Timing) Check() error {
 		}
 	}
 	switch {
-	case t.Lease <= t.GraphCall+t.GraphGrace:
-		return errors.New("timing: lease must be longer than graph_call plus graph_grace, or a second worker could start while the first one's call is still at work")
+	case t.Lease <= t.LookUps+t.GraphCall+t.GraphGrace:
+		return errors.New("timing: lease must be longer than look_ups plus graph_call plus graph_grace, or a second worker could start while the first one's call is still at work")
 	case t.Takeover <= t.LookUps:
 		return errors.New("timing: takeover must be longer than look_ups, or a slow look-up would be done twice")
+	case t.Lead < 3*t.Follow:
+		return errors.New("timing: lead must be at least three times follow, or a projection's reader would lose its lease while it waits")
 	case t.InboxWrite > 2*time.Second:
 		return errors.New("timing: inbox_write must be at most 2s, because Slack waits three seconds for an answer")
 	}

@@ -1,9 +1,11 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Person is somebody named in an event: always one Entra account, and the
@@ -39,7 +41,7 @@ type Kind string
 // read of somebody's methods is exactly one of them.
 const (
 	Read      Kind = "read"      // somebody looked at a person's methods or at the desk
-	Refused   Kind = "refused"   // somebody was told no; Reason says why
+	Refused   Kind = "refused"   // somebody was told no; Reason is what they were told, Outcome the verb they tried (approve, deny, …) if it was a press
 	Requested Kind = "requested" // a plan was put before the approvers
 	Approved  Kind = "approved"  // one approver said yes; Outcome is "approved" when that was enough
 	Denied    Kind = "denied"    // one approver said no: final
@@ -88,96 +90,214 @@ type Event struct {
 	Steps         []Step    `json:"steps,omitempty"`
 }
 
-// Line is the event as one line an auditor can read: who, whom, what, why,
-// approved by whom, result, request id.
+// Line is the event as one line an auditor can read: who, whom, what, how it
+// went, who asked and approved, why, step by step, request id. The parts are
+// separated by " · ", and no name, justification or message can break the
+// line, reorder it or pass for a part of its own.
 func (e Event) Line() string {
-	var b strings.Builder
-	say := func(format string, a ...any) { fmt.Fprintf(&b, format, a...) }
-	what := e.Title
-	if what == "" {
-		what = e.Command
-	}
-	if what == "" {
-		what = "something"
-	}
-	onTarget := what
-	if e.Target != (Person{}) {
-		onTarget += " for " + e.Target.String()
-	}
-	actor := e.Actor.String()
-	if e.Actor == (Person{}) {
-		actor = "Countersign"
-	}
-	switch e.Kind {
-	case Read:
-		say("%s looked at: %s", actor, onTarget)
-	case Refused:
-		say("%s was refused: %s", actor, onTarget)
-	case Requested:
-		say("%s requested: %s", actor, onTarget)
-	case Approved:
-		say("%s approved (%d of %d): %s", actor, len(e.Approvers), e.Needed, onTarget)
-	case Denied:
-		say("%s denied: %s", actor, onTarget)
-	case Cancelled:
-		say("%s cancelled: %s", actor, onTarget)
-	case Expired:
-		say("Expired: %s", onTarget)
-	case Started:
-		say("Started: %s", onTarget)
-	case Stepped:
-		say("Step: %s", onTarget)
-	case Waiting:
-		say("Waiting for Microsoft Graph: %s", onTarget)
-	case Halted:
-		say("%s halted: %s", actor, onTarget)
-	case Finished:
-		say("%s: %s", capital(e.Outcome), onTarget)
-	case Alarm:
-		say("Alarm: %s", actor)
-	default:
-		say("%s: %s", e.Kind, onTarget)
-	}
-	if e.Requester != (Person{}) && e.Requester.ID != e.Actor.ID {
-		say(" · requested by %s", e.Requester)
-	}
-	if len(e.Approvers) > 0 && e.Kind != Approved {
-		names := make([]string, len(e.Approvers))
-		for i, p := range e.Approvers {
-			names[i] = p.String()
-		}
-		say(" · approved by %s", strings.Join(names, ", "))
-	}
-	if e.Justification != "" {
-		say(" · why: %s", e.Justification)
-	}
-	if e.Ticket != "" {
-		say(" · ticket %s", e.Ticket)
-	}
-	if e.Verified != "" {
-		say(" · caller verified: %s", e.Verified)
+	parts := []string{e.headline()}
+	say := func(format string, a ...any) { parts = append(parts, fmt.Sprintf(format, a...)) }
+
+	if e.Kind == Finished && len(e.Steps) > 0 {
+		say("%s", tally(e.Steps))
 	}
 	if e.Reason != "" {
-		say(" · %s", e.Reason)
-	}
-	for i, s := range e.Steps {
-		say(" · %d. %s: %s", i+1, s.Words, s.State)
-		if s.Detail != "" {
-			say(" (%s)", strings.TrimSuffix(s.Detail, "."))
+		switch e.Kind {
+		case Refused:
+			say("told: %s", quoted(e.Reason))
+		case Denied, Halted:
+			say("reason: %s", quoted(e.Reason))
+		case Alarm: // its headline says it
+		default:
+			say("%s", oneLine(e.Reason))
 		}
-		if s.RequestID != "" {
-			say(" [Graph request-id %s]", s.RequestID)
+	}
+	if e.Requester != (Person{}) && !same(e.Requester, e.Actor) {
+		say("requested by %s", named(e.Requester))
+	}
+	if e.Kind == Requested && e.Needed > 0 {
+		say("needs %s", count(e.Needed, "approval"))
+	}
+	var others []string
+	for _, p := range e.Approvers {
+		if e.Kind != Approved || !same(p, e.Actor) {
+			others = append(others, named(p))
+		}
+	}
+	switch {
+	case len(others) == 0:
+	case e.Kind == Approved:
+		say("approved before by %s", strings.Join(others, " and "))
+	default:
+		say("approved by %s", strings.Join(others, " and "))
+	}
+	if e.Justification != "" {
+		say("justification: %s", quoted(e.Justification))
+	}
+	if e.Ticket != "" {
+		say("ticket %s", oneLine(e.Ticket))
+	}
+	if e.Verified != "" {
+		say("caller verification: %s", oneLine(e.Verified))
+	}
+	if e.Kind != Stepped {
+		for i, s := range e.Steps {
+			say("%d. %s", i+1, s.line())
 		}
 	}
 	if e.Request != "" {
-		say(" · %s", e.Request)
+		say("%s", oneLine(e.Request))
 	}
-	return b.String()
+	return strings.Join(parts, " · ")
 }
 
-func capital(s string) string {
-	if s == "" {
-		return "Finished"
+// headline says who did what to whom, and how it went.
+func (e Event) headline() string {
+	what := oneLine(cmp.Or(e.Title, e.Command, "something"))
+	if e.Target != (Person{}) {
+		what += " for " + named(e.Target)
 	}
-	return strings.ToUpper(s[:1]) + s[1:]
+	actor := "Countersign"
+	if e.Actor != (Person{}) {
+		actor = named(e.Actor)
+	}
+	switch e.Kind {
+	case Read:
+		return actor + " looked at: " + what
+	case Refused:
+		if e.Outcome != "" {
+			return actor + " tried to " + oneLine(e.Outcome) + " and was refused: " + what
+		}
+		return actor + " was refused: " + what
+	case Requested:
+		return actor + " requested: " + what
+	case Approved:
+		switch missing := e.Needed - len(e.Approvers); {
+		case e.Needed == 0:
+			return actor + " approved: " + what
+		case missing > 0 && e.Outcome != string(Approved):
+			return fmt.Sprintf("%s approved (%d of %d, %d more needed): %s", actor, len(e.Approvers), e.Needed, missing, what)
+		}
+		return fmt.Sprintf("%s approved (%d of %d): %s", actor, len(e.Approvers), e.Needed, what)
+	case Denied:
+		return actor + " denied: " + what
+	case Cancelled:
+		return actor + " cancelled: " + what
+	case Expired:
+		return "Expired, nothing was done: " + what
+	case Started:
+		return "Started: " + what
+	case Stepped:
+		if len(e.Steps) == 1 {
+			return "One step of " + what + ": " + e.Steps[0].line()
+		}
+		return "One step of " + what
+	case Waiting:
+		return "Microsoft Graph asked to wait, to be continued: " + what
+	case Halted:
+		return actor + " halted: " + what
+	case Finished:
+		switch e.Outcome {
+		case "succeeded":
+			return "Succeeded: " + what
+		case "partial":
+			return "Only partly done: " + what
+		case "failed":
+			return "Failed: " + what
+		case "uncertain":
+			return "Uncertain, somebody has to look at the account: " + what
+		}
+		return "Finished: " + what
+	case Alarm:
+		about := e.Actor
+		if about == (Person{}) {
+			about = e.Target
+		}
+		line := "Alarm"
+		if about != (Person{}) {
+			line += " about " + named(about)
+		}
+		return line + ": " + cmp.Or(oneLine(e.Reason), what)
+	}
+	return oneLine(string(e.Kind)) + ": " + what
+}
+
+func (s Step) line() string {
+	line := oneLine(s.Words) + ": " + oneLine(s.State)
+	if detail := strings.TrimSuffix(oneLine(s.Detail), "."); detail != "" {
+		line += " (" + detail + ")"
+	}
+	if s.RequestID != "" {
+		line += " [Graph request-id " + oneLine(s.RequestID) + "]"
+	}
+	return line
+}
+
+// tally counts the steps by what became of them, so that a partial request
+// says at once how much of it was carried out.
+func tally(steps []Step) string {
+	n := make(map[string]int)
+	for _, s := range steps {
+		n[s.State]++
+	}
+	var line string
+	switch {
+	case n["done"] > 0:
+		line = fmt.Sprintf("%d of %s done", n["done"], count(len(steps), "step"))
+	case n["uncertain"] > 0:
+		line = "no step is known to be done"
+	default:
+		line = "no step was done"
+	}
+	for _, state := range []string{"already so", "failed", "uncertain", "skipped"} {
+		if n[state] > 0 {
+			line += fmt.Sprintf(", %d %s", n[state], state)
+		}
+	}
+	return line
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// same tells whether two people are one Entra account.
+func same(a, b Person) bool {
+	if a.ID == "" || b.ID == "" {
+		return a == b
+	}
+	return a.ID == b.ID
+}
+
+func named(p Person) string { return oneLine(p.String()) }
+
+// oneLine makes text that came from elsewhere fit into a line: without line
+// breaks and control characters (a terminal would obey them), without
+// characters that change the direction of writing, and without the separator
+// that would let it pass for a part of the line.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r), unicode.IsControl(r):
+			return ' '
+		case unicode.Is(unicode.Bidi_Control, r):
+			return -1
+		}
+		return r
+	}, s)
+	words := strings.Fields(s)
+	for i, w := range words {
+		if w == "·" {
+			words[i] = "-"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// quoted is oneLine in quotation marks that the text itself cannot close.
+func quoted(s string) string {
+	return "“" + strings.NewReplacer("“", `"`, "”", `"`).Replace(oneLine(s)) + "”"
 }

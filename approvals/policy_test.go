@@ -1,0 +1,219 @@
+package approvals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func standing(p Person, groups ...string) Standing {
+	return Standing{Person: p, Enabled: true, Groups: groups}
+}
+
+func TestWhoMayRequestAndDecide(t *testing.T) {
+	both := []string{helpDesk, approvers}
+	guest, disabled := standing(pat, both...), standing(bo, both...)
+	guest.Guest, disabled.Enabled = true, false
+	nobody := standing(Person{Slack: "U0X"}, both...)
+
+	for _, tt := range []struct {
+		name    string
+		change  func(*Policy)
+		who     Standing
+		request Code
+		decide  Code
+	}{
+		{"help desk", nil, standing(hanna, helpDesk), "", CodeNotAllowed},
+		{"approver", nil, standing(olga, approvers), CodeNotAllowed, ""},
+		{"both", nil, standing(ravi, both...), "", ""},
+		{"neither", nil, standing(mina, "some other group"), CodeNotAllowed, CodeNotAllowed},
+		{"guest in both groups", nil, guest, CodeGuest, CodeGuest},
+		{"disabled in both groups", nil, disabled, CodeDisabled, CodeDisabled},
+		{"no object id", nil, nobody, CodeNobody, CodeNobody},
+		{"named as a person", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{mina.ID}} }, standing(mina), "", CodeNotAllowed},
+		{"only others named", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{hanna.ID}} }, standing(mina), CodeNotAllowed, CodeNotAllowed},
+		{"a group with nobody in it", func(p *Policy) { p.Groups["Identity approvers"] = Group{} }, standing(ravi, both...), "", CodeNotAllowed},
+		{"a group that is not defined", func(p *Policy) { delete(p.Groups, "Identity approvers") }, standing(ravi, both...), "", CodeNotAllowed},
+		{"no approvers", func(p *Policy) { p.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}} }, standing(ravi, both...), "", CodeNotAllowed},
+		{"no rule at all", func(p *Policy) { p.Classes = nil }, standing(ravi, both...), CodeNotAllowed, CodeNotAllowed},
+		{"the command empties the class' list", func(p *Policy) { p.Commands = map[string]Rule{"c": {Approve: []string{}}} }, standing(ravi, both...), "", CodeNotAllowed},
+		{"the command has its own list", func(p *Policy) { p.Commands = map[string]Rule{"c": {Request: []string{"Identity approvers"}}} }, standing(olga, approvers), "", ""},
+		{"an empty object id in a list is nobody's", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{""}} }, nobody, CodeNobody, CodeNobody},
+	} {
+		p := fernhill()
+		if tt.change != nil {
+			tt.change(&p)
+		}
+		check := func(what string, no *Refusal, want Code) {
+			t.Helper()
+			got := Code("")
+			if no != nil {
+				got = no.Code
+				lint(t, no.Sentence)
+			}
+			if got != want {
+				t.Errorf("%s, %s: %q, want %q", tt.name, what, got, want)
+			}
+		}
+		check("request", p.MayRequest("c", ClassDestroy, tt.who), tt.request)
+		check("decide", p.MayDecide("c", ClassDestroy, tt.who), tt.decide)
+	}
+}
+
+func TestTerms(t *testing.T) {
+	protected := standing(gloria)
+	protected.Protected = []string{"holds the role Global Administrator", "is in a protected group"}
+	both := protected
+	both.Groups = []string{approvers}
+
+	for _, tt := range []struct {
+		name      string
+		class     Class
+		requester Standing
+		target    Standing
+		change    func(*Policy)
+		approvals int
+		lifetime  time.Duration
+		refused   Code
+	}{
+		{name: "anybody", class: ClassDestroy, target: standing(dana), approvals: 1, lifetime: 30 * time.Minute},
+		{name: "two approvals", class: ClassTakeover, target: standing(dana), approvals: 2, lifetime: 30 * time.Minute},
+		{name: "an approver as target", class: ClassDestroy, target: standing(olga, approvers), approvals: 2, lifetime: 30 * time.Minute},
+		{name: "protected, contain", class: ClassContain, target: protected, approvals: 2, lifetime: 30 * time.Minute},
+		{name: "protected approver, contain", class: ClassContain, target: both, approvals: 2, lifetime: 30 * time.Minute},
+		{name: "protected, destroy", class: ClassDestroy, target: protected, refused: CodeProtected},
+		{name: "protected, takeover", class: ClassTakeover, target: protected, refused: CodeProtected},
+		{name: "oneself", class: ClassDestroy, target: standing(hanna, helpDesk), refused: CodeSelf},
+		{name: "oneself, where that is allowed", class: ClassDestroy, target: standing(hanna, helpDesk), change: func(p *Policy) { p.AskForSelf = true }, approvals: 1, lifetime: 30 * time.Minute},
+		{name: "the command wants more", class: ClassDestroy, target: standing(dana), approvals: 3, lifetime: time.Hour,
+			change: func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: 3, Lifetime: time.Hour}} }},
+		{name: "never fewer than one", class: ClassDestroy, target: standing(dana), change: func(p *Policy) { p.Classes = nil }, approvals: 1, lifetime: 30 * time.Minute},
+	} {
+		p := fernhill()
+		if tt.change != nil {
+			tt.change(&p)
+		}
+		requester := standing(hanna, helpDesk)
+		terms, no := p.TermsFor("c", tt.class, requester, tt.target)
+		got := Code("")
+		if no != nil {
+			got = no.Code
+			lint(t, no.Sentence)
+		}
+		if got != tt.refused || no == nil && (terms.Approvals != tt.approvals || terms.Lifetime != tt.lifetime) {
+			t.Errorf("%s: %d approvals, lives %v, refused %q; want %d, %v, %q", tt.name, terms.Approvals, terms.Lifetime, got, tt.approvals, tt.lifetime, tt.refused)
+		}
+		for _, why := range terms.Why {
+			lint(t, why)
+		}
+		if no == nil && tt.name != "two approvals" && (tt.approvals == 2) != (len(terms.Why) == 1) {
+			t.Errorf("%s: %d approvals, because %q", tt.name, terms.Approvals, terms.Why)
+		}
+	}
+}
+
+func TestPolicyCheck(t *testing.T) {
+	commands := map[string]Class{"c": ClassDestroy, "look": ClassRead}
+	for name, tt := range map[string]struct {
+		spoil func(*Policy)
+		want  string
+	}{
+		"good":                    {func(*Policy) {}, ""},
+		"unknown group":           {func(p *Policy) { p.Classes[ClassContain] = Rule{Approve: []string{"Nobody here"}} }, `policy.classes.contain names the group "Nobody here"`},
+		"unknown class":           {func(p *Policy) { p.Classes["destory"] = Rule{} }, `policy.classes has "destory"`},
+		"unknown command":         {func(p *Policy) { p.Commands = map[string]Rule{"d": {}} }, `policy.commands has "d"`},
+		"too many approvals":      {func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: 11}} }, "11 approvals"},
+		"negative approvals":      {func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: -1}} }, "-1 approvals"},
+		"too long a life":         {func(p *Policy) { p.Commands = map[string]Rule{"c": {Lifetime: 25 * time.Hour}} }, "over 24h"},
+		"nobody approves":         {func(p *Policy) { p.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}} }, "nobody may approve"},
+		"an empty group approves": {func(p *Policy) { p.Groups["Identity approvers"] = Group{} }, "nobody may approve"},
+		"nobody asks or approves": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{} }, ""},
+	} {
+		p := fernhill()
+		tt.spoil(&p)
+		err := p.Check(commands)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// permanent is a look-up error that will not go away.
+type permanent struct{}
+
+func (permanent) Error() string   { return "the application has no permission User.Read.All" }
+func (permanent) Permanent() bool { return true }
+
+// flaky fails n times before it answers.
+type flaky struct {
+	fails int
+	err   error
+	asked []time.Duration
+	start time.Time
+}
+
+func (f *flaky) Person(context.Context, string) (Person, error) { return Person{}, f.err }
+
+func (f *flaky) Standing(context.Context, string, bool) (Standing, error) {
+	f.asked = append(f.asked, time.Since(f.start))
+	if len(f.asked) <= f.fails {
+		return Standing{}, f.err
+	}
+	return standing(hanna), nil
+}
+
+func TestLookUpsAreRetriedForAWhile(t *testing.T) {
+	trouble := errors.New("no route to Graph")
+	for _, tt := range []struct {
+		name  string
+		fails int
+		err   error
+		want  error
+		asked int
+		took  time.Duration
+	}{
+		{"at once", 0, nil, nil, 1, 0},
+		{"after three failures", 3, trouble, nil, 4, 1400 * time.Millisecond},
+		{"in vain", 1000, trouble, trouble, 0, 30 * time.Second},
+		{"no such person", 1000, fmt.Errorf("looking: %w", ErrNoPerson), ErrNoPerson, 1, 0},
+		{"no permission", 1000, permanent{}, permanent{}, 1, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			dir := &flaky{fails: tt.fails, err: tt.err, start: time.Now()}
+			_, err := stand(t.Context(), dir, hanna.ID, false, 30*time.Second)
+			if !errors.Is(err, tt.want) || time.Since(dir.start) != tt.took {
+				t.Errorf("%s: %v after %v, want %v after %v", tt.name, err, time.Since(dir.start), tt.want, tt.took)
+			}
+			if tt.asked > 0 && len(dir.asked) != tt.asked || tt.asked == 0 && len(dir.asked) < 6 {
+				t.Errorf("%s: asked at %v", tt.name, dir.asked)
+			}
+			if pauses := slices.Compact(slices.Clone(dir.asked)); len(pauses) != len(dir.asked) {
+				t.Errorf("%s: asked without a pause: %v", tt.name, dir.asked)
+			}
+		})
+	}
+}
+
+func TestTimingCheck(t *testing.T) {
+	if err := DefaultTiming().Check(); err != nil {
+		t.Errorf("the default: %v", err)
+	}
+	for name, spoil := range map[string]func(*Timing){
+		"more than zero":       func(t *Timing) { t.Sweep = 0 },
+		"graph_call":           func(t *Timing) { t.Lease = t.LookUps + t.GraphCall + t.GraphGrace },
+		"longer than look_ups": func(t *Timing) { t.Takeover = t.LookUps },
+		"at most 2s":           func(t *Timing) { t.InboxWrite = 3 * time.Second },
+		"three times follow":   func(t *Timing) { t.Lead = t.Follow },
+	} {
+		timing := DefaultTiming()
+		spoil(&timing)
+		if err := timing.Check(); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%v, want something about %q", err, name)
+		}
+	}
+}

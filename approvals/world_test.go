@@ -1,0 +1,579 @@
+package approvals
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"countersign/audit"
+	"countersign/internal/redistest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// The people of the tests. Dana is who things are done to.
+var (
+	hanna  = Person{ID: "5f1f6c3a-9d2e-4b7c-8a10-3c5d9e7f2b41", UPN: "hanna.okafor@fernhill.example", Name: "Hanna Okafor", Slack: "U0HANNA"}
+	ravi   = Person{ID: "c2a8e7d4-1b63-4f0e-9c25-7e4b8d1a6f93", UPN: "ravi.menon@fernhill.example", Name: "Ravi Menon", Slack: "U0RAVI"}
+	olga   = Person{ID: "8e3b5a91-6c7d-4d2f-b0e4-15f9a8c36d72", UPN: "olga.lindqvist@fernhill.example", Name: "Olga Lindqvist", Slack: "U0OLGA"}
+	mina   = Person{ID: "d94f7b20-3e58-4a6c-9f11-b28c6e5d0a37", UPN: "mina.haddad@fernhill.example", Name: "Mina Haddad", Slack: "U0MINA"}
+	dana   = Person{ID: "1c6e9d52-8a4b-4e37-a5f0-92d7b3c8e614", UPN: "dana.whitfield@fernhill.example", Name: "Dana Whitfield", Slack: "U0DANA"}
+	sam    = Person{ID: "a7d30f86-5b1c-4c9e-8e42-6f07d9b5a1c3", UPN: "sam.ito@fernhill.example", Name: "Sam Ito", Slack: "U0SAM"}
+	gloria = Person{ID: "3b82c5e7-f49a-4d16-b7c3-08e5a1d6f92b", UPN: "gloria.adeyemi@fernhill.example", Name: "Gloria Adeyemi", Slack: "U0GLORIA"}
+	pat    = Person{ID: "e60a4d19-27cb-4f85-9d3e-c1b7f85a0e64", UPN: "pat_partner.example#EXT#@fernhill.example", Name: "Pat Moreau", Slack: "U0PAT"}
+	bo     = Person{ID: "72f5b8c1-0d6e-4a93-8c57-e4a9d2b61f08", UPN: "bo.castellan@fernhill.example", Name: "Bo Castellan", Slack: "U0BO"}
+)
+
+const (
+	helpDesk  = "b5a90e37-4c1d-4f62-9e8b-7d03c6f1a258"
+	approvers = "0d7c4f91-e8b2-4a35-b6d9-f2183e5c7a40"
+)
+
+// fernhill is the policy of the tests.
+func fernhill() Policy {
+	return Policy{
+		Groups: map[string]Group{
+			"Help desk":          {Entra: []string{helpDesk}},
+			"Identity approvers": {Entra: []string{approvers}},
+		},
+		Classes: map[Class]Rule{
+			ClassRead:     {Request: []string{"Help desk"}},
+			ClassContain:  {Request: []string{"Help desk"}, Approve: []string{"Identity approvers"}, Approvals: 1},
+			ClassDestroy:  {Request: []string{"Help desk"}, Approve: []string{"Identity approvers"}, Approvals: 1},
+			ClassTakeover: {Request: []string{"Help desk"}, Approve: []string{"Identity approvers"}, Approvals: 2},
+		},
+		ReadsAMinute: 5,
+	}
+}
+
+// directory behaves like a tenant that is asked about people: it can be down,
+// and people change.
+type directory struct {
+	mu     sync.Mutex
+	people map[string]Standing
+	down   error
+}
+
+func newDirectory() *directory {
+	d := &directory{people: map[string]Standing{}}
+	add := func(p Person, groups ...string) {
+		p.Slack = "" // Entra knows nothing of Slack
+		d.people[p.ID] = Standing{Person: p, Enabled: true, Groups: groups}
+	}
+	add(hanna, helpDesk)
+	add(ravi, helpDesk, approvers)
+	add(olga, approvers)
+	add(mina, approvers)
+	add(dana)
+	add(sam)
+	add(gloria)
+	add(pat, helpDesk, approvers)
+	add(bo, helpDesk, approvers)
+	d.change(gloria, func(s *Standing) { s.Protected = []string{"holds the role Global Administrator"} })
+	d.change(pat, func(s *Standing) { s.Guest = true })
+	d.change(bo, func(s *Standing) { s.Enabled = false })
+	return d
+}
+
+func (d *directory) change(p Person, how func(*Standing)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.people[p.ID]
+	how(&s)
+	d.people[p.ID] = s
+}
+
+func (d *directory) goDown(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.down = err
+}
+
+func (d *directory) Person(ctx context.Context, ref string) (Person, error) {
+	s, err := d.Standing(ctx, ref, false)
+	return s.Person, err
+}
+
+func (d *directory) Standing(ctx context.Context, id string, withProtection bool) (Standing, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return Standing{}, err
+	}
+	if d.down != nil {
+		return Standing{}, d.down
+	}
+	s, ok := d.people[id]
+	if !ok {
+		return Standing{}, ErrNoPerson
+	}
+	if !withProtection {
+		s.Protected = nil
+	}
+	return s, nil
+}
+
+// tenant is where steps have effects. Every method of an account can be
+// deleted once; deleting it again is counted as a step that ran twice.
+type tenant struct {
+	mu      sync.Mutex
+	methods map[string]bool // of the accounts, by id
+	deleted map[string]int  // how often a method was taken away, or tried again
+	jobs    []string        // kind, request and step, in the order in which they came
+	active  map[string]int  // jobs at work, by target
+	overlap bool            // two requests were at work on one target at a time
+	looked  int             // jobs that were only allowed to look
+	script  func(job Job) (Result, bool)
+}
+
+func newTenant(methods ...string) *tenant {
+	t := &tenant{methods: map[string]bool{}, deleted: map[string]int{}, active: map[string]int{}}
+	for _, m := range methods {
+		t.methods[m] = true
+	}
+	return t
+}
+
+// Work is the Work of the tests. Where script answers, its word counts and
+// nothing is done.
+func (n *tenant) Work(ctx context.Context, job Job) Result {
+	target := job.Request.Plan.Target.ID
+	n.mu.Lock()
+	n.jobs = append(n.jobs, fmt.Sprintf("%s %s %d", job.Kind, job.Request.ID, job.Step))
+	n.active[target]++
+	n.overlap = n.overlap || n.active[target] > 1
+	script := n.script
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		n.active[target]--
+		n.mu.Unlock()
+	}()
+	if script != nil {
+		if got, says := script(job); says {
+			return got
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch job.Kind {
+	case Check:
+		for id := range job.Request.Plan.Assumes {
+			there, gone := n.methods[id], false
+			for i, e := range job.Request.Journal {
+				gone = gone || job.Request.Plan.Steps[i].Args["id"] == id && (e.State == StepDone || e.State == StepAlready)
+			}
+			if there == gone {
+				return Result{State: StepFailed, Detail: "The account changed since this was approved: a method is not as it was."}
+			}
+		}
+		return Result{State: StepDone}
+	case Reconcile:
+		id := job.Request.Plan.Steps[job.Step].Args["id"]
+		if job.LookOnly {
+			n.looked++
+		}
+		if !n.methods[id] {
+			return Result{State: StepDone, Detail: "It was gone already when Countersign looked."}
+		}
+		if job.LookOnly {
+			return Result{State: StepFailed, Detail: "It was not carried out."}
+		}
+	}
+	id := job.Request.Plan.Steps[job.Step].Args["id"]
+	n.deleted[id]++
+	delete(n.methods, id)
+	return Result{State: StepDone, RequestID: "graph-" + id}
+}
+
+func (n *tenant) says(script func(job Job) (Result, bool)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.script = script
+}
+
+// did lists the jobs of one kind, or all with "".
+func (n *tenant) did(kind JobKind) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var list []string
+	for _, j := range n.jobs {
+		if strings.HasPrefix(j, string(kind)) {
+			list = append(list, j)
+		}
+	}
+	return list
+}
+
+// once fails the test when a method was not deleted exactly once.
+func (n *tenant) once(t *testing.T, ids ...string) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, id := range ids {
+		if n.deleted[id] != 1 {
+			t.Errorf("%s was deleted %d times, want once; jobs: %v", id, n.deleted[id], n.jobs)
+		}
+	}
+}
+
+// untouched fails the test when anything was deleted.
+func (n *tenant) untouched(t *testing.T) {
+	t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.deleted) > 0 {
+		t.Errorf("methods were deleted: %v", n.deleted)
+	}
+}
+
+// calm is for tests that are not about leases: nothing runs out by itself.
+func calm() Timing {
+	return Timing{
+		RunWithin: time.Minute, GraphCall: 5 * time.Second, GraphGrace: time.Second, Lease: 20 * time.Second,
+		Sweep: 5 * time.Millisecond, LookUps: 100 * time.Millisecond, Takeover: 10 * time.Second, InboxWrite: time.Second,
+		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: 20 * time.Millisecond, Lead: 10 * time.Second,
+	}
+}
+
+// hasty is for tests in which workers die: another one takes over soon.
+func hasty() Timing {
+	t := calm()
+	t.GraphCall, t.GraphGrace, t.Lease, t.LookUps = 50*time.Millisecond, 10*time.Millisecond, 300*time.Millisecond, 50*time.Millisecond
+	t.Takeover, t.Lead = 150*time.Millisecond, 150*time.Millisecond
+	return t
+}
+
+const ringText = "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+
+// world is one Redis with everything around it.
+type world struct {
+	t         *testing.T
+	server    *redistest.Server
+	rdb       *redis.Client
+	timing    Timing
+	store     *Store
+	desk      *Desk
+	directory *directory
+	tenant    *tenant
+	log       *slog.Logger
+	ops       int
+}
+
+func newWorld(t *testing.T, timing Timing, options ...redistest.Option) *world {
+	t.Helper()
+	server := redistest.Start(t, options...)
+	w := &world{
+		t: t, server: server, rdb: server.Client(t), timing: timing,
+		directory: newDirectory(), tenant: newTenant("m1", "m2", "m3"),
+		log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	w.store, w.desk = w.process(w.rdb)
+	return w
+}
+
+// process is another Countersign on the same Redis.
+func (w *world) process(rdb redis.UniversalClient) (*Store, *Desk) {
+	w.t.Helper()
+	ring, err := ParseRing(ringText)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	store := NewStore(rdb, ring, "", w.timing)
+	return store, &Desk{Store: store, Policy: fernhill(), Directory: w.directory, Log: w.log}
+}
+
+// run starts a runner of a process, and stops it when the test ends or stop
+// is called.
+func (w *world) run(desk *Desk, name string) (stop func()) {
+	r := &Runner{Desk: desk, Work: w.tenant.Work, Name: name, Hands: 4, Log: w.log}
+	return background(w.t, r.Run)
+}
+
+// background runs f until stop is called, which waits for its end.
+func background(t *testing.T, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); f(ctx) }()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return stop
+}
+
+// op is a fresh operation id.
+func (w *world) op() string {
+	w.ops++
+	return fmt.Sprintf("op-%s-%d", strings.ReplaceAll(w.t.Name(), "/", "-"), w.ops)
+}
+
+// deletes is a plan that deletes methods, one a step.
+func deletes(class Class, target Person, ids ...string) Plan {
+	p := Plan{Command: "entra-require-reregister", Title: "Require re-register", Class: class, Target: target, Args: strings.Join(ids, " "), Assumes: map[string]string{}}
+	for _, id := range ids {
+		p.Steps = append(p.Steps, Step{Op: "delete", Args: map[string]string{"id": id}, Words: "Delete " + id})
+		p.Assumes[id] = "there"
+	}
+	return p
+}
+
+// ask puts a request before the approvers.
+func (w *world) ask(p Plan) Request {
+	w.t.Helper()
+	r, err := w.desk.Ask(w.t.Context(), w.op(), Ask{Plan: p, Requester: hanna, Justification: "lost her phone", Ticket: "INC-7", Verified: "callback"})
+	if err != nil {
+		w.t.Fatalf("asking: %v", err)
+	}
+	return r
+}
+
+// approved is a request that is ready to run.
+func (w *world) approved(p Plan) Request {
+	w.t.Helper()
+	r := w.ask(p)
+	for _, by := range []Person{ravi, olga, mina}[:r.Terms.Approvals] {
+		var err error
+		if r, err = w.desk.Approve(w.t.Context(), w.op(), r.ID, by); err != nil {
+			w.t.Fatalf("approving: %v", err)
+		}
+	}
+	return r
+}
+
+// claimed is a request that a worker of ours holds.
+func (w *world) claimed(p Plan) Snapshot {
+	w.t.Helper()
+	snap, err := w.store.claim(w.t.Context(), w.load(w.approved(p).ID), "worker-1")
+	if err != nil {
+		w.t.Fatalf("claiming: %v", err)
+	}
+	return snap
+}
+
+func (w *world) load(id string) Snapshot {
+	w.t.Helper()
+	snap, err := w.store.Load(w.t.Context(), id)
+	if err != nil {
+		w.t.Fatalf("loading %s: %v", id, err)
+	}
+	return snap
+}
+
+// until waits for a request to be over.
+func (w *world) until(id string) Snapshot {
+	w.t.Helper()
+	var snap Snapshot
+	waitFor(w.t, id+" to be over", func() bool { snap = w.load(id); return snap.State.Final() })
+	return snap
+}
+
+// waitFor polls until done says so.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
+
+// events reads the whole event log.
+func (w *world) events() []audit.Event {
+	w.t.Helper()
+	messages, err := w.rdb.XRange(w.t.Context(), w.store.keys.events(), "-", "+").Result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var list []audit.Event
+	for _, m := range messages {
+		e, err := w.store.openEvent(m)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// kinds lists the kinds of the events of a request; all events with "".
+func (w *world) kinds(request string) []audit.Kind {
+	w.t.Helper()
+	var list []audit.Kind
+	for _, e := range w.events() {
+		if request == "" || e.Request == request {
+			list = append(list, e.Kind)
+		}
+	}
+	return list
+}
+
+// code is the code of a refusal, "" for no error, and the text of any other.
+func code(err error) Code {
+	no := (*Refusal)(nil)
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &no):
+		return no.Code
+	}
+	return Code("error: " + err.Error())
+}
+
+// invariants checks what must hold of everything in Redis, whatever happened.
+func (w *world) invariants() {
+	w.t.Helper()
+	t, ctx := w.t, w.t.Context()
+	log := map[string][]audit.Event{}
+	seen := map[string]bool{}
+	for _, e := range w.events() {
+		log[e.Request] = append(log[e.Request], e)
+	}
+	messages := w.rdb.XRange(ctx, w.store.keys.events(), "-", "+").Val()
+	for _, m := range messages {
+		place := fmt.Sprint(m.Values["request"], " ", m.Values["op"])
+		if seen[place] {
+			t.Errorf("two events of one operation: %s", place)
+		}
+		seen[place] = true
+	}
+	if sequence := w.rdb.Get(ctx, w.store.keys.sequence()).Val(); number(sequence) < int64(len(messages)) {
+		t.Errorf("sequence %s is behind %d events", sequence, len(messages))
+	}
+
+	prefix := w.store.keys.request("")
+	held := map[string]string{}
+	for _, key := range w.rdb.Keys(ctx, prefix+"*").Val() {
+		id := strings.TrimPrefix(key, prefix)
+		r := w.load(id)
+		people := []string{r.Requester.ID, r.Plan.Target.ID}
+		for _, p := range r.Approvers() {
+			if slices.Contains(people, p.ID) {
+				t.Errorf("%s: %s has two parts in it", id, p)
+			}
+			people = append(people, p.ID)
+		}
+		if ran := r.State == Running || r.State == Done; ran && len(r.Approvals) < r.Terms.Approvals {
+			t.Errorf("%s ran with %d of %d approvals", id, len(r.Approvals), r.Terms.Approvals)
+		}
+		open := w.rdb.ZScore(ctx, w.store.keys.open(), id).Err() == nil
+		due := w.rdb.ZScore(ctx, w.store.keys.due(), id).Err() == nil
+		same := w.rdb.Get(ctx, w.store.keys.same(r.Print)).Val() == id
+		holder := w.rdb.Get(ctx, w.store.keys.holder(r.Plan.Target.ID)).Val() == id
+		lives := w.rdb.PTTL(ctx, key).Val()
+		if r.State.Final() {
+			if open || due || same || holder || lives < 24*time.Hour {
+				t.Errorf("%s is over (%s), but open %v, due %v, same %v, holder %v, lives %v", id, r.State, open, due, same, holder, lives)
+			}
+		} else if !open || !due || !same || holder != (r.State == Running) || lives > 0 {
+			t.Errorf("%s is %s, but open %v, due %v, same %v, holder %v, lives %v", id, r.State, open, due, same, holder, lives)
+		}
+		if holder {
+			held[r.Plan.Target.ID] = id
+		}
+
+		count := map[audit.Kind]int{}
+		last := audit.Kind("")
+		for i, e := range log[id] {
+			if e.Kind == audit.Refused {
+				continue
+			}
+			if (e.Kind == audit.Requested) != (i == 0) {
+				t.Errorf("%s: event %d is %s", id, i, e.Kind)
+			}
+			count[e.Kind]++
+			last = e.Kind
+		}
+		ended := 0
+		for _, e := range r.Journal {
+			switch e.State {
+			case StepDone, StepAlready, StepFailed, StepUncertain:
+				ended++
+			case StepStarted:
+				if r.State.Final() {
+					t.Errorf("%s is over with a step that was begun and has no outcome", id)
+				}
+			}
+		}
+		end := map[State]audit.Kind{Done: audit.Finished, Denied: audit.Denied, Expired: audit.Expired, Cancelled: audit.Cancelled}[r.State]
+		if r.State.Final() && last != end {
+			t.Errorf("%s is %s, but its last event is %s", id, r.State, last)
+		}
+		ends := count[audit.Finished] + count[audit.Denied] + count[audit.Expired] + count[audit.Cancelled]
+		started := 0
+		if r.Claim > 0 {
+			started = 1
+		}
+		if want := map[bool]int{true: 1}[r.State.Final()]; ends != want || count[audit.Requested] != 1 ||
+			count[audit.Approved] != len(r.Approvals) || count[audit.Started] != started || count[audit.Stepped] != ended {
+			t.Errorf("%s is %s with %d approvals, claim %d, %d steps ended, but its events are %v", id, r.State, len(r.Approvals), r.Claim, ended, count)
+		}
+	}
+	for _, key := range w.rdb.Keys(ctx, w.store.keys.holder("*")).Val() {
+		target := strings.TrimPrefix(key, w.store.keys.holder(""))
+		if held[target] == "" {
+			t.Errorf("%s is held by %s, which is not running", target, w.rdb.Get(ctx, key).Val())
+		}
+	}
+}
+
+// same says whether two values are equal as they would be stored.
+func same(t *testing.T, a, b any) bool {
+	t.Helper()
+	x, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(x) == string(y)
+}
+
+func sorted[K ~string, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
+var discard = slog.New(slog.DiscardHandler)
+
+func redisZ(score float64, member string) redis.Z { return redis.Z{Score: score, Member: member} }
+
+// counting is a hook that counts one kind of command.
+type counting struct {
+	command string
+	n       *atomic.Int32
+}
+
+func (c counting) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c counting) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.count(cmd)
+		return next(ctx, cmd)
+	}
+}
+
+func (c counting) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			c.count(cmd)
+		}
+		return next(ctx, cmds)
+	}
+}
+
+func (c counting) count(cmd redis.Cmder) {
+	if cmd.Name() == c.command {
+		c.n.Add(1)
+	}
+}

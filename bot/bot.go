@@ -1,0 +1,205 @@
+package bot
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/slack-go/slack"
+	"github.com/slack-go/slack/socketmode"
+
+	"countersign/approvals"
+	"countersign/audit"
+	"countersign/commands"
+)
+
+// Options are what a Bot needs. All are required except where it says so.
+type Options struct {
+	BotToken, AppToken string       // xoxb-… and xapp-…
+	APIURL             string       // of Slack's Web API with a trailing slash; empty for slack.com
+	HTTP               *http.Client // must have a timeout
+
+	Team             string // the workspace whose people are ours
+	ApprovalsChannel string // private: where cards go
+	AuditChannel     string // private: where the audit lines go
+	Prefix           string // of the slash commands, without the slash
+
+	People     map[string]string // Slack id to Entra object id
+	MatchEmail bool              // whether a confirmed Slack e-mail may name an Entra account, which is then pinned
+
+	Desk   *approvals.Desk
+	Inbox  *approvals.Inbox
+	Tenant *commands.Tenant
+	Audit  *audit.Log // optional: the tamper-evident log beside the channel
+
+	Name  string // of this process
+	Hands int    // deeds at a time; 8 when zero
+	Log   *slog.Logger
+}
+
+// Bot is one process' end of the conversation with Slack.
+type Bot struct {
+	Options
+	api    *slack.Client // for the Web API; retries when Slack asks to wait
+	now    *slack.Client // for what dies in three seconds; never retries
+	socket *socketmode.Client
+	people *people
+	guard  *channelGuard
+	appID  atomic.Value // string; from Slack's hello
+	ready  chan struct{}
+	once   sync.Once
+}
+
+// New makes a Bot. It does not connect yet.
+func New(o Options) *Bot {
+	o.Hands = cmp.Or(o.Hands, 8)
+	base := []slack.Option{slack.OptionAppLevelToken(o.AppToken), slack.OptionHTTPClient(o.HTTP)}
+	if o.APIURL != "" {
+		base = append(base, slack.OptionAPIURL(o.APIURL))
+	}
+	b := &Bot{Options: o, ready: make(chan struct{})}
+	b.now = slack.New(o.BotToken, base...)
+	// 429 only: a lost reply to a post is not a reason to post twice.
+	b.api = slack.New(o.BotToken, append(slices.Clone(base), slack.OptionRetry(2))...)
+	b.socket = socketmode.New(b.now, socketmode.OptionLog(quiet{o.Log}))
+	b.people = &people{api: b.api, options: o, seen: map[string]slackUser{}}
+	b.guard = &channelGuard{api: b.api, seen: map[string]channelCheck{}}
+	return b
+}
+
+// Ready is closed when Slack has said hello for the first time.
+func (b *Bot) Ready() <-chan struct{} { return b.ready }
+
+// Check looks at what the bot depends on in Slack and says in one sentence
+// each what an administrator must change.
+func (b *Bot) Check(ctx context.Context) error {
+	me, err := b.api.AuthTestContext(ctx)
+	if err != nil {
+		return fmt.Errorf("Slack does not accept SLACK_BOT_TOKEN: %w", err)
+	}
+	if me.TeamID != b.Team {
+		return fmt.Errorf("SLACK_BOT_TOKEN belongs to workspace %s, but slack.team says %s", me.TeamID, b.Team)
+	}
+	for setting, channel := range map[string]string{"slack.approvals_channel": b.ApprovalsChannel, "slack.audit_channel": b.AuditChannel} {
+		if err := b.guard.fit(ctx, channel); err != nil {
+			return fmt.Errorf("%s: %w", setting, err)
+		}
+	}
+	return nil
+}
+
+// Run connects and works until ctx ends, then stops in order: no new
+// envelopes, deeds in hand finish, projections stop. It returns an error when
+// Slack says that it will never accept us.
+func (b *Bot) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var all sync.WaitGroup
+	all.Go(func() { b.Inbox.Work(ctx, b.Name, b.Hands, b.carry) })
+	for _, p := range b.projections() {
+		all.Go(func() { b.Desk.Store.Follow(ctx, b.Name, p, b.Log) })
+	}
+	all.Go(func() { b.trim(ctx) })
+	all.Go(func() { stop(b.listen(ctx)) })
+	<-ctx.Done()
+	all.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// trim drops events that every projection has handled.
+func (b *Bot) trim(ctx context.Context) {
+	var names []string
+	for _, p := range b.projections() {
+		names = append(names, p.Name)
+	}
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := b.Desk.Store.Trim(ctx, names, 7*24*time.Hour); err != nil {
+			b.Log.Warn("old events were not dropped", "error", err)
+		}
+	}
+}
+
+// slash is a command as people type it here.
+func (b *Bot) slash(name string) string {
+	c, _ := commands.Lookup(name)
+	return commands.Slash(b.Prefix, c)
+}
+
+// channelGuard holds the rule that cards and audit lines go only to private
+// channels that nobody outside the company reads.
+type channelGuard struct {
+	api  *slack.Client
+	mu   sync.Mutex
+	seen map[string]channelCheck
+}
+
+type channelCheck struct {
+	at  time.Time
+	err error
+}
+
+// fit says why a channel is not one for cards; nil when it is. An answer is
+// kept for a minute.
+func (g *channelGuard) fit(ctx context.Context, id string) error {
+	g.mu.Lock()
+	known, ok := g.seen[id]
+	g.mu.Unlock()
+	if ok && time.Since(known.at) < time.Minute {
+		return known.err
+	}
+	c, err := g.api.GetConversationInfoContext(ctx, &slack.GetConversationInfoInput{ChannelID: id})
+	switch {
+	case errIs(err, "channel_not_found"):
+		err = fmt.Errorf("Countersign does not see the channel %s: invite it there with /invite", id)
+	case err != nil:
+		return fmt.Errorf("Slack does not tell about the channel %s: %w", id, err) // not kept: it may pass
+	case !c.IsPrivate:
+		err = fmt.Errorf("#%s is not a private channel, and cards show whom a request concerns: make it private or name another", c.Name)
+	case c.IsExtShared || c.IsPendingExtShared:
+		err = fmt.Errorf("#%s is shared with people outside: name a channel that is not", c.Name)
+	case !c.IsMember:
+		err = fmt.Errorf("Countersign is not in #%s: invite it there with /invite", c.Name)
+	}
+	g.mu.Lock()
+	g.seen[id] = channelCheck{time.Now(), err}
+	g.mu.Unlock()
+	return err
+}
+
+// errIs says that Slack answered with one of these error codes.
+func errIs(err error, codes ...string) bool {
+	if err == nil {
+		return false
+	}
+	code := err.Error()
+	if answer, ok := errors.AsType[slack.SlackErrorResponse](err); ok {
+		code = answer.Err
+	}
+	return slices.Contains(codes, code)
+}
+
+// quiet passes slack-go's own remarks to the log at debug level. They name
+// envelopes, never what is in them, as long as its debug option stays off.
+type quiet struct{ log *slog.Logger }
+
+func (q quiet) Output(_ int, text string) error {
+	q.log.Debug("slack-go", "says", text)
+	return nil
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.yaml.in/yaml/v3"
+
+	"countersign/approvals"
+	"countersign/commands"
+)
+
+// config is every setting that is not secret, as its YAML file has it. What
+// is secret comes from the environment; see secrets.
+type config struct {
+	Slack struct {
+		Team             string `yaml:"team"`              // workspace id, T…
+		ApprovalsChannel string `yaml:"approvals_channel"` // private channel id, C…
+		AuditChannel     string `yaml:"audit_channel"`     // private channel id, C…
+		CommandPrefix    string `yaml:"command_prefix"`    // of every slash command; entra- when empty
+		APIURL           string `yaml:"api_url"`           // another Web API than Slack's, for the sandbox
+	} `yaml:"slack"`
+	Entra struct {
+		Tenant          string `yaml:"tenant"`
+		ClientID        string `yaml:"client_id"`
+		Cloud           string `yaml:"cloud"`      // public, usgov, usgovdod or china
+		Credential      string `yaml:"credential"` // secret, certificate, workload-identity or managed-identity
+		CertificatePath string `yaml:"certificate_path"`
+		Authority       string `yaml:"authority"` // another sign-in service, for the sandbox
+		Graph           string `yaml:"graph"`     // another Graph, for the sandbox
+	} `yaml:"entra"`
+	Redis struct {
+		URL    string `yaml:"url"`     // redis:// or rediss://; COUNTERSIGN_REDIS_URL wins, for one with a password
+		CAFile string `yaml:"ca_file"` // of a private authority, for rediss://
+		Prefix string `yaml:"prefix"`  // keeps several Countersigns in one Redis apart
+	} `yaml:"redis"`
+	People struct {
+		Table      map[string]string `yaml:"table"`       // Slack id to Entra object id
+		MatchEmail bool              `yaml:"match_email"` // whether confirmed e-mail may name the account, pinned at first use
+	} `yaml:"people"`
+	Policy approvals.Policy `yaml:"policy"`
+	Audit  struct {
+		Dir string `yaml:"dir"` // of the tamper-evident log; none when empty
+	} `yaml:"audit"`
+	Timing approvals.Timing `yaml:"timing"`
+}
+
+// secrets are the settings that only the environment holds.
+type secrets struct {
+	BotToken, AppToken string
+	ClientSecret       string
+	Ring               *approvals.Ring
+	RedisURL           string
+}
+
+// readConfig reads a file strictly: an unknown key is an error, because a
+// misspelt rule is a rule that does not hold.
+func readConfig(r io.Reader) (config, error) {
+	var c config
+	c.Timing = approvals.DefaultTiming()
+	decoder := yaml.NewDecoder(r)
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil {
+		if errors.Is(err, io.EOF) {
+			return c, errors.New("the configuration is empty")
+		}
+		return c, err
+	}
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return c, errors.New("the configuration has a second document behind ---; put everything into one")
+	}
+	return c, c.check()
+}
+
+func loadConfig(path string) (config, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return config{}, fmt.Errorf("the configuration: %w", err)
+	}
+	c, err := readConfig(bytes.NewReader(raw))
+	if err != nil {
+		return c, fmt.Errorf("the configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+var (
+	guid       = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	slackID    = regexp.MustCompile(`^[UW][A-Z0-9]{2,}$`)
+	prefixText = regexp.MustCompile(`^[a-z0-9_-]{0,12}$`)
+)
+
+// check says everything that is wrong, not only the first thing.
+func (c *config) check() error {
+	var wrong []error
+	want := func(ok bool, format string, a ...any) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf(format, a...))
+		}
+	}
+	if c.Slack.CommandPrefix == "" {
+		c.Slack.CommandPrefix = "entra-"
+	}
+	want(strings.HasPrefix(c.Slack.Team, "T") || strings.HasPrefix(c.Slack.Team, "E"), "slack.team: the workspace id, such as T0123ABCD")
+	want(c.Slack.ApprovalsChannel != "", "slack.approvals_channel: the id of the private channel in which requests are decided, such as C0123ABCD")
+	want(c.Slack.AuditChannel != "", "slack.audit_channel: the id of the private channel that keeps the record, such as C0123ABCD")
+	want(prefixText.MatchString(c.Slack.CommandPrefix), "slack.command_prefix: up to twelve of a-z, 0-9, _ and -")
+	want(c.Slack.APIURL == "" || strings.HasSuffix(c.Slack.APIURL, "/"), "slack.api_url: it ends with a slash")
+	if c.Entra.Credential == "" {
+		c.Entra.Credential = "secret"
+	}
+	if c.Entra.Cloud == "" {
+		c.Entra.Cloud = "public"
+	}
+	want(c.Entra.Credential == "managed-identity" || guid.MatchString(c.Entra.Tenant), "entra.tenant: the tenant id, a GUID in lower case")
+	want(c.Entra.Credential == "managed-identity" || guid.MatchString(c.Entra.ClientID), "entra.client_id: the application (client) id, a GUID in lower case")
+	for slack, object := range c.People.Table {
+		want(slackID.MatchString(slack), "people.table: %q is not a Slack user id", slack)
+		want(guid.MatchString(object), "people.table: %q of %s is not an Entra object id", object, slack)
+	}
+	want(c.People.MatchEmail || len(c.People.Table) > 0, "people: list who is who under people.table, or set match_email; otherwise nobody can use Countersign")
+	for name, g := range c.Policy.Groups {
+		for _, id := range append(g.Entra, g.People...) {
+			want(guid.MatchString(id), "policy.groups.%s: %q is not an object id; names can be taken by anybody", name, id)
+		}
+	}
+	for _, id := range c.Policy.ProtectedGroups {
+		want(guid.MatchString(id), "policy.protected_groups: %q is not an object id", id)
+	}
+	classes := map[string]approvals.Class{}
+	for _, command := range commands.Table() {
+		classes[command.Name] = command.Class
+	}
+	if err := c.Policy.Check(classes); err != nil {
+		wrong = append(wrong, err)
+	}
+	if err := c.Timing.Check(); err != nil {
+		wrong = append(wrong, err)
+	}
+	return errors.Join(wrong...)
+}
+
+// secretsFrom reads the environment, and says which variable is missing.
+func secretsFrom(c config, getenv func(string) string) (secrets, error) {
+	s := secrets{
+		BotToken: getenv("SLACK_BOT_TOKEN"), AppToken: getenv("SLACK_APP_TOKEN"), ClientSecret: getenv("AZURE_CLIENT_SECRET"),
+		RedisURL: c.Redis.URL,
+	}
+	if url := getenv("COUNTERSIGN_REDIS_URL"); url != "" {
+		s.RedisURL = url
+	}
+	var wrong []error
+	if !strings.HasPrefix(s.BotToken, "xoxb-") {
+		wrong = append(wrong, errors.New("SLACK_BOT_TOKEN: the bot token, xoxb-…"))
+	}
+	if !strings.HasPrefix(s.AppToken, "xapp-") {
+		wrong = append(wrong, errors.New("SLACK_APP_TOKEN: the app-level token with connections:write, xapp-…"))
+	}
+	if c.Entra.Credential == "secret" && s.ClientSecret == "" {
+		wrong = append(wrong, errors.New("AZURE_CLIENT_SECRET: the client secret of the app registration; or set entra.credential to certificate or workload-identity"))
+	}
+	if s.RedisURL == "" {
+		wrong = append(wrong, errors.New("redis.url or COUNTERSIGN_REDIS_URL: where Redis is, such as redis://localhost:6379"))
+	}
+	ring, err := approvals.ParseRing(getenv("COUNTERSIGN_KEYS"))
+	if err != nil {
+		wrong = append(wrong, fmt.Errorf("COUNTERSIGN_KEYS: %w", err))
+	}
+	s.Ring = ring
+	return s, errors.Join(wrong...)
+}
+
+// connectRedis makes the two clients: one that tries again, and a quick one
+// for acks, which sends once and honours its deadline.
+func connectRedis(url, caFile string) (rdb, quick *redis.Client, err error) {
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, nil, fmt.Errorf("redis.url: %w", err)
+	}
+	if caFile != "" {
+		if o.TLSConfig == nil {
+			return nil, nil, errors.New("redis.ca_file is for rediss:// addresses")
+		}
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, nil, fmt.Errorf("redis.ca_file: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, nil, fmt.Errorf("redis.ca_file: %s holds no certificate in PEM", caFile)
+		}
+		o.TLSConfig.RootCAs = pool
+		o.TLSConfig.MinVersion = tls.VersionTLS12
+	}
+	o.ContextTimeoutEnabled = true
+	fast := *o
+	fast.MaxRetries, fast.DialTimeout, fast.PoolSize = -1, time.Second, 8
+	return redis.NewClient(o), redis.NewClient(&fast), nil
+}

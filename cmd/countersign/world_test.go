@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"countersign/approvals"
+	"countersign/commands"
+	"countersign/internal/redistest"
+	"countersign/sandbox"
+)
+
+// patience is how long a test waits for something that should take
+// milliseconds: a slow machine is no failure.
+const patience = 30 * time.Second
+
+// world is a bot at work: the real program against the sandbox and a Redis,
+// over real sockets.
+type world struct {
+	*testing.T
+	box    *sandbox.Sandbox
+	client *sandbox.Client
+	redis  *redistest.Server
+	log    *buffer
+	stop   func() // ends the bot in order and waits for it
+}
+
+// begin starts a world. tune may change the configuration before the bot
+// reads it.
+func begin(t *testing.T, tune ...func(*config)) *world {
+	t.Helper()
+	box, err := sandbox.New(sandbox.Options{Manifest: commands.Manifest(defaultPrefix)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { box.Close() })
+	w := &world{T: t, box: box, client: box.Client(), redis: redistest.Start(t), log: &buffer{}}
+	c := sandboxConfig(box.URL(), box.SecureURL(), w.redis.URL())
+	c.Timing.Sweep, c.Timing.Follow, c.Timing.LookUps = 50*time.Millisecond, 100*time.Millisecond, 3*time.Second
+	for _, f := range tune {
+		f(&c)
+	}
+	if err := c.check(); err != nil {
+		t.Fatal(err)
+	}
+	ring, err := approvals.ParseRing(newKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	up, ended := make(chan struct{}), make(chan error, 1)
+	s := service{
+		config:  c,
+		secrets: secrets{BotToken: sandbox.BotToken, AppToken: sandbox.AppToken, ClientSecret: sandbox.ClientSecret, Ring: ring, RedisURL: w.redis.URL()},
+		log:     slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		trust:   box.HTTPClient(),
+		up:      func() { close(up) },
+	}
+	go func() { ended <- s.run(ctx) }()
+	select {
+	case <-up:
+	case err := <-ended:
+		cancel()
+		t.Fatalf("the bot did not start: %v\n%s", err, w.log)
+	}
+	var once sync.Once
+	w.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("the bot did not stop in order: %v", err)
+			}
+		})
+	}
+	t.Cleanup(func() {
+		w.stop()
+		if t.Failed() {
+			t.Logf("the bot's log:\n%s", w.log)
+		}
+	})
+	return w
+}
+
+// as is somebody's hands and eyes, in a channel.
+func (w *world) as(person, channel string) *hands {
+	return &hands{w, w.client.As(person), channel}
+}
+
+// hands are one person in one channel. Whatever goes wrong ends the test.
+type hands struct {
+	w       *world
+	p       *sandbox.Person
+	channel string
+}
+
+// types runs a slash command.
+func (h *hands) types(text string) sandbox.Answer {
+	h.w.Helper()
+	answer, err := h.p.Command(h.channel, text)
+	if err != nil || !answer.OK {
+		h.w.Fatalf("%s typed %q: %+v %v", h.p.ID, text, answer, err)
+	}
+	return answer
+}
+
+// reads waits for a message that has all of these.
+func (h *hands) reads(parts ...string) sandbox.Message {
+	h.w.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	m, err := h.p.WaitMessage(ctx, h.channel, func(m sandbox.Message) bool { return m.Contains(parts...) })
+	if err != nil {
+		h.w.Fatalf("%s waited to read %q: %v", h.p.ID, parts, err)
+	}
+	return m
+}
+
+// presses presses a button of a message.
+func (h *hands) presses(m sandbox.Message, action string) {
+	h.w.Helper()
+	answer, err := h.p.Press(h.channel, m.TS, action, "")
+	if err != nil || !answer.OK {
+		h.w.Fatalf("%s pressed %s: %+v %v", h.p.ID, action, answer, err)
+	}
+}
+
+// sees waits for a modal that has all of these.
+func (h *hands) sees(parts ...string) sandbox.View {
+	h.w.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	v, err := h.p.WaitModal(ctx, func(v sandbox.View) bool { return v.Contains(parts...) })
+	if err != nil {
+		h.w.Fatalf("%s waited for a form with %q: %v", h.p.ID, parts, err)
+	}
+	return v
+}
+
+// submits sends a form; fields are block names, which are action names too.
+func (h *hands) submits(v sandbox.View, fields map[string]string) sandbox.Answer {
+	h.w.Helper()
+	values := map[string]map[string]any{}
+	for block, inputs := range v.Inputs() {
+		values[block] = inputs
+	}
+	for name, value := range fields {
+		values[name] = map[string]any{name: value}
+	}
+	answer, err := h.p.Submit(v.ID, values)
+	if err != nil {
+		h.w.Fatalf("%s submitted: %v", h.p.ID, err)
+	}
+	return answer
+}
+
+// dm is the same person in the direct messages with the app.
+func (h *hands) dm() *hands {
+	h.w.Helper()
+	var channel string
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := h.w.client.Wait(ctx, func() (_ bool, err error) {
+		channel, err = h.p.DM()
+		return channel != "", err
+	})
+	if err != nil {
+		h.w.Fatalf("%s got no direct message: %v", h.p.ID, err)
+	}
+	return &hands{h.w, h.p, channel}
+}
+
+// account waits until somebody's account in the tenant is so.
+func (w *world) account(upn string, so func(sandbox.User) bool) sandbox.User {
+	w.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	u, err := w.client.WaitUser(ctx, upn, so)
+	if err != nil {
+		w.Fatalf("the account %s did not become as expected: %v", upn, err)
+	}
+	return u
+}
+
+// kinds are the kinds of method an account has, shortened.
+func kinds(u sandbox.User) string {
+	var all []string
+	for _, m := range u.Methods {
+		name := strings.TrimPrefix(m.Type, "#microsoft.graph.")
+		all = append(all, strings.TrimSuffix(strings.TrimSuffix(name, "Method"), "Authentication"))
+	}
+	return strings.Join(all, " ")
+}
+
+// buffer is a log that may be read while it is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

@@ -1,0 +1,41 @@
+// Package commands is everything people can ask of Countersign: the table of
+// commands, how the text behind one is read, what is planned for an account,
+// and how each step of a plan is carried out. It stands between Slack, which
+// it does not know, and entra, which knows no requests.
+//
+// # One table
+//
+// Table is where a command exists. Parsing, help, the Slack manifest, the
+// README's table, the policy's defaults and the list of application
+// permissions come from it. A command that changes something has a file of its
+// own, which holds its row, its plan, and its steps: how each is carried out
+// and how it is found out what became of one that was interrupted. To add one
+// means to write that file, name its row in Table and its steps in operations.
+//
+// # What people type
+//
+//	/entra-require-reregister @user verified=callback ticket=INC-7 lost phone
+//
+// The target comes first: a mention, a UPN, an e-mail address or an object
+// id. ticket= and verified= may stand anywhere behind or before it; a value
+// with spaces goes in quotation marks. All other words are the justification,
+// which can also be written as why="…". What is missing is asked for in a
+// modal. What looks like a misspelt key is a Problem and never part of the
+// justification, because a ticket that nobody sees is no ticket.
+//
+// Text from elsewhere goes through Plain before anybody reads it.
+//
+// # What is promised about plans
+//
+//   - A plan is data. Its words are complete: what is not in Words is not done.
+//     They mask phone numbers and e-mail addresses; its Args and Assumes hold
+//     neither in clear.
+//   - Nothing but containment is planned for a protected target. What protects
+//     an account is decided in one place, and a look-up that fails is an error.
+//   - A step that may have been carried out is never blindly made again: the
+//     account is read first. Deleting, deactivating and revoking may be made
+//     twice; what may not, must say so in its file.
+//   - A result says what is known and never more, names the permission that is
+//     missing and who can grant it, and carries Graph's request-id. Every
+//     sentence about a failure is in work.go.
+package commands

@@ -1,0 +1,166 @@
+package commands
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"countersign/approvals"
+	"countersign/entra"
+	"countersign/sandbox"
+	graph "countersign/sandbox/entra"
+	"countersign/sandbox/slack"
+)
+
+// stage is the story world with a Tenant that looks at it.
+type stage struct {
+	*testing.T
+	api    *sandbox.Client
+	tenant *Tenant
+}
+
+func newStage(t *testing.T, change ...func(*sandbox.World, *graph.Options)) *stage {
+	t.Helper()
+	world := sandbox.Fernhill(time.Now())
+	tune := func(*slack.Options, *graph.Options) {}
+	if len(change) > 0 {
+		tune = func(_ *slack.Options, o *graph.Options) {
+			for _, f := range change {
+				f(&world, o)
+			}
+		}
+	}
+	box, err := sandbox.New(sandbox.Options{Manifest: Manifest("entra-"), World: &world, Tune: tune, Granted: granted()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { box.Close() })
+	credential, err := entra.NewCredential(entra.CredentialOptions{Kind: "secret", Tenant: sandbox.TenantID, ClientID: sandbox.ClientID,
+		Secret: sandbox.ClientSecret, Authority: box.SecureURL(), HTTP: box.HTTPClient(), TrustAuthority: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := entra.New(entra.Options{Graph: box.SecureURL(), Credential: credential, Transport: box.HTTPClient().Transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &stage{t, box.Client(), NewTenant(client, []string{sandbox.GroupExecutives})}
+}
+
+// granted is what the README tells an administrator to grant.
+func granted() []string {
+	var all []string
+	for _, p := range Permissions() {
+		all = append(all, string(p))
+	}
+	return all
+}
+
+// plan plans a command for somebody.
+func (s *stage) plan(name, id string) (approvals.Plan, error) {
+	s.Helper()
+	return s.tenant.Plan(s.Context(), Input{Command: command(s.T, name)}, approvals.Person{ID: id, Slack: "U1"})
+}
+
+// request plans a command for somebody and makes a request of it that is
+// about to run.
+func (s *stage) request(name, id string) approvals.Request {
+	s.Helper()
+	p, err := s.plan(name, id)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return approvals.Request{ID: "R1", Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
+}
+
+// work does one job within ten seconds, the time of a Graph call.
+func (s *stage) work(kind approvals.JobKind, r approvals.Request, step int) approvals.Result {
+	s.Helper()
+	return s.workWithin(10*time.Second, kind, r, step)
+}
+
+func (s *stage) workWithin(d time.Duration, kind approvals.JobKind, r approvals.Request, step int) approvals.Result {
+	s.Helper()
+	ctx, cancel := context.WithTimeout(s.Context(), d)
+	defer cancel()
+	return s.tenant.Work(ctx, approvals.Job{Kind: kind, Request: r, Step: step})
+}
+
+// begin journals a step as started, as the runner does before each call.
+func begin(r approvals.Request, step int) approvals.Request {
+	r.Journal = slices.Clone(r.Journal)
+	r.Journal[step] = approvals.Entry{State: approvals.StepStarted, Started: time.Now()}
+	return r
+}
+
+// run does what the runner does with a request that it has claimed.
+func (s *stage) run(r approvals.Request) approvals.Request {
+	s.Helper()
+	if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+		s.Fatalf("the check of a fresh plan: %+v", got)
+	}
+	for i := range r.Plan.Steps {
+		r = begin(r, i)
+		got := s.work(approvals.Run, r, i)
+		r.Journal[i].State, r.Journal[i].Detail, r.Journal[i].RequestID = got.State, got.Detail, got.RequestID
+	}
+	return r
+}
+
+// user is the account as it really is.
+func (s *stage) user(id string) sandbox.User {
+	s.Helper()
+	u, err := s.api.User(id)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return u
+}
+
+func (s *stage) has(id, methodID string) bool {
+	s.Helper()
+	return slices.ContainsFunc(s.user(id).Methods, func(m sandbox.Method) bool { return m.ID == methodID })
+}
+
+func (s *stage) patch(id string, changes map[string]any) {
+	s.Helper()
+	if err := s.api.PatchUser(id, changes); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *stage) faults(f ...graph.Fault) {
+	s.Helper()
+	if err := s.api.SetEntraFaults(f...); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// eventually waits for something that happens by itself.
+func (s *stage) eventually(what string, is func() bool) {
+	s.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.Fatalf("%s did not happen", what)
+		}
+	}
+}
+
+// stepOf is the first step of a plan with this Op.
+func stepOf(t testing.TB, p approvals.Plan, op string) int {
+	t.Helper()
+	i := slices.IndexFunc(p.Steps, func(s approvals.Step) bool { return s.Op == op })
+	if i < 0 {
+		t.Fatalf("the plan has no step %s: %+v", op, p.Steps)
+	}
+	return i
+}
+
+func wordsOf(steps []approvals.Step) []string {
+	var words []string
+	for _, s := range steps {
+		words = append(words, s.Words)
+	}
+	return words
+}

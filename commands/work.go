@@ -1,0 +1,419 @@
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"countersign/approvals"
+	"countersign/entra"
+)
+
+// operation is how one kind of step is carried out. Steps name it by their
+// Op, which is stored in requests: a name keeps its meaning for ever.
+type operation struct {
+	run       func(context.Context, *Tenant, approvals.Job) approvals.Result
+	reconcile func(context.Context, *Tenant, approvals.Job) approvals.Result
+	// changes lists the facts (keys of Plan.Assumes) that the step makes
+	// untrue. It is nil for a step that only looks.
+	changes func(approvals.Step) []string
+}
+
+func operations(op string) (operation, bool) {
+	switch op {
+	case opDeleteMethods:
+		return operation{deleteMethods, deleteMethodsAgain, changesOfRemoval}, true
+	case opDeactivateToken:
+		return operation{deactivateToken, deactivateTokenAgain, changesOfRemoval}, true
+	case opVerifyRemoval:
+		return operation{verifyRemoval, verifyRemoval, nil}, true
+	case opRevokeSessions:
+		return operation{revoke, revokeAgain, func(approvals.Step) []string { return []string{factSessions} }}, true
+	}
+	return operation{}, false
+}
+
+// Work implements approvals.Work.
+//
+// The answer to Check is done where the plan's assumptions hold, failed
+// where they do not or cannot be looked at, and throttled. A step is done,
+// already so, failed (certainly not carried out, and why), uncertain (it may
+// or may not have been), or throttled (certainly not carried out, and Graph
+// asks to wait). Doubt about a change that may safely be made twice is
+// settled within the deadline of ctx: the account is read, and the change is
+// made once more if it does not show.
+func (t *Tenant) Work(ctx context.Context, job approvals.Job) approvals.Result {
+	if job.Kind == approvals.Check {
+		return t.check(ctx, job.Request)
+	}
+	op := job.Request.Plan.Steps[job.Step].Op
+	o, ok := operations(op)
+	switch {
+	case !ok && job.Kind == approvals.Reconcile:
+		return approvals.Result{State: approvals.StepUncertain, Detail: fmt.Sprintf("This version of Countersign does not know the step %q and cannot tell what became of it.", op)}
+	case !ok:
+		return approvals.Result{State: approvals.StepFailed, Detail: fmt.Sprintf("This version of Countersign does not know the step %q. Ask for it again.", op)}
+	case job.Kind == approvals.Reconcile:
+		return o.reconcile(ctx, t, job)
+	}
+	return o.run(ctx, t, job)
+}
+
+// The facts about an account that plans assume. Values are compared; of a
+// method, what stands behind the second space is for people.
+const (
+	factEnabled  = "enabled"
+	factSynced   = "synced"
+	factPassword = "password changed"
+	factSessions = "sessions valid from"
+	factListed   = "methods" // present where the plan rests on the whole list of methods
+	factDefault  = "default method"
+	factMethod   = "method " // and its id
+	factGap      = "gap "    // and what could not be read
+)
+
+func factsOfUser(u entra.User) map[string]string {
+	return map[string]string{
+		factEnabled:  fmt.Sprint(u.Enabled),
+		factSynced:   fmt.Sprint(u.Synced),
+		factPassword: u.LastPasswordChange.UTC().Format(time.RFC3339),
+		factSessions: u.SessionsValidFrom.UTC().Format(time.RFC3339),
+	}
+}
+
+func factsOfMethods(u entra.User, l entra.MethodList) map[string]string {
+	f := factsOfUser(u)
+	f[factListed] = "all"
+	if l.Default != "" {
+		f[factDefault] = l.Default
+	}
+	for _, m := range l.Methods {
+		f[factMethod+m.ID] = methodFact(m)
+	}
+	for _, g := range l.Gaps {
+		what, _, _ := strings.Cut(g, ":")
+		f[factGap+what] = gapWords(g)
+	}
+	return f
+}
+
+// check compares the account with what the plan assumes, but for what the
+// plan's own steps have changed or may have.
+func (t *Tenant) check(ctx context.Context, r approvals.Request) approvals.Result {
+	own := map[string]bool{}
+	ahead := false // a step that changes something is still to come
+	for i, step := range r.Plan.Steps {
+		o, _ := operations(step.Op)
+		switch {
+		case o.changes == nil:
+		case r.Journal[i].State == approvals.StepWaiting:
+			ahead = true
+		default:
+			for _, fact := range o.changes(step) {
+				own[fact] = true
+			}
+		}
+	}
+	if len(r.Plan.Assumes) == 0 || !ahead {
+		return approvals.Result{State: approvals.StepDone}
+	}
+	var now map[string]string
+	for pause := 300 * time.Millisecond; ; pause *= 2 {
+		var err error
+		if now, err = t.factsNow(ctx, r.Plan); errors.Is(err, approvals.ErrNoPerson) {
+			return approvals.Result{State: approvals.StepFailed, Detail: "The account does not exist any more."}
+		}
+		// A gap that the plan does not have is a look-up that failed.
+		news := slices.ContainsFunc(slices.Collect(maps.Keys(now)), func(fact string) bool {
+			_, before := r.Plan.Assumes[fact]
+			return strings.HasPrefix(fact, factGap) && !before
+		})
+		if err == nil && !news {
+			break
+		}
+		if (err == nil || errors.Is(err, entra.ErrUnreachable)) && wait(ctx, pause) {
+			continue
+		}
+		if err == nil {
+			break // the gap is told as a difference
+		}
+		got := resultOf(err)
+		got.Detail = "The account could not be compared with the plan, so nothing was done to it. " + got.Detail
+		if got.State != approvals.StepThrottled {
+			got.State = approvals.StepFailed // a look-up changes nothing
+		}
+		return got
+	}
+	differences := compare(r.Plan.Assumes, now, own)
+	if len(differences) == 0 {
+		return approvals.Result{State: approvals.StepDone}
+	}
+	return approvals.Result{State: approvals.StepFailed,
+		Detail: "The account is no longer as the plan assumed: " + strings.Join(differences, "; ") + ". Ask again to get a plan for the account as it is now."}
+}
+
+func (t *Tenant) factsNow(ctx context.Context, p approvals.Plan) (map[string]string, error) {
+	user, err := t.user(ctx, p.Target.ID)
+	if err != nil {
+		return nil, err
+	}
+	if _, listed := p.Assumes[factListed]; !listed {
+		return factsOfUser(user), nil
+	}
+	list, err := t.graph.Methods(ctx, p.Target.ID)
+	if err != nil {
+		return nil, err
+	}
+	return factsOfMethods(user, list), nil
+}
+
+// compare says in words what is now different. own are the facts that the
+// plan itself has changed or may have: whether they still hold says nothing,
+// but a method that took the place of a removed one is somebody else's.
+func compare(assumed, now map[string]string, own map[string]bool) []string {
+	var out []string
+	say := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
+	all := maps.Clone(assumed)
+	maps.Copy(all, now)
+	for _, fact := range slices.Sorted(maps.Keys(all)) {
+		before, was := assumed[fact]
+		after, is := now[fact]
+		method, gap := strings.HasPrefix(fact, factMethod), strings.HasPrefix(fact, factGap)
+		switch {
+		case was && is && (before == after || method && sameMethod(before, after)):
+		case method && !was:
+			say("a method was added: %s", methodInFact(after))
+		case method && is:
+			say("a method was replaced: %s by %s", methodInFact(before), methodInFact(after))
+		case gap && !was:
+			say("something could not be read this time: %s", strings.TrimSuffix(after, "."))
+		case gap, !was, own[fact]:
+		case method:
+			// A pass ends by itself, and no plan rests on one.
+			if !strings.HasPrefix(before, string(entra.KindPass)+" ") {
+				say("a method is gone: %s", methodInFact(before))
+			}
+		case fact == factEnabled && after == "true":
+			say("the account was unblocked")
+		case fact == factEnabled:
+			say("the account was blocked")
+		case fact == factSynced:
+			say("the account moved between the cloud and an on-premises directory")
+		case fact == factPassword:
+			say("the password was changed")
+		case fact == factSessions:
+			say("the sessions were revoked by somebody else")
+		case fact == factDefault:
+			say("the default method is another one")
+		default:
+			say("%s changed", fact)
+		}
+	}
+	return out
+}
+
+// methodFact is the value of a method: kind, mark, words.
+func methodFact(m entra.Method) string { return string(m.Kind) + " " + mark(m) + " " + methodWords(m) }
+
+func methodInFact(value string) string {
+	parts := strings.SplitN(value, " ", 3)
+	return parts[len(parts)-1]
+}
+
+func sameMethod(a, b string) bool {
+	return strings.TrimSuffix(a, methodInFact(a)) == strings.TrimSuffix(b, methodInFact(b))
+}
+
+// repeatable makes a change that may safely be made twice. When nobody
+// knows whether it was made, shows reads it from the account, and it is made
+// once more if it does not show.
+func repeatable(ctx context.Context, change func(context.Context) error, shows func(context.Context) (bool, error)) approvals.Result {
+	// What the first attempt leaves of the time is for finding out.
+	first, cancel := half(ctx)
+	err := change(first)
+	cancel()
+	if !errors.Is(err, entra.ErrUnreachable) {
+		return resultOf(err)
+	}
+	if result, settled := reads(ctx, err, shows); settled {
+		return result
+	}
+	switch err = change(ctx); {
+	case errors.Is(err, errAlready):
+		return approvals.Result{State: approvals.StepDone} // by the first attempt, late
+	case errors.Is(err, entra.ErrUnreachable):
+		result, _ := reads(ctx, err, shows)
+		return result
+	}
+	return resultOf(err)
+}
+
+// reads settles doubt about a change by reading. doubt is the change's
+// error. Without a settlement the result is what to report if nothing more
+// is tried.
+func reads(ctx context.Context, doubt error, shows func(context.Context) (bool, error)) (approvals.Result, bool) {
+	ctx, cancel := half(ctx)
+	defer cancel()
+	is, err := shows(ctx)
+	switch {
+	case err == nil && is:
+		return approvals.Result{State: approvals.StepDone, Detail: "Microsoft Graph's answer was lost, but the account shows that it was done."}, true
+	case err == nil:
+		return resultOf(doubt), false
+	}
+	result := resultOf(doubt)
+	if result.State == approvals.StepUncertain {
+		result.Detail += " Reading the account failed too, so look at it in the Entra admin center."
+	}
+	return result, true
+}
+
+// half is half of the time that ctx has left.
+func half(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}
+
+// wait waits, unless the time left is not worth it.
+func wait(ctx context.Context, pause time.Duration) bool {
+	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) < 2*pause {
+		return false
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// errAlready is a change that there was no need for.
+var errAlready = errors.New("commands: already so")
+
+// resultOf is the outcome of a step whose call returned err.
+func resultOf(err error) approvals.Result {
+	if err == nil {
+		return approvals.Result{State: approvals.StepDone}
+	}
+	if errors.Is(err, errAlready) {
+		return approvals.Result{State: approvals.StepAlready}
+	}
+	r := approvals.Result{State: approvals.StepFailed, Detail: words(err)}
+	e, ok := errors.AsType[*entra.Error](err)
+	if !ok {
+		return r
+	}
+	r.RequestID = e.RequestID
+	switch {
+	case errors.Is(e, entra.ErrThrottled):
+		r.State, r.After = approvals.StepThrottled, e.RetryAfter
+		if r.After <= 0 {
+			r.After = 30 * time.Second
+		}
+	case e.Unsure:
+		r.State = approvals.StepUncertain
+	case errors.Is(e, entra.ErrUnreachable):
+		r.Detail += " This step was not carried out."
+	}
+	return r
+}
+
+// Explain turns any error of this package into a sentence for the person who
+// asked: what it means, and who can do something about it.
+func Explain(err error) string {
+	s := words(err)
+	if e, ok := errors.AsType[*entra.Error](err); ok && e.RequestID != "" {
+		s += " (Graph request-id " + Plain(e.RequestID, 60) + ")"
+	}
+	return s
+}
+
+// words is every sentence about a failed call. The request-id has a field of
+// its own in results.
+func words(err error) string {
+	if refusal, ok := errors.AsType[*approvals.Refusal](err); ok {
+		return refusal.Sentence
+	}
+	if nothing, ok := errors.AsType[*NothingToDo](err); ok {
+		return nothing.Sentence
+	}
+	if errors.Is(err, approvals.ErrNoPerson) {
+		return "There is no such account in Entra, or more than one answers to that name."
+	}
+	e, ok := errors.AsType[*entra.Error](err)
+	if !ok {
+		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+			return "It took too long and was given up."
+		}
+		return sentence(masked(err.Error(), 300))
+	}
+	code := ""
+	if c := strings.TrimSpace(strings.TrimPrefix(fmt.Sprintf("%d %s", e.Status, Plain(e.Code, 60)), "0 ")); c != "" {
+		code = " (" + c + ")"
+	}
+	switch {
+	case errors.Is(e, entra.ErrSignIn):
+		return "Entra refuses Countersign's own sign-in" + code + ". An operator checks the tenant id, the client id, and whether the client secret or certificate has expired." + says(e)
+	case errors.Is(e, entra.ErrThrottled) && e.RetryAfter > 0:
+		return fmt.Sprintf("Microsoft Graph asks to wait %s before it will %s%s.", e.RetryAfter.Round(time.Second), e.Call, code)
+	case errors.Is(e, entra.ErrThrottled):
+		return fmt.Sprintf("Microsoft Graph asks to wait before it will %s%s.", e.Call, code)
+	case errors.Is(e, entra.ErrForbidden):
+		wider := ""
+		if w := e.Permission.Wider(); w != "" {
+			wider = " (or " + string(w) + ")"
+		}
+		return fmt.Sprintf("Microsoft Graph refused to %s%s. An administrator grants %s%s to Countersign's app registration.", e.Call, code, e.Permission, wider)
+	case errors.Is(e, entra.ErrDefaultMethod):
+		return "Entra deletes the default method only as the last one" + code + ". The person chooses another default at mysignins.microsoft.com/security-info; or ask again when the other methods are gone."
+	case errors.Is(e, entra.ErrSynced):
+		return "The account is mastered by an on-premises directory" + code + ". An administrator of that directory does this there."
+	case errors.Is(e, entra.ErrLicense):
+		return fmt.Sprintf("The tenant has no licence that lets Microsoft Graph %s%s. An operator can tell Countersign that the tenant does without.", e.Call, code)
+	case errors.Is(e, entra.ErrUnreachable) && e.Unsure:
+		return fmt.Sprintf("Microsoft Graph was asked to %s and did not say whether it did%s.", e.Call, code)
+	case errors.Is(e, entra.ErrUnreachable):
+		return fmt.Sprintf("Microsoft Graph did not answer when asked to %s%s.", e.Call, code)
+	case errors.Is(e, entra.ErrNotFound):
+		return fmt.Sprintf("Microsoft Graph could not %s: it is not there%s.", e.Call, code)
+	}
+	return fmt.Sprintf("Microsoft Graph did not %s%s.", e.Call, code) + says(e)
+}
+
+// says is Microsoft's own message, where there is one.
+func says(e *entra.Error) string {
+	if message := masked(e.Message, 200); message != "" {
+		return " Microsoft says: " + sentence(message)
+	}
+	return ""
+}
+
+// private finds what must not reach a message or a log: e-mail addresses,
+// and whatever may be a telephone number.
+var private = regexp.MustCompile(`[^\s@"'<>()]+@[^\s@"'<>()]+|\+\d[\d ().-]{4,}\d|\b\d{9,}\b`)
+
+func masked(message string, max int) string {
+	return Plain(private.ReplaceAllString(message, "••••"), max)
+}
+
+// gapWords is one gap of a list of methods as a sentence.
+func gapWords(gap string) string { return sentence(masked(gap, 400)) }
+
+// gapSentences are all of them, to follow another sentence.
+func gapSentences(l entra.MethodList) string {
+	var b strings.Builder
+	for _, g := range l.Gaps {
+		b.WriteString(" " + gapWords(g))
+	}
+	return b.String()
+}

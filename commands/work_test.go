@@ -1,0 +1,381 @@
+package commands
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"countersign/approvals"
+	"countersign/entra"
+	"countersign/sandbox"
+	graph "countersign/sandbox/entra"
+)
+
+// Every step that changes something, against everything that can go wrong
+// with its call: the answer says what is known, the account is what the
+// answer says, and nothing is done twice that shows.
+func TestFaults(t *testing.T) {
+	steps := map[string]struct {
+		command, op  string
+		method, path string
+		done         func(*stage) bool
+	}{
+		"delete": {"require-reregister", opDeleteMethods, "DELETE", "phoneMethods/" + graph.IDAlternateMobile,
+			func(s *stage) bool { return !s.has(sandbox.DanaID, graph.IDAlternateMobile) }},
+		"deactivate": {"require-reregister", opDeactivateToken, "POST", "deactivate",
+			func(s *stage) bool {
+				device, _ := s.user(sandbox.DanaID).OfType(graph.TypeHardwareOATH)[0].Properties["device"].(map[string]any)
+				return device["status"] != "activated"
+			}},
+		"revoke": {"revoke-sessions", opRevokeSessions, "POST", "revokeSignInSessions",
+			func(s *stage) bool { return time.Since(s.user(sandbox.DanaID).SessionsValidFrom) < time.Hour }},
+	}
+	one := 1
+	faults := map[string]struct {
+		fault  graph.Fault
+		reads  bool // reading the account fails, too
+		within time.Duration
+		want   approvals.StepState
+		done   bool // in the end
+		words  string
+	}{
+		"none":                   {want: approvals.StepDone, done: true},
+		"throttled":              {fault: graph.Fault{Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1}, want: approvals.StepThrottled, words: "asks to wait 1m0s"},
+		"throttled, untold":      {fault: graph.Fault{Kind: graph.FaultThrottle, Times: -1}, within: time.Second, want: approvals.StepThrottled, words: "asks to wait"},
+		"throttled for a moment": {fault: graph.Fault{Kind: graph.FaultThrottle, RetryAfter: &one}, want: approvals.StepDone, done: true},
+		"lost request":           {fault: graph.Fault{Kind: graph.FaultDropRequest}, want: approvals.StepDone, done: true},
+		"lost reply":             {fault: graph.Fault{Kind: graph.FaultDropReply}, want: approvals.StepDone, done: true},
+		"lost reply, unreadable": {fault: graph.Fault{Kind: graph.FaultDropReply}, reads: true, want: approvals.StepUncertain, done: true, words: "did not say whether it did"},
+		"two lost requests":      {fault: graph.Fault{Kind: graph.FaultDropRequest, Times: 2}, want: approvals.StepUncertain, words: "did not say whether it did"},
+		"applied late":           {fault: graph.Fault{Kind: graph.FaultApplyLate, DelayMS: 100}, want: approvals.StepDone, done: true},
+		"gateway, applied":       {fault: graph.Fault{Kind: graph.FaultStatus, Status: 504, Apply: true}, want: approvals.StepDone, done: true},
+		"gateway, not applied":   {fault: graph.Fault{Kind: graph.FaultStatus, Status: 502}, want: approvals.StepDone, done: true},
+		"hangs once":             {fault: graph.Fault{Kind: graph.FaultHang}, within: 1500 * time.Millisecond, want: approvals.StepDone, done: true},
+		"hangs":                  {fault: graph.Fault{Kind: graph.FaultHang, Times: -1}, within: time.Second, want: approvals.StepUncertain, words: "did not say whether it did"},
+		"forbidden":              {fault: graph.Fault{Kind: graph.FaultStatus, Status: 403, Code: "accessDenied", Message: "Request Authorization failed", Times: -1}, want: approvals.StepFailed, words: "An administrator grants User"},
+		"refused": {fault: graph.Fault{Kind: graph.FaultStatus, Status: 409, Code: "conflict", Message: "Not for +1 4255550142 or dana@mailbox.example, says AADSTS7000215.", Times: -1},
+			want: approvals.StepFailed, words: "(409 conflict). Microsoft says: Not for •••• or •••• says AADSTS7000215."},
+		"unavailable, told when": {fault: graph.Fault{Kind: graph.FaultStatus, Status: 503, RetryAfter: &one}, want: approvals.StepDone, done: true},
+	}
+	for stepName, step := range steps {
+		for name, tt := range faults {
+			t.Run(stepName+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				s := newStage(t)
+				r := s.request(step.command, sandbox.DanaID)
+				i := stepOf(t, r.Plan, step.op)
+				if tt.fault.Kind != "" {
+					tt.fault.Method, tt.fault.Path = step.method, step.path
+					f := []graph.Fault{tt.fault}
+					if tt.reads {
+						f = append(f, graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
+					}
+					s.faults(f...)
+				}
+				if tt.within == 0 {
+					tt.within = 10 * time.Second
+				}
+				got := s.workWithin(tt.within, approvals.Run, begin(r, i), i)
+				if got.State == approvals.StepAlready && tt.fault.Status == 504 {
+					got.State = approvals.StepDone // the client's own second DELETE found nothing
+				}
+				if got.State != tt.want || !strings.Contains(got.Detail, tt.words) {
+					t.Errorf("got %+v, want %s and %q", got, tt.want, tt.words)
+				}
+				if bad := got.State == approvals.StepFailed || got.State == approvals.StepThrottled; bad && got.RequestID == "" {
+					t.Errorf("no request-id in %+v", got)
+				}
+				if got.State == approvals.StepThrottled && got.After < time.Second {
+					t.Errorf("throttled for %s", got.After)
+				}
+				if step.done(s) != tt.done {
+					t.Errorf("done: %v, want %v", !tt.done, tt.done)
+				}
+			})
+		}
+	}
+}
+
+// A worker was killed somewhere around its call. The next one finds out what
+// became of it.
+func TestReconcile(t *testing.T) {
+	for _, step := range []struct{ command, op string }{{"require-reregister", opDeleteMethods}, {"require-reregister", opDeactivateToken}, {"revoke-sessions", opRevokeSessions}} {
+		t.Run(step.op, func(t *testing.T) {
+			s := newStage(t)
+			r := s.request(step.command, sandbox.DanaID)
+			i := stepOf(t, r.Plan, step.op)
+			r = begin(r, i)
+			wrote := func() int { return s.writes() }
+
+			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
+			if step.op != opRevokeSessions {
+				if got := s.work(approvals.Reconcile, r, i); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
+					t.Errorf("nothing can be read: %+v", got)
+				}
+			}
+			s.faults()
+			if got := s.work(approvals.Reconcile, r, i); got.State != approvals.StepDone || wrote() != 1 {
+				t.Errorf("killed before the call: %+v after %d writes", got, wrote())
+			}
+			if got := s.work(approvals.Reconcile, r, i); got.State != approvals.StepDone || wrote() != 1 {
+				t.Errorf("killed behind the call: %+v after %d writes", got, wrote())
+			}
+			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
+			if got := s.work(approvals.Reconcile, r, i); step.op != opRevokeSessions && got.State != approvals.StepThrottled {
+				t.Errorf("throttled: %+v", got)
+			}
+		})
+	}
+}
+
+// writes counts what was carried out.
+func (s *stage) writes() int {
+	s.Helper()
+	calls, err := s.api.EntraCalls()
+	if err != nil {
+		s.Fatal(err)
+	}
+	n := 0
+	for _, c := range calls.Calls {
+		if c.Method != "GET" && c.Granted && c.Status < 300 && !strings.Contains(c.Path, "oauth2") && strings.Contains(c.Path, "/users/") {
+			n += c.Count
+		}
+	}
+	return n
+}
+
+// A number that was registered after a phone was deleted has the same id and
+// is not the same method.
+func TestReconcileSparesWhatIsNew(t *testing.T) {
+	s := newStage(t)
+	r := s.request("require-reregister", sandbox.MinaID)
+	r = begin(r, 0)
+	if err := s.api.DeleteMethod(sandbox.MinaID, graph.IDMobile); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.api.AddMethod(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199")); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || !s.has(sandbox.MinaID, graph.IDMobile) {
+		t.Errorf("%+v; the new phone is there: %v", got, s.has(sandbox.MinaID, graph.IDMobile))
+	}
+	r.Journal[0].State = approvals.StepDone
+	if got := s.work(approvals.Check, r, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was replaced: phone +1 •••• ••64 (mobile) by phone +1 •••• ••99 (mobile)") {
+		t.Errorf("the check: %+v", got)
+	}
+	verify := stepOf(t, r.Plan, opVerifyRemoval)
+	if got := s.work(approvals.Run, begin(r, verify), verify); got.State != approvals.StepDone || !strings.Contains(got.Detail, "Registered since the plan was made: phone +1 •••• ••99 (mobile).") {
+		t.Errorf("the last look: %+v", got)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	tests := map[string]struct {
+		change func(*stage)
+		want   string // "" where the plan still holds
+	}{
+		"nothing":           {func(*stage) {}, ""},
+		"a phone was added": {func(s *stage) { s.add(sandbox.SamID, graph.Phone("office", "+1 4255550111")) }, "a method was added: phone +1 •••• ••11 (office)"},
+		"a phone is gone":   {func(s *stage) { s.remove(sandbox.SamID, graph.IDMobile) }, "a method is gone: phone +1 •••• ••19 (mobile)"},
+		"a number changed": {func(s *stage) {
+			s.remove(sandbox.SamID, graph.IDMobile)
+			s.add(sandbox.SamID, graph.Phone("mobile", "+1 4255550112"))
+		}, "a method was replaced: phone +1 •••• ••19 (mobile) by phone +1 •••• ••12 (mobile)"},
+		"a passkey was added": {func(s *stage) { s.add(sandbox.SamID, graph.Passkey("p1", "Key", "", "")) }, "a method was added: passkey “Key”"},
+		"a pass was issued":   {func(s *stage) { s.add(sandbox.SamID, graph.TemporaryAccessPass("t1", time.Now(), time.Hour, true)) }, "a method was added: Temporary Access Pass (valid until"},
+		"blocked":             {func(s *stage) { s.patch(sandbox.SamID, map[string]any{"enabled": false}) }, "the account was blocked"},
+		"moved to the cloud":  {func(s *stage) { s.patch(sandbox.SamID, map[string]any{"synced": false}) }, "the account moved between the cloud and an on-premises directory"},
+		"password": {func(s *stage) {
+			s.patch(sandbox.SamID, map[string]any{"last_password_change": time.Now().UTC().Format(time.RFC3339)})
+		}, "the password was changed"},
+		"sessions": {func(s *stage) {
+			s.patch(sandbox.SamID, map[string]any{"sessions_valid_from": time.Now().UTC().Format(time.RFC3339)})
+		}, "the sessions were revoked by somebody else"},
+		"default": {func(s *stage) { s.patch(sandbox.SamID, map[string]any{"default_method": "sms"}) }, "the default method is another one"},
+		"beta has a bad day": {func(s *stage) {
+			s.faults(graph.Fault{Path: "hardwareOathMethods", Kind: graph.FaultStatus, Status: 404, Times: -1})
+		}, "something could not be read this time: Hardware tokens are not listed"},
+		"beta has a bad while": {func(s *stage) {
+			s.faults(graph.Fault{Path: "hardwareOathMethods", Kind: graph.FaultStatus, Status: 404, Times: 2})
+		}, ""},
+		"permission taken": {func(s *stage) { s.grantWithout(entra.PermMethodsRead) }, "grants UserAuthenticationMethod.Read.All"},
+		"Graph is down":    {func(s *stage) { s.faults(graph.Fault{Path: "users", Kind: graph.FaultDropRequest, Times: -1}) }, "could not be compared with the plan, so nothing was done to it"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			r := s.request("require-reregister", sandbox.SamID)
+			contain := s.request("revoke-sessions", sandbox.SamID)
+			tt.change(s)
+			got := s.workWithin(2*time.Second, approvals.Check, r, -1)
+			if tt.want == "" && got.State != approvals.StepDone || tt.want != "" && (got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want)) {
+				t.Errorf("got %+v, want %q", got, tt.want)
+			}
+			if got := s.work(approvals.Check, contain, -1); got.State != approvals.StepDone {
+				t.Errorf("containment assumes something: %+v", got)
+			}
+		})
+	}
+}
+
+// What the plan's own steps have done is no difference, whether they are
+// journalled as done or were interrupted.
+func TestCheckAllowsForTheOwnSteps(t *testing.T) {
+	s := newStage(t)
+	r := s.request("require-reregister", sandbox.DanaID)
+	last := len(r.Plan.Steps) - 1
+	for i := range r.Plan.Steps {
+		if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+			t.Fatalf("before step %d: %+v", i+1, got)
+		}
+		r = begin(r, i)
+		got := s.work(approvals.Run, r, i)
+		if i%2 == 0 { // else it stays a step that was begun and has no outcome
+			r.Journal[i].State = got.State
+		}
+		if i == 1 {
+			s.remove(sandbox.DanaID, "A8nLw0cQyEi5sJ2pXeRk7g2")
+			if got := s.work(approvals.Check, r, -1); !strings.Contains(got.Detail, "a method is gone: passkey") {
+				t.Errorf("somebody else removed the passkey: %+v", got)
+			}
+			s.add(sandbox.DanaID, graph.Passkey("A8nLw0cQyEi5sJ2pXeRk7g2", "Security key, top drawer", "YubiKey 5 Series with NFC", ""))
+			s.remove(sandbox.DanaID, "014810eb-c87f-4c15-9a9b-b756771f89f0") // a pass ends by itself
+		}
+	}
+	if r.Journal[last].State == approvals.StepFailed {
+		t.Errorf("%+v", r.Journal[last])
+	}
+	if err := s.api.PatchUser(sandbox.DanaID, map[string]any{"enabled": false}); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+		t.Errorf("only looking is left, and still: %+v", got)
+	}
+}
+
+func TestAlreadySo(t *testing.T) {
+	s := newStage(t)
+	r := s.request("require-reregister", sandbox.DanaID)
+	i := stepOf(t, r.Plan, opDeleteMethods)
+	s.remove(sandbox.DanaID, graph.IDAlternateMobile)
+	if got := s.work(approvals.Run, begin(r, i), i); got.State != approvals.StepAlready {
+		t.Errorf("%+v", got)
+	}
+	i = stepOf(t, r.Plan, opDeactivateToken)
+	s.remove(sandbox.DanaID, "e6233aed-62c6-4957-8032-279097b9aadc")
+	if got := s.work(approvals.Run, begin(r, i), i); got.State != approvals.StepAlready {
+		t.Errorf("%+v", got)
+	}
+	if got := s.work(approvals.Run, approvals.Request{Plan: approvals.Plan{Steps: []approvals.Step{{Op: "levitate"}}}}, 0); got.State != approvals.StepFailed {
+		t.Errorf("an unknown step: %+v", got)
+	}
+	if got := s.work(approvals.Reconcile, approvals.Request{Plan: approvals.Plan{Steps: []approvals.Step{{Op: "levitate"}}}}, 0); got.State != approvals.StepUncertain {
+		t.Errorf("an unknown step that was begun: %+v", got)
+	}
+}
+
+func (s *stage) add(id string, m graph.Method) {
+	s.Helper()
+	if err := s.api.AddMethod(id, m); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *stage) remove(id, method string) {
+	s.Helper()
+	if err := s.api.DeleteMethod(id, method); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func (s *stage) grantWithout(p entra.Permission) {
+	s.Helper()
+	if err := s.api.SetGrant(slices.DeleteFunc(granted(), func(g string) bool { return g == string(p) })...); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// exercise does everything a command does against the tenant and returns
+// what went wrong, in words.
+func (s *stage) exercise(c Command) []string {
+	s.Helper()
+	ctx := s.Context()
+	var wrong []string
+	failed := func(err error) bool {
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+		return err != nil
+	}
+	_, err := s.tenant.Person(ctx, "hanna.okafor@fernhill.example")
+	failed(err)
+	_, err = s.tenant.Standing(ctx, sandbox.HannaID, false)
+	if failed(err) || !c.Target {
+		return wrong
+	}
+	_, err = s.tenant.Find(ctx, Ref{Name: "dana.whitfield@fernhill.example"})
+	failed(err)
+	_, err = s.tenant.Standing(ctx, sandbox.DanaID, true)
+	failed(err)
+	if c.plan == nil {
+		p, err := s.tenant.Profile(ctx, sandbox.DanaID)
+		failed(err)
+		return append(wrong, p.Gaps...)
+	}
+	p, err := s.plan(c.Name, sandbox.DanaID)
+	if failed(err) {
+		return wrong
+	}
+	r := approvals.Request{Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
+	for _, e := range s.run(r).Journal {
+		if e.State != approvals.StepDone {
+			wrong = append(wrong, e.Detail)
+		}
+	}
+	return wrong
+}
+
+// The table's permissions are what the tenant demands: all of them, and none
+// that could be left out.
+func TestPermissions(t *testing.T) {
+	for _, c := range Table() {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			var want []string
+			for _, p := range c.Permissions {
+				want = append(want, string(p))
+			}
+			if err := s.api.SetGrant(want...); err != nil {
+				t.Fatal(err)
+			}
+			if wrong := s.exercise(c); wrong != nil {
+				t.Fatalf("with what the table says: %q", wrong)
+			}
+			calls, err := s.api.EntraCalls()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(calls.Used, want) {
+				t.Errorf("the tenant demanded\n%q, the table says\n%q", calls.Used, want)
+			}
+		})
+		t.Run(c.Name+" without", func(t *testing.T) {
+			t.Parallel()
+			var s *stage
+			for _, p := range Permissions() {
+				if s == nil || c.plan != nil { // what was removed is not there for the next one
+					s = newStage(t)
+				}
+				s.grantWithout(p)
+				wrong := strings.Join(s.exercise(c), "\n")
+				needed := slices.Contains(c.Permissions, p)
+				if needed != (wrong != "") || needed && !strings.Contains(wrong, "grants "+string(p)) {
+					t.Errorf("%s: the table needs it: %v; what fails: %s", p, needed, wrong)
+				}
+			}
+		})
+	}
+}

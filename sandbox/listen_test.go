@@ -1,0 +1,141 @@
+package sandbox
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+)
+
+// split starts a splitter and one server behind each branch that answers with its own name.
+func split(t *testing.T, timeout time.Duration) (address string, a *authority) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err = newAuthority("127.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	s := newSplitter(l)
+	s.timeout = timeout
+	say := func(name string) *http.Server {
+		return &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, name) })}
+	}
+	plain, secure := say("plain"), say("secure")
+	secure.TLSConfig = &tls.Config{Certificates: []tls.Certificate{a.leaf}}
+	done := make(chan struct{}, 3)
+	go func() { s.run(); done <- struct{}{} }()
+	go func() { plain.Serve(s.plain); done <- struct{}{} }()
+	go func() { secure.ServeTLS(s.secure, "", ""); done <- struct{}{} }()
+	t.Cleanup(func() {
+		s.Close()
+		plain.Close()
+		secure.Close()
+		for range 3 {
+			<-done
+		}
+	})
+	return l.Addr().String(), a
+}
+
+func get(t *testing.T, c *http.Client, url string) string {
+	t.Helper()
+	answer, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestFirstByteDecides(t *testing.T) {
+	address, a := split(t, time.Minute)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool}}
+	defer transport.CloseIdleConnections()
+	c := &http.Client{Transport: transport}
+	if got := get(t, c, "http://"+address); got != "plain" {
+		t.Errorf("plain HTTP went to %s", got)
+	}
+	if got := get(t, c, "https://"+address); got != "secure" {
+		t.Errorf("TLS went to %s", got)
+	}
+}
+
+// TestSilentConnections: those who say nothing hold up nobody, and are sent away in time.
+func TestSilentConnections(t *testing.T) {
+	address, _ := split(t, 200*time.Millisecond)
+	silent, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if got := get(t, c, "http://"+address); got != "plain" {
+		t.Errorf("beside a silent connection: %s", got)
+	}
+	silent.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("a silent connection ended with %v, want EOF", err)
+	}
+}
+
+// TestSlowRequest: the time limit is for the first byte; what comes after it may take longer.
+func TestSlowRequest(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	address, _ := split(t, limit)
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "G")
+	// Nothing tells when the server has taken the byte; three times the limit of silence must not matter either way.
+	conn.SetReadDeadline(time.Now().Add(3 * limit))
+	if _, err := conn.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Fatalf("the connection ended after its first byte: %v", err)
+	}
+	io.WriteString(conn, "ET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	answer, err := io.ReadAll(conn)
+	if err != nil || len(answer) < 20 || string(answer[:15]) != "HTTP/1.1 200 OK" {
+		t.Errorf("%v: %s", err, answer)
+	}
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// TestCloseWhileSilent: closing does not wait for those who never said anything.
+func TestCloseWhileSilent(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSplitter(l)
+	ended := make(chan struct{})
+	go func() { s.run(); close(ended) }()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	s.Close()
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the splitter still waits")
+	}
+	if _, err := s.plain.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after the end: %v", err)
+	}
+}
