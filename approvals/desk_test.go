@@ -113,8 +113,10 @@ func TestAskIsRefused(t *testing.T) {
 // What cannot be looked up is refused, after it was tried for a while.
 func TestWhatCannotBeCheckedIsRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	timing := calm()
+	w := newWorld(t, timing)
 	r := w.ask(deletes(ClassDestroy, dana, "m1"))
+	w.store.timing.LookUps = 50 * time.Millisecond
 	w.directory.goDown(errors.New("no route to Graph"))
 	if _, err := w.desk.Approve(t.Context(), w.op(), r.ID, ravi); code(err) != CodeUnchecked {
 		t.Errorf("approving while the directory is down: %v", err)
@@ -128,6 +130,7 @@ func TestWhatCannotBeCheckedIsRefused(t *testing.T) {
 
 	// A directory that answers about somebody else, or spells the id in
 	// another way, would make one account two people.
+	w.store.timing.LookUps = timing.LookUps
 	w.directory.goDown(nil)
 	w.directory.change(ravi, func(s *Standing) { s.ID = olga.ID })
 	if _, err := w.desk.Approve(t.Context(), w.op(), r.ID, ravi); code(err) != CodeUnchecked {

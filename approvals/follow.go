@@ -61,7 +61,7 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 			log.Warn("a projection stumbled; it goes on from where it stopped", "projection", p.Name, "error", err)
 			pause = min(max(2*pause, 200*time.Millisecond), 15*time.Second)
 		case !leads:
-			pause = s.timing.Lead / 3
+			pause = min(s.timing.Follow, s.timing.Lead/3)
 		default:
 			pause = 0
 		}
@@ -225,7 +225,11 @@ func (s *Store) Trim(ctx context.Context, projections []string, keep time.Durati
 		if err != nil {
 			return err
 		}
-		if at := streamTime(cursor); at.Before(oldest) {
+		at := streamTime(cursor)
+		if at.IsZero() {
+			return nil // before the first event there can be
+		}
+		if at.Before(oldest) {
 			oldest = at
 		}
 	}

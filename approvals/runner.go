@@ -268,7 +268,7 @@ func (h *hand) ended(no *Refusal) (bool, error) {
 	return false, nil
 }
 
-func (h *hand) finish(why string) error { return h.advance("finish", Finish{Why: why}) }
+func (h *hand) finish(why string) error { return h.journal("finish", Finish{Why: why}) }
 
 // giveBack lets another process take the request over at once.
 func (h *hand) giveBack(where string) error {
@@ -322,7 +322,7 @@ func (h *hand) journal(op string, a Action) error {
 		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrRewound) || time.Now().Add(pause).After(give) {
 			return err
 		}
-		h.Log.Warn("the outcome of a step could not be journalled; trying again", "request", h.req.ID, "error", err)
+		h.Log.Warn("what became of a request could not be journalled; trying again", "request", h.req.ID, "write", op, "error", err)
 		time.Sleep(pause)
 	}
 }

@@ -173,7 +173,11 @@ func TestRecheck(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, calm())
+			timing := calm()
+			if name == "the directory does not answer" {
+				timing.LookUps = 50 * time.Millisecond
+			}
+			w := newWorld(t, timing)
 			r := w.approved(deletes(tt.class, dana, "m1"))
 			tt.change(w)
 			w.run(w.desk, "w")
@@ -205,9 +209,13 @@ func TestAskingForOneselfRuns(t *testing.T) {
 func TestThrottledWorkIsGivenBackAndResumed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calm())
-	var throttled atomic.Int32
+	var mu sync.Mutex
+	throttled := map[string]int{}
 	w.tenant.says(func(job Job) (Result, bool) {
-		if (job.Kind == Check || job.Kind == Run && job.Step == 1) && throttled.Add(1)%2 == 1 {
+		mu.Lock()
+		defer mu.Unlock()
+		throttled[fmt.Sprint(job.Kind, job.Step)]++
+		if job.Step != 0 && throttled[fmt.Sprint(job.Kind, job.Step)] == 1 {
 			return Result{State: StepThrottled, Detail: "Graph asked to wait.", After: 30 * time.Millisecond}, true
 		}
 		return Result{}, false
@@ -404,19 +412,19 @@ func TestADeadWorkersStepIsReconciled(t *testing.T) {
 	for name, applied := range map[string]bool{"the call went through": true, "the call did not go through": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, hasty())
+			w := newWorld(t, calm())
 			snap := w.claimed(deletes(ClassDestroy, dana, "m1", "m2", "m3"))
 			ctx, r := t.Context(), snap.Request
-			for _, a := range []Action{Begin{Step: 0}, End{Step: 0, Result: w.tenant.Work(ctx, Job{Kind: Run, Request: r, Step: 0})}, Begin{Step: 1}} {
+			for i, a := range []Action{Begin{Step: 0}, End{Step: 0, Result: w.tenant.Work(ctx, Job{Kind: Run, Request: r, Step: 0})}, Begin{Step: 1}} {
 				var err error
-				if r, err = w.store.advance(ctx, r, snap.Now, fmt.Sprintf("%T", a), a); err != nil {
+				if r, err = w.store.advance(ctx, r, snap.Now, fmt.Sprint("write-", i), a); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if applied {
 				w.tenant.Work(ctx, Job{Kind: Run, Request: r, Step: 1})
 			}
-			// Here the first worker dies.
+			w.die(snap.ID)
 			for i := range 3 {
 				_, desk := w.process(w.server.Client(t))
 				w.run(desk, fmt.Sprint("worker-", i))
@@ -451,12 +459,13 @@ func TestADeadWorkersStepIsNotRepeatedAgainstAWord(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, hasty())
+			w := newWorld(t, calm())
 			snap := w.claimed(deletes(ClassDestroy, dana, "m1", "m2"))
 			if _, err := w.store.advance(t.Context(), snap.Request, snap.Now, "begin:0", Begin{Step: 0}); err != nil {
 				t.Fatal(err)
 			}
 			tt.word(w, snap.ID)
+			w.die(snap.ID)
 			w.run(w.desk, "worker-2")
 			got := w.until(snap.ID)
 			if got.Outcome != Failed || got.Journal[0].State != StepFailed || got.Journal[1].State != StepSkipped {
@@ -475,7 +484,7 @@ func TestADeadWorkersStepIsNotRepeatedAgainstAWord(t *testing.T) {
 // the dead worker did is not known any better.
 func TestAThrottledReconciliationStaysOne(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, hasty())
+	w := newWorld(t, calm())
 	var throttled atomic.Int32
 	w.tenant.says(func(job Job) (Result, bool) {
 		return Result{State: StepThrottled, After: 10 * time.Millisecond}, job.Kind == Reconcile && throttled.Add(1) <= 2
@@ -485,7 +494,8 @@ func TestAThrottledReconciliationStaysOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.tenant.Work(t.Context(), Job{Kind: Run, Request: r, Step: 0}) // it went through, and the worker died
+	w.tenant.Work(t.Context(), Job{Kind: Run, Request: r, Step: 0}) // it went through
+	w.die(snap.ID)
 	w.run(w.desk, "worker-2")
 	got := w.until(snap.ID)
 	if got.Outcome != Succeeded {
@@ -502,7 +512,7 @@ func TestADeadWorkersEndIsFinished(t *testing.T) {
 	for _, state := range []StepState{StepDone, StepFailed} {
 		t.Run(string(state), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, hasty())
+			w := newWorld(t, calm())
 			snap := w.claimed(deletes(ClassDestroy, dana, "m1"))
 			r := snap.Request
 			for _, a := range []Action{Begin{Step: 0}, End{Step: 0, Result: Result{State: state}}} {
@@ -512,6 +522,7 @@ func TestADeadWorkersEndIsFinished(t *testing.T) {
 				}
 			}
 			w.directory.goDown(errors.New("no route to Graph"))
+			w.die(snap.ID)
 			w.run(w.desk, "worker-2")
 			got := w.until(snap.ID)
 			if want := map[StepState]Outcome{StepDone: Succeeded, StepFailed: Failed}[state]; got.Outcome != want || got.Why != "" {
@@ -528,7 +539,7 @@ func TestADeadWorkersEndIsFinished(t *testing.T) {
 // The claim is the fence: who lost it writes nothing any more.
 func TestWritesOfALostClaimAreRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, hasty())
+	w := newWorld(t, calm())
 	ctx := t.Context()
 	first := w.claimed(deletes(ClassDestroy, dana, "m1", "m2"))
 	mine, err := w.store.advance(ctx, first.Request, first.Now, "begin:0", Begin{Step: 0})
@@ -545,7 +556,7 @@ func TestWritesOfALostClaimAreRefused(t *testing.T) {
 	if _, err := second.claim(ctx, early, "worker-2"); !errors.Is(err, ErrFenced) {
 		t.Errorf("a second worker with a wrong clock: %v", err)
 	}
-	waitFor(t, "the lease to run out", func() bool { s := w.load(first.ID); return s.Now.After(s.Lease) })
+	w.die(first.ID)
 	taken, err := second.claim(ctx, w.load(first.ID), "worker-2")
 	if err != nil || taken.Claim != 2 {
 		t.Fatalf("taking over: claim %d, %v", taken.Claim, err)
@@ -571,6 +582,7 @@ func TestWritesOfALostClaimAreRefused(t *testing.T) {
 	if now := w.load(first.ID); now.Version != state.Version || !same(t, now.Request, state.Request) {
 		t.Errorf("the first worker changed it:\n%+v\n%+v", state.Request, now.Request)
 	}
+	w.die(first.ID)
 	w.run(desk, "worker-3")
 	if got := w.until(first.ID); got.Outcome != Succeeded {
 		t.Errorf("it is %s because %q", got.Says(), got.Why)

@@ -21,7 +21,14 @@ import (
 	"countersign/internal/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	redis.SetLogger(silent{}) // killed servers are part of the tests
+	goleak.VerifyTestMain(m)
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // The people of the tests. Dana is who things are done to.
 var (
@@ -243,7 +250,7 @@ func (n *tenant) untouched(t *testing.T) {
 func calm() Timing {
 	return Timing{
 		RunWithin: time.Minute, GraphCall: 5 * time.Second, GraphGrace: time.Second, Lease: 20 * time.Second,
-		Sweep: 5 * time.Millisecond, LookUps: 100 * time.Millisecond, Takeover: 10 * time.Second, InboxWrite: time.Second,
+		Sweep: 5 * time.Millisecond, LookUps: 10 * time.Second, Takeover: 10 * time.Second, InboxWrite: time.Second,
 		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: 20 * time.Millisecond, Lead: 10 * time.Second,
 	}
 }
@@ -251,8 +258,8 @@ func calm() Timing {
 // hasty is for tests in which workers die: another one takes over soon.
 func hasty() Timing {
 	t := calm()
-	t.GraphCall, t.GraphGrace, t.Lease, t.LookUps = 50*time.Millisecond, 10*time.Millisecond, 300*time.Millisecond, 50*time.Millisecond
-	t.Takeover, t.Lead = 150*time.Millisecond, 150*time.Millisecond
+	t.GraphCall, t.GraphGrace, t.Lease = 50*time.Millisecond, 10*time.Millisecond, 500*time.Millisecond
+	t.Takeover, t.Lead = 200*time.Millisecond, 200*time.Millisecond
 	return t
 }
 
@@ -368,6 +375,18 @@ func (w *world) load(id string) Snapshot {
 		w.t.Fatalf("loading %s: %v", id, err)
 	}
 	return snap
+}
+
+// die lets the lease of a request run out now, as if its worker had been dead
+// for that long.
+func (w *world) die(id string) {
+	w.t.Helper()
+	pipe := w.rdb.TxPipeline()
+	pipe.HSet(w.t.Context(), w.store.keys.request(id), "lease", 1)
+	pipe.ZAdd(w.t.Context(), w.store.keys.due(), redisZ(1, id))
+	if _, err := pipe.Exec(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // until waits for a request to be over.

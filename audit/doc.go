@@ -26,30 +26,35 @@
 // needs to be brought into a canonical form.
 //
 // [Log.Append] writes the record, then the hashes, then the checkpoint, and
-// forces each to disk before the next. The checkpoint is the commit: a record it
-// does not cover was never acknowledged. So after a crash there is at most one
-// record too many, whole or torn; [Open] cuts it off, says so in
-// [Log.Repaired], and the reader of events, having had no answer, brings the event
-// again. An event at or below the last recorded id is acknowledged and skipped,
-// so delivering an event twice is harmless. Anything else that does not match is
-// not repaired: Open refuses with a [DamagedError] that names the first bad
-// record.
+// forces each to disk before the next. The checkpoint is the commit: a record
+// it does not cover was never acknowledged. So after a crash there is at most
+// one record too many, whole or torn; [Open] cuts it off, says so in
+// [Log.Repaired], and the reader of events, having had no answer, brings the
+// event again. A lost hashes file is written anew from records that match the
+// checkpoint. Nothing else is repaired: whatever does not match makes Open
+// refuse with a [DamagedError] that names the first bad record.
+//
+// An event whose id is not above the last recorded one is acknowledged and
+// skipped, so that delivering an event twice is harmless. It follows that a
+// Redis which starts again with lower ids needs a new directory, or its events
+// are taken for old ones.
 //
 // # What it proves
 //
 // [Verify] recomputes everything from the records. It finds every change of a
-// record, every removal, insertion and swap, whoever made it, as long as the
-// checkpoint is the one Countersign wrote. With a signed checkpoint ([OpenSigned],
-// [Trust].Key) that cannot be forged without the key.
+// record, every removal, insertion and swap, as long as the checkpoint is the
+// one that Countersign wrote. A signed checkpoint ([OpenSigned], [Trust].Key)
+// cannot be made without the key.
 //
 // # What it does not prove
 //
-// Somebody who may write to the directory can put back an older state of all
-// files at once, or delete them; without a signing key, or with it, they can write a new
-// history of their own. The directory alone cannot show that. A checkpoint kept
-// somewhere else does: [Log.Checkpoint] is three lines of text to be posted,
-// printed or sent to another system, and [Trust].Checkpoints makes Verify check that the log
-// still begins with exactly the records of each of them.
+// Somebody who may write to the directory can delete it, or put back an older
+// state of all its files, signature included; without a key, or with a stolen
+// one, they can write a history of their own. The directory alone cannot show
+// that. A checkpoint that was kept elsewhere does: [Log.Checkpoint] is a few
+// lines of text to be posted, printed or sent to another system, and with
+// [Trust].Checkpoints Verify makes sure that the log still begins with exactly
+// the records of each of them.
 //
 // The log holds what it was told. It cannot show that an event was never
 // appended, and it does not know whether what an event says is true.

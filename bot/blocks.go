@@ -1,9 +1,11 @@
 package bot
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/slack-go/slack"
 	"github.com/slack-go/slack/slackutilsx"
@@ -17,8 +19,33 @@ import (
 const (
 	maxHeader  = 150
 	maxConfirm = 300
+	maxValue   = 2000 // of a button
 	maxText    = 2900
+	maxBlocks  = 50     // in one message
+	maxMessage = 10_000 // of the blocks of one message as JSON; Slack refuses about 13,000 and does not document it (slackapi/bolt-js#2509)
 )
+
+// size is how long blocks are for Slack.
+func size(blocks []slack.Block) int {
+	raw, err := json.Marshal(blocks)
+	if err != nil { // they are made here, of text
+		panic(err)
+	}
+	return utf8.RuneCount(raw)
+}
+
+// pages parts blocks into messages that Slack takes. Nothing is left out.
+func pages(blocks []slack.Block) [][]slack.Block {
+	var all [][]slack.Block
+	var page []slack.Block
+	for _, b := range blocks {
+		if len(page) > 0 && (len(page) == maxBlocks || size(append(page[:len(page):len(page)], b)) > maxMessage) {
+			all, page = append(all, page), nil
+		}
+		page = append(page, b)
+	}
+	return append(all, page)
+}
 
 // line is one paragraph of rich text. Everything in it is literal: nothing
 // somebody typed can become a mention, a link or formatting.
@@ -85,15 +112,24 @@ func paragraphs(lines ...line) slack.Block {
 	return slack.NewRichTextBlock("", slack.NewRichTextSection(all...))
 }
 
-// list is a numbered or bulleted list of lines below a heading.
-func list(heading string, style slack.RichTextListElementType, items []line) slack.Block {
-	sections := make([]slack.RichTextElement, len(items))
-	for i, item := range items {
-		sections[i] = slack.NewRichTextSection(item...)
+// list is a numbered or bulleted list of lines below a heading. A long one
+// becomes several blocks, so that it can be parted into messages.
+func list(heading string, style slack.RichTextListElementType, items []line) []slack.Block {
+	const together = 12
+	var blocks []slack.Block
+	for from := 0; from < len(items); from += together {
+		part := slack.NewRichTextList(style, 0)
+		part.Offset = from
+		for _, item := range items[from:min(from+together, len(items))] {
+			part.Elements = append(part.Elements, slack.NewRichTextSection(item...))
+		}
+		block := slack.NewRichTextBlock("", part)
+		if from == 0 {
+			block.Elements = []slack.RichTextElement{slack.NewRichTextSection(line{}.bold(heading)...), part}
+		}
+		blocks = append(blocks, block)
 	}
-	return slack.NewRichTextBlock("",
-		slack.NewRichTextSection(line{}.bold(heading)...),
-		slack.NewRichTextList(style, 0, sections...))
+	return blocks
 }
 
 func plain(text string, max int) *slack.TextBlockObject {

@@ -80,7 +80,7 @@ func (b *Bot) openForm(ctx context.Context, trigger string, in commands.Input, d
 // form is the modal of one command. note stands on top of it.
 func (b *Bot) form(in commands.Input, channel string, note slack.Block) slack.ModalViewRequest {
 	c := in.Command
-	blocks := []slack.Block{paragraphs(say("%s", c.Does+"."))}
+	blocks := []slack.Block{paragraphs(say("%s.", capital(c.Does)))}
 	if note != nil {
 		blocks = append(blocks, note)
 	}
@@ -113,9 +113,13 @@ func (b *Bot) form(in commands.Input, channel string, note slack.Block) slack.Mo
 		blocks = append(blocks, input(string(commands.FieldVerified), "How did you make sure who was asking?",
 			"The approver sees this. A caller who knows names and numbers has proved nothing.", pick))
 	}
+	label := "Why"
+	if slices.Contains(commands.Missing(c, commands.Input{Command: c}), commands.FieldJustification) {
+		label = "Why, or name a ticket below"
+	}
 	why := slack.NewPlainTextInputBlockElement(plain("Lost phone, new one arrives tomorrow", 150), string(commands.FieldJustification))
 	why.Multiline, why.InitialValue, why.MaxLength = true, in.Justification, commands.MaxJustification
-	blocks = append(blocks, optional(input(string(commands.FieldJustification), "Why", "", why)))
+	blocks = append(blocks, optional(input(string(commands.FieldJustification), label, "", why)))
 	ticket := slack.NewPlainTextInputBlockElement(plain("INC-1042", 150), string(commands.FieldTicket))
 	ticket.InitialValue, ticket.MaxLength = in.Ticket, commands.MaxTicket
 	blocks = append(blocks, optional(input(string(commands.FieldTicket), "Ticket", "", ticket)))

@@ -3,6 +3,7 @@ package bot
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"countersign/approvals"
 	"countersign/commands"
@@ -30,4 +31,12 @@ func sentence(err error) string {
 func notFound(ref commands.Ref) *approvals.Refusal {
 	return approvals.Refuse(approvals.CodeMissing,
 		"Nobody in the tenant is called %s. Mention the person, or type the user principal name, the e-mail address or the object id.", fmt.Sprintf("“%s”", commands.Plain(ref.Typed, 100)))
+}
+
+// capital begins a sentence.
+func capital(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
 }

@@ -42,7 +42,7 @@ func TestPlansOfEverybody(t *testing.T) {
 			},
 			keeps: []string{"passkey “Security key, top drawer”, YubiKey 5 Series with NFC", "Windows Hello on “FH-LT-0417”", "platform credential on “Dana’s MacBook Air”, macOS",
 				"reset e-mail d••••@m••••.example", "external method “Turnstile badge reader”", "QR code", "password", "app passwords, if there are any (Graph does not show them)"},
-			warns: []string{"A Temporary Access Pass stays valid", "Have them register a passkey", "Access tokens"},
+			warns: []string{"A Temporary Access Pass (valid until 20", "Have them register a passkey", "Access tokens"},
 			calm:  []string{"No MFA method", "The account is blocked", "A guest"}},
 		"Mina has one phone only": {id: sandbox.MinaID,
 			steps: []string{"Delete phone +1 •••• ••64 (mobile, the default method)"},
@@ -252,6 +252,24 @@ func TestReregister(t *testing.T) {
 				t.Errorf("a second time: %v", err)
 			}
 		})
+	}
+}
+
+// Two rules of Graph contradict each other here; what comes of it is told.
+func TestAlternateMobileIsTheDefault(t *testing.T) {
+	s := newStage(t)
+	s.patch(sandbox.DanaID, map[string]any{"default_method": "voiceAlternateMobile"})
+	r := s.request("require-reregister", sandbox.DanaID)
+	i := slices.IndexFunc(r.Plan.Steps, func(s approvals.Step) bool {
+		return strings.HasSuffix(s.Words, "(one of them is the default method and goes last)")
+	})
+	if i != 5 || !strings.Contains(r.Plan.Steps[i].Words, "(alternate mobile) and phone") {
+		t.Fatalf("%q", wordsOf(r.Plan.Steps))
+	}
+	got := s.run(r).Journal[i]
+	if got.State != approvals.StepFailed || !strings.Contains(got.Detail, "Phone +1 •••• ••87 (alternate mobile): Entra deletes the default method only as the last one") ||
+		!strings.Contains(got.Detail, "Phone +1 •••• ••42 (mobile): Microsoft Graph did not delete a phone number (400 badRequest). Microsoft says: The mobile phone cannot") {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -71,10 +71,12 @@ func planRequireReregister(ctx context.Context, t *Tenant, s subject) (approvals
 		p.Steps = append(p.Steps, removalStep(opDeactivateToken, "Deactivate "+methodWords(m), m))
 	}
 	slices.SortStableFunc(doomed, func(a, b entra.Method) int { return deleteRank(a) - deleteRank(b) })
-	defaults := defaultAmong(list)
+	mayBeDefault := defaultAmong(list)
 	var last []entra.Method
 	for _, m := range doomed {
-		if defaults(m) {
+		// The alternate mobile as the default has to go last, and the mobile
+		// behind it. Graph has no order for that, so both are left to it.
+		if mayBeDefault(m) || list.Default == "voiceAlternateMobile" && m.PhoneType == "mobile" {
 			last = append(last, m)
 			continue
 		}
@@ -123,7 +125,7 @@ func warnReregister(s subject, list entra.MethodList, doomed, kept []entra.Metho
 	}
 	for _, m := range kept {
 		if m.Kind == entra.KindPass && m.Usable {
-			w = append(w, "A Temporary Access Pass stays valid: whoever has it can sign in and register methods. Pass: "+whichWords(m)+".")
+			w = append(w, "A "+methodWords(m)+" stays: whoever has it can sign in and register methods.")
 		}
 	}
 	if slices.ContainsFunc(doomed, func(m entra.Method) bool { return m.Kind == entra.KindPhone }) {

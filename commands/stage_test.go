@@ -137,16 +137,6 @@ func (s *stage) faults(f ...graph.Fault) {
 	}
 }
 
-// eventually waits for something that happens by itself.
-func (s *stage) eventually(what string, is func() bool) {
-	s.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			s.Fatalf("%s did not happen", what)
-		}
-	}
-}
-
 // stepOf is the first step of a plan with this Op.
 func stepOf(t testing.TB, p approvals.Plan, op string) int {
 	t.Helper()

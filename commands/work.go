@@ -143,7 +143,7 @@ func (t *Tenant) check(ctx context.Context, r approvals.Request) approvals.Resul
 			break // the gap is told as a difference
 		}
 		got := resultOf(err)
-		got.Detail = "The account could not be compared with the plan, so nothing was done to it. " + got.Detail
+		got.Detail = "The account could not be compared with the plan, so no step was taken. " + got.Detail
 		if got.State != approvals.StepThrottled {
 			got.State = approvals.StepFailed // a look-up changes nothing
 		}
@@ -237,26 +237,40 @@ func repeatable(ctx context.Context, change func(context.Context) error, shows f
 	first, cancel := half(ctx)
 	err := change(first)
 	cancel()
-	if !errors.Is(err, entra.ErrUnreachable) {
+	if !unanswered(err) {
 		return resultOf(err)
 	}
 	if result, settled := reads(ctx, err, shows); settled {
 		return result
 	}
-	switch err = change(ctx); {
-	case errors.Is(err, errAlready):
-		return approvals.Result{State: approvals.StepDone} // by the first attempt, late
-	case errors.Is(err, entra.ErrUnreachable):
-		result, _ := reads(ctx, err, shows)
-		return result
+	doubt := resultOf(err)
+	err = change(ctx)
+	if unanswered(err) {
+		result, settled := reads(ctx, err, shows)
+		if settled {
+			return result
+		}
 	}
-	return resultOf(err)
+	result := resultOf(err)
+	switch {
+	case result.State == approvals.StepAlready:
+		result.State = approvals.StepDone // by the first attempt, late
+	case result.State == approvals.StepFailed && doubt.State == approvals.StepUncertain:
+		return doubt // the first attempt may still take effect
+	}
+	return result
 }
 
-// reads settles doubt about a change by reading. doubt is the change's
-// error. Without a settlement the result is what to report if nothing more
-// is tried.
-func reads(ctx context.Context, doubt error, shows func(context.Context) (bool, error)) (approvals.Result, bool) {
+// unanswered says that a call may or may not have taken effect, or that
+// nobody was there to take it.
+func unanswered(err error) bool {
+	e, ok := errors.AsType[*entra.Error](err)
+	return ok && !errors.Is(e, entra.ErrThrottled) && (e.Unsure || errors.Is(e, entra.ErrUnreachable))
+}
+
+// reads looks whether a change shows that got no answer. Without a
+// settlement it does not.
+func reads(ctx context.Context, doubt error, shows func(context.Context) (bool, error)) (result approvals.Result, settled bool) {
 	ctx, cancel := half(ctx)
 	defer cancel()
 	is, err := shows(ctx)
@@ -264,9 +278,11 @@ func reads(ctx context.Context, doubt error, shows func(context.Context) (bool, 
 	case err == nil && is:
 		return approvals.Result{State: approvals.StepDone, Detail: "Microsoft Graph's answer was lost, but the account shows that it was done."}, true
 	case err == nil:
-		return resultOf(doubt), false
+		return approvals.Result{}, false
+	case errors.Is(err, entra.ErrThrottled):
+		return resultOf(err), true // and then the change is made once more
 	}
-	result := resultOf(doubt)
+	result = resultOf(doubt)
 	if result.State == approvals.StepUncertain {
 		result.Detail += " Reading the account failed too, so look at it in the Entra admin center."
 	}

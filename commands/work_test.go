@@ -50,6 +50,7 @@ func TestFaults(t *testing.T) {
 		"two lost requests":      {fault: graph.Fault{Kind: graph.FaultDropRequest, Times: 2}, want: approvals.StepUncertain, words: "did not say whether it did"},
 		"applied late":           {fault: graph.Fault{Kind: graph.FaultApplyLate, DelayMS: 100}, want: approvals.StepDone, done: true},
 		"gateway, applied":       {fault: graph.Fault{Kind: graph.FaultStatus, Status: 504, Apply: true}, want: approvals.StepDone, done: true},
+		"time-out, applied":      {fault: graph.Fault{Kind: graph.FaultStatus, Status: 408, Apply: true}, want: approvals.StepDone, done: true},
 		"gateway, not applied":   {fault: graph.Fault{Kind: graph.FaultStatus, Status: 502}, want: approvals.StepDone, done: true},
 		"hangs once":             {fault: graph.Fault{Kind: graph.FaultHang}, within: 1500 * time.Millisecond, want: approvals.StepDone, done: true},
 		"hangs":                  {fault: graph.Fault{Kind: graph.FaultHang, Times: -1}, within: time.Second, want: approvals.StepUncertain, words: "did not say whether it did"},
@@ -200,7 +201,7 @@ func TestCheck(t *testing.T) {
 			s.faults(graph.Fault{Path: "hardwareOathMethods", Kind: graph.FaultStatus, Status: 404, Times: 2})
 		}, ""},
 		"permission taken": {func(s *stage) { s.grantWithout(entra.PermMethodsRead) }, "grants UserAuthenticationMethod.Read.All"},
-		"Graph is down":    {func(s *stage) { s.faults(graph.Fault{Path: "users", Kind: graph.FaultDropRequest, Times: -1}) }, "could not be compared with the plan, so nothing was done to it"},
+		"Graph is down":    {func(s *stage) { s.faults(graph.Fault{Path: "users", Kind: graph.FaultDropRequest, Times: -1}) }, "could not be compared with the plan, so no step was taken"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -316,13 +316,14 @@ const home = `[
 
 const gallery = `[
  {"type":"header","text":{"type":"plain_text","text":"Every kind of block :lock:","emoji":true}},
+ {"type":"section","text":{"type":"plain_text","text":"⏳ characters, but no :key: codes","emoji":false}},
  {"type":"section","text":{"type":"mrkdwn","text":"*bold* _italic_ ~struck~ ` + "`code`" + ` *bold with <@U0RAVI> inside* snake_case_name 2*3*4 &lt;b&gt;not markup&lt;/b&gt; &amp;amp;\n> a quote\n> of two lines\nafter <#C0GENERAL> <!here> <https://fernhill.example/a?b=1&amp;c=2|a link> https://fernhill.example/plain."},
   "accessory":{"type":"overflow","action_id":"more","options":[{"text":{"type":"plain_text","text":"Copy the id"},"value":"copy"},{"text":{"type":"plain_text","text":"Mute"},"value":"mute"}]}},
  {"type":"section","text":{"type":"plain_text","text":"<img src=x onerror=alert(1)> *stays as it is*"},"accessory":{"type":"static_select","action_id":"pick","placeholder":{"type":"plain_text","text":"Pick one"},"options":[{"text":{"type":"plain_text","text":"First"},"value":"1"},{"text":{"type":"plain_text","text":"Second"},"value":"2"}]}},
  {"type":"divider"},
  {"type":"section","fields":[{"type":"mrkdwn","text":"*Left*\none"},{"type":"mrkdwn","text":"*Right*\ntwo"},{"type":"plain_text","text":"plain"}]},
  {"type":"rich_text","elements":[
-  {"type":"rich_text_section","elements":[{"type":"text","text":"Rich: "},{"type":"text","text":"bold","style":{"bold":true}},{"type":"text","text":" and "},{"type":"link","url":"https://fernhill.example","text":"a link"},{"type":"text","text":" and "},{"type":"user","user_id":"U0GLORIA"},{"type":"emoji","name":"hourglass_flowing_sand"}]},
+  {"type":"rich_text_section","elements":[{"type":"text","text":"Rich ⚠️ :x: "},{"type":"text","text":"bold","style":{"bold":true}},{"type":"text","text":" and "},{"type":"link","url":"https://fernhill.example","text":"a link"},{"type":"text","text":" and "},{"type":"user","user_id":"U0GLORIA"},{"type":"emoji","name":"hourglass_flowing_sand"}]},
   {"type":"rich_text_list","style":"bullet","elements":[{"type":"rich_text_section","elements":[{"type":"text","text":"first"}]},{"type":"rich_text_section","elements":[{"type":"text","text":"second"}]}]},
   {"type":"rich_text_list","style":"bullet","indent":1,"elements":[{"type":"rich_text_section","elements":[{"type":"text","text":"deeper"}]}]},
   {"type":"rich_text_preformatted","elements":[{"type":"text","text":"GET /v1.0/users\n  200 OK"}]},

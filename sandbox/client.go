@@ -127,6 +127,7 @@ type Profile struct {
 	Email       string `json:"email"`
 	Guest       bool   `json:"guest"`
 	Deactivated bool   `json:"deactivated"`
+	Bot         bool   `json:"bot"`
 	Color       string `json:"color"`
 }
 
@@ -140,24 +141,27 @@ func (c *Client) Commands() (commands []slack.Command, err error) {
 	return commands, c.do(http.MethodGet, "commands", nil, &commands)
 }
 
-// name is what people call somebody, for texts that mention an id.
-func (c *Client) name(id string) string {
+// profile is who somebody is; somebody unknown is called by their id.
+func (c *Client) profile(id string) Profile {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.people == nil {
 		people, err := c.People()
 		if err != nil {
-			return id
+			return Profile{ID: id, Name: id}
 		}
 		c.people = people
 	}
 	for _, p := range c.people {
 		if p.ID == id {
-			return p.Name
+			return p
 		}
 	}
-	return id
+	return Profile{ID: id, Name: id}
 }
+
+// name is what people call somebody, for texts that mention an id.
+func (c *Client) name(id string) string { return c.profile(id).Name }
 
 // As returns somebody's hands and eyes: person is a Slack user id.
 func (c *Client) As(person string) *Person { return &Person{c, person} }
@@ -206,7 +210,7 @@ func (p *Person) Channels() (channels []Channel, err error) {
 func (p *Person) DM() (string, error) {
 	channels, err := p.Channels()
 	for _, c := range channels {
-		if c.Kind == "dm" && c.With != "" && c.With == bot {
+		if c.Kind == "dm" && p.c.profile(c.With).Bot {
 			return c.ID, nil
 		}
 	}
@@ -383,6 +387,9 @@ type Option struct {
 // Options returns what the app offers in an external select of a view when somebody has typed so much.
 func (p *Person) Options(viewID, blockID, actionID, typed string) ([]Option, error) {
 	var out struct {
+		OK      *bool        `json:"ok"` // only there when it is false
+		Code    string       `json:"error"`
+		Message string       `json:"message"`
 		Options []optionJSON `json:"options"`
 		Groups  []struct {
 			Options []optionJSON `json:"options"`
@@ -391,6 +398,9 @@ func (p *Person) Options(viewID, blockID, actionID, typed string) ([]Option, err
 	in := map[string]any{"as": p.ID, "view_id": viewID, "block_id": blockID, "action_id": actionID, "value": typed}
 	if err := p.c.do(http.MethodPost, "options", in, &out); err != nil {
 		return nil, err
+	}
+	if out.OK != nil && !*out.OK {
+		return nil, &Error{Status: http.StatusOK, Code: out.Code, Message: out.Message}
 	}
 	all := out.Options
 	for _, g := range out.Groups {

@@ -41,13 +41,35 @@ func (m Message) Button(actionID string) (Button, bool) { return find(m.Buttons(
 
 // View is a modal or an App Home as one person sees it.
 type View struct {
-	ID     string            `json:"id"`
-	Hash   string            `json:"hash"`
-	Title  label             `json:"title"`
-	Submit label             `json:"submit"` // empty when there is nothing to submit
-	Blocks []json.RawMessage `json:"blocks"`
+	ID     string
+	Hash   string
+	Title  string
+	Submit string // what the button that sends it says; empty when there is nothing to send
+	Blocks []json.RawMessage
 
 	name func(id string) string
+}
+
+// UnmarshalJSON reads a view as the sandbox shows it, with text objects for title and button.
+func (v *View) UnmarshalJSON(b []byte) error {
+	var in struct {
+		ID     string            `json:"id"`
+		Hash   string            `json:"hash"`
+		Title  *text             `json:"title"`
+		Submit *text             `json:"submit"`
+		Blocks []json.RawMessage `json:"blocks"`
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return err
+	}
+	v.ID, v.Hash, v.Blocks = in.ID, in.Hash, in.Blocks
+	if in.Title != nil {
+		v.Title = in.Title.Text
+	}
+	if in.Submit != nil {
+		v.Submit = in.Submit.Text
+	}
+	return nil
 }
 
 // Text is what a person reads in the view, below its title.
@@ -55,7 +77,7 @@ func (v View) Text() string { return reader{name: v.name}.blocks(v.Blocks) }
 
 // Contains reports whether the person reads all of these, the title included.
 func (v View) Contains(parts ...string) bool {
-	return containsAll(string(v.Title)+"\n"+v.Text(), parts)
+	return containsAll(v.Title+"\n"+v.Text(), parts)
 }
 
 // Buttons returns the buttons of the view, in order.
@@ -89,20 +111,6 @@ func (v View) Inputs() map[string]map[string]any {
 		fields[b.BlockID] = map[string]any{e.ActionID: initial}
 	}
 	return fields
-}
-
-// label is a title that stands in JSON as a text object or as a string.
-type label string
-
-func (l *label) UnmarshalJSON(b []byte) error {
-	var t *text
-	if json.Unmarshal(b, &t) == nil {
-		if t != nil {
-			*l = label(t.Text)
-		}
-		return nil
-	}
-	return json.Unmarshal(b, (*string)(l))
 }
 
 // Button is a button and what it asks before it acts.

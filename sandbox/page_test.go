@@ -179,6 +179,9 @@ func TestPageTellsTheStory(t *testing.T) {
 		t.Errorf("the message field says %q", typed)
 	}
 	do(t, ctx, "the form", keys(id("composer"), "\r"), visible(id("modal")), shows(id("modal"), "How did you make sure it was Dana?"), shot(t, "modal"))
+	if focus := read[string](t, ctx, `document.querySelector('#message').focus(), document.activeElement.dataset.testid`); focus != "action-verified" {
+		t.Errorf("the focus is on %q: it left the form", focus)
+	}
 	if typed := read[string](t, ctx, value("action-justification")); typed != "lost phone" {
 		t.Errorf("the justification says %q", typed)
 	}
@@ -221,7 +224,7 @@ func TestPageDrawsBlocks(t *testing.T) {
 	for _, tt := range []struct{ what, script, want string }{
 		{"bold", `[...document.querySelectorAll(IN + '.prose strong')].map((e) => e.innerText).slice(0, 2).join('|')`, "bold|bold with @Ravi Menon inside"},
 		{"other marks", `['em', 's', 'code'].map((tag) => document.querySelector(IN + tag).innerText).join('|')`, "italic|struck|code"},
-		{"words with marks in them", `String(document.querySelector(IN + '.prose').innerText.includes('snake_case_name 2*3*4 <b>not markup</b> &amp;'))`, "true"},
+		{"words with marks in them", `String(document.querySelectorAll(IN + '.prose')[1].innerText.includes('snake_case_name 2*3*4 <b>not markup</b> &amp;'))`, "true"},
 		{"quotes", `[...document.querySelectorAll(IN + 'blockquote')].map((e) => e.innerText).join('|')`, "a quote\nof two lines|what they said"},
 		{"links", `[...document.querySelectorAll(IN + 'a')].map((e) => e.getAttribute('href')).join(' ')`, "https://fernhill.example/a?b=1&c=2 https://fernhill.example/plain https://fernhill.example/"},
 		{"mentions", `[...document.querySelectorAll(IN + '.mention')].map((e) => e.innerText).join(' ')`, "@Ravi Menon #general @here @Gloria Adeyemi"},
@@ -229,7 +232,7 @@ func TestPageDrawsBlocks(t *testing.T) {
 		{"nothing from data", `String(document.querySelectorAll(IN + 'img, ' + IN + 'script, ' + IN + 'b').length)`, "0"},
 		{"lists", `[...document.querySelectorAll(IN + 'li')].map((e) => e.innerText).join('|')`, "first|second|deeper"},
 		{"preformatted", `document.querySelector(IN + 'pre').innerText`, "GET /v1.0/users\n  200 OK"},
-		{"emoji", `[...document.querySelectorAll(IN + '.emoji')].map((e) => e.getAttribute('aria-label')).join('|')`, "lock|hourglass flowing sand|rotating light"},
+		{"emoji", `[...document.querySelectorAll(IN + '.emoji')].map((e) => e.getAttribute('aria-label')).join('|')`, "lock|hourglass flowing sand|warning|hourglass flowing sand|rotating light"},
 		{"image", `document.querySelector(IN + '[role=img].image').innerText`, "a picture of a lock"},
 	} {
 		got := read[string](t, ctx, `(() => { const IN = `+fmt.Sprintf("%q", in)+`; return `+tt.script+` })()`)
@@ -245,9 +248,13 @@ func TestPageDrawsBlocks(t *testing.T) {
 		invisible(id("confirm")), press(in+id("action-danger")), click("confirm-ok"), shows(".ephemeral", "danger d"))
 
 	do(t, ctx, "every field", keys(id("composer"), "/entra-gallery form\r"), visible(id("modal")), shot(t, "form"))
+	const nameless = `[...document.querySelectorAll('button, input, select, textarea')].filter((e) => e.checkVisibility() && !e.labels?.length && !e.ariaLabel && !e.innerText?.trim()).map((e) => e.outerHTML).join('\n')`
+	if found := read[string](t, ctx, nameless); found != "" {
+		t.Errorf("controls without a name:\n%s", found)
+	}
 	do(t, ctx, "filled in", keys(id("action-line"), "a line"), press(id("action-one")+" "+id("option-destroy")),
 		press(id("action-some")+" "+id("option-target")), keys("#modal "+id("action-who"), "mina\r"),
-		keys(id("action-which"), "ph"), visible(id("option-INC-7")), shot(t, "form-options"), keys(id("action-which"), "\r"),
+		keys(id("action-which"), "ph"), visible(id("option-INC-7")), shot(t, "form-options"), keys(id("action-which"), "\r"), absent(".wrong"),
 		click("action-many"), click("option-passkey"), click("modal-submit"), shows(id("error-when"), "This day is over."), shot(t, "form-error"))
 	kept := read[string](t, ctx, `JSON.stringify([document.querySelector('[data-testid=action-line]').value, document.querySelector('#modal [data-testid=action-who]').value, document.querySelector('[data-testid=action-which]').value, document.querySelector('#modal .chip').innerText])`)
 	if kept != `["a line","Mina Haddad","INC-7 Lost phone","Passkey×"]` {
@@ -280,6 +287,11 @@ func TestPageComposer(t *testing.T) {
 	do(t, ctx, "the Home tab", click("channel-home"), shows(id("home"), "Your desk"), shot(t, "home"), press(id("home")+" "+id("action-details")), shows(id("modal"), "Request R-7Q2"))
 	if !read[bool](t, ctx, `document.querySelector('#modal').innerText.includes('<script>alert(1)</script> & bold a link not a link') && document.querySelectorAll('#modal script').length === 0 && document.querySelectorAll('#modal a').length === 1`) {
 		t.Error("the modal does not show the text as it is")
+	}
+	do(t, ctx, "a link to where Sam may not be", open(s, "as=U0SAM&channel=C0AUDIT&tour=off&account="+sandbox.SamID+"&compose=%2Fentra-methods+%40sam"),
+		shows("#talk-head", "general"), shows("#talk-head", "Sam Ito"), shows(id("tenant-"+sandbox.SamID), "+1 2065550119"), absent("#tour:not([hidden])"))
+	if typed := read[string](t, ctx, value("composer")); typed != "/entra-methods @sam" {
+		t.Errorf("the link filled in %q", typed)
 	}
 }
 

@@ -188,6 +188,18 @@ func TestStory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if dm, err := ravi.DM(); err != nil || dm != "" {
+		t.Errorf("a direct message %q before anybody wrote one: %v", dm, err)
+	}
+	if err := ravi.Home(); err != nil {
+		t.Fatal(err)
+	}
+	if home, err := ravi.WaitHome(ctx, func(v sandbox.View) bool { return v.Contains("Your desk", "1 request") }); err != nil {
+		t.Error(home, err)
+	}
+	if dm, err := ravi.DM(); err != nil || !strings.HasPrefix(dm, "D") {
+		t.Errorf("the direct message is %q: %v", dm, err)
+	}
 	for _, gone := range []string{entra.TypePhone, entra.TypeAuthenticator, entra.TypeSoftwareOATH} {
 		if left := dana.OfType(gone); len(left) > 0 || len(before.OfType(gone)) == 0 {
 			t.Errorf("%s: %d before, %d after", gone, len(before.OfType(gone)), len(left))

@@ -35,8 +35,11 @@ type config struct {
 		Cloud           string `yaml:"cloud"`      // public, usgov, usgovdod or china
 		Credential      string `yaml:"credential"` // secret, certificate, workload-identity or managed-identity
 		CertificatePath string `yaml:"certificate_path"`
-		Authority       string `yaml:"authority"` // another sign-in service, for the sandbox
-		Graph           string `yaml:"graph"`     // another Graph, for the sandbox
+		// For a tenant without Entra ID P2, where no role can be eligible and
+		// asking for eligible roles is an error.
+		WithoutEligibleRoles bool   `yaml:"without_eligible_roles"`
+		Authority            string `yaml:"authority"` // another sign-in service, for the sandbox
+		Graph                string `yaml:"graph"`     // another Graph, for the sandbox
 	} `yaml:"entra"`
 	Redis struct {
 		URL    string `yaml:"url"`     // redis:// or rediss://; COUNTERSIGN_REDIS_URL wins, for one with a password

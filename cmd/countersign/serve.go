@@ -65,7 +65,11 @@ func (s service) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tenant := commands.NewTenant(graph, s.config.Policy.ProtectedGroups)
+	var options []commands.Option
+	if s.config.Entra.WithoutEligibleRoles {
+		options = append(options, commands.WithoutEligibleRoles())
+	}
+	tenant := commands.NewTenant(graph, s.config.Policy.ProtectedGroups, options...)
 	name := processName()
 	store := approvals.NewStore(rdb, s.secrets.Ring, s.config.Redis.Prefix, s.config.Timing)
 	desk := &approvals.Desk{Store: store, Policy: s.config.Policy, Directory: tenant, Log: s.log}
@@ -75,6 +79,9 @@ func (s service) run(ctx context.Context) error {
 			return fmt.Errorf("the audit log does not open, and nothing is done without it: %w", err)
 		}
 		defer log.Close()
+		for _, repair := range log.Repaired() {
+			s.log.Warn("the audit log was repaired", "what", repair)
+		}
 	}
 	b := bot.New(bot.Options{
 		BotToken: s.secrets.BotToken, AppToken: s.secrets.AppToken, APIURL: s.config.Slack.APIURL, HTTP: &http.Client{Timeout: 20 * time.Second},

@@ -113,6 +113,9 @@ func (s *Server) Kill(t testing.TB) {
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	if s.mini != nil {
+		// Its context ended with Kill, and without one it would leave every
+		// blocking command without an answer.
+		s.mini.Ctx, s.mini.CtxCancel = context.WithCancel(context.Background())
 		if err := s.mini.Restart(); err != nil {
 			t.Fatalf("redistest: restarting miniredis: %v", err)
 		}

@@ -99,6 +99,7 @@ function go(change, { compose } = {}) {
   if (keep.tour) params.set('tour', keep.tour);
   if ('#' + params !== location.hash) history.pushState(null, '', '#' + params);
   if (compose !== undefined) setComposer(compose);
+  setPane('talk');
   return arrive();
 }
 
@@ -326,7 +327,7 @@ function drawLog() {
   for (const n of notices) items.push([n.id, n.text, () => drawNotice(n)]);
   if (items.length === 0) {
     const here = state.channels.find((c) => c.id === state.channel);
-    items.push(['empty', state.channel, () => h('div', { class: 'empty' }, icon(here?.kind === 'dm' ? 'chat' : 'hash'),
+    items.push(['empty', state.channel, () => h('div', { class: 'empty' }, icon(here?.kind === 'dm' ? 'chat' : here?.kind === 'private' ? 'lock' : 'hash'),
       h('p', null, here?.kind === 'dm' ? `${state.info.app} has not written to you yet.` : `Nothing has been said in ${title(here)} yet.`),
       h('p', null, 'Type / below to see what the app can do.'))]);
   }
@@ -669,6 +670,7 @@ ui.message.addEventListener('keydown', (event) => {
     send();
   }
 });
+ui.message.addEventListener('keypress', (event) => event.key === 'Enter' && !event.shiftKey && event.preventDefault());
 ui.composer.addEventListener('submit', (event) => {
   event.preventDefault();
   send();

@@ -1,7 +1,7 @@
 // A field that finds as you type, for everything in Block Kit that picks from a long list: people, channels, and lists the
 // app itself answers. Follows the ARIA combobox pattern: the list is announced, arrows move, Enter picks, Escape closes.
 
-import { h, add } from './dom.js';
+import { h } from './dom.js';
 
 let serial = 0;
 
@@ -30,7 +30,9 @@ export function combobox(o) {
   const show = (visible) => {
     list.hidden = !visible;
     input.setAttribute('aria-expanded', String(visible));
-    if (!visible) {
+    if (visible) {
+      list.scrollIntoView({ block: 'nearest' });
+    } else {
       active = -1;
       input.removeAttribute('aria-activedescendant');
     }
@@ -130,9 +132,10 @@ export function combobox(o) {
       event.preventDefault();
       if (!open) offer();
       else mark((active + (event.key === 'ArrowDown' ? 1 : offered.length - 1)) % offered.length);
-    } else if (event.key === 'Enter' && open && active >= 0) {
-      event.preventDefault();
-      pick(offered[active]);
+    } else if (event.key === 'Enter') {
+      event.preventDefault(); // it picks; it never sends the form around it
+      if (open && active >= 0) pick(offered[active]);
+      else offer();
     } else if (event.key === 'Escape' && !list.hidden) {
       event.preventDefault();
       event.stopPropagation(); // closes the list, not the dialog around it
@@ -143,8 +146,9 @@ export function combobox(o) {
       o.changed?.();
     }
   });
+  // The key press after a refused key down does not come from a keyboard, but it does from tools that type for people.
+  input.addEventListener('keypress', (event) => event.key === 'Enter' && event.preventDefault());
   if (!o.multi && chosen[0]) input.value = chosen[0].label;
   drawChips();
-  add(element);
   return { element, value: () => (o.multi ? chosen.map((c) => c.value) : (chosen[0]?.value ?? '')) };
 }

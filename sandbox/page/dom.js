@@ -163,12 +163,12 @@ export function emoji(code) {
   return h('span', { class: `emoji ${known[2]}`, role: 'img', 'aria-label': code.replaceAll('_', ' '), title: `:${code}:` }, icon(known[1]));
 }
 
-// withEmoji splits plain text into strings and drawn emoji.
-export function withEmoji(text) {
+// withEmoji splits text into strings and drawn emoji. Codes (:lock:) are drawn only where Slack would; the characters themselves always.
+export function withEmoji(text, codes = true) {
   const parts = [];
   let from = 0;
   for (const match of text.matchAll(emojiPattern)) {
-    const code = match[1] ?? byCharacter.get(match[2]);
+    const code = match[1] === undefined ? byCharacter.get(match[2]) : codes && match[1];
     if (!code || !emojiTable[code]) continue;
     parts.push(text.slice(from, match.index), emoji(code));
     from = match.index + match[0].length;

@@ -120,7 +120,7 @@ export class TenantPanel {
   #tell(tone, name, text) {
     this.#news.unshift({ tone, text, name, at: new Date().toLocaleTimeString('en-GB') });
     this.#news.length = Math.min(this.#news.length, 12);
-    this.#feed.replaceChildren(...this.#news.map((n) => h('li', { class: n.tone }, h('span', null, h('strong', null, n.name), ' ', n.text), h('time', null, n.at))));
+    this.#feed.replaceChildren(...this.#news.map((n) => h('li', { class: n.tone, title: `${n.name}: ${n.text}` }, h('span', null, h('strong', null, n.name.split(' ')[0]), ' ', n.text), h('time', null, n.at))));
     this.#feed.scrollTop = 0;
   }
 
@@ -202,7 +202,7 @@ export class TenantPanel {
     return h('li', { class: `method ${state} ${d.state ?? ''}`, 'data-method': gone ? null : method.id, 'data-was': gone ? null : JSON.stringify(method), testid: gone ? null : `method-${method.id}` },
       icon(d.icon),
       h('span', { class: 'method-text' },
-        h('span', null, d.name, d.state && badge(d.state, 'warn'), gone && badge('removed', 'bad')),
+        h('span', null, h('span', { class: 'method-name' }, d.name), d.state && badge(d.state, 'warn'), gone && badge('removed', 'bad')),
         h('small', null, [...d.detail, password || !method.createdDateTime ? '' : `since ${day(method.createdDateTime)}`].filter(Boolean).join(' · '))),
       !gone && !password && h('button', {
         type: 'button', class: 'link remove', title: 'Remove it in Entra, behind the bot’s back', 'aria-label': `Remove ${d.name} of ${user.name}`,

@@ -7,11 +7,11 @@
 
 import { h, add, emoji, withEmoji, safeURL } from './dom.js';
 
-// plain draws a plain_text object, or a string: emoji if the object allows them, and nothing else.
+// plain draws a plain_text object, or a string: emoji codes if the object allows them, and nothing else.
 export function plain(text) {
   if (text === undefined || text === null) return [];
   if (typeof text === 'string') return withEmoji(text);
-  return text.emoji === false ? [text.text ?? ''] : withEmoji(text.text ?? '');
+  return withEmoji(text.text ?? '', text.emoji !== false);
 }
 
 // textObject draws whichever of the two kinds of text object it is given.
@@ -213,7 +213,7 @@ function inline(elements, names) {
 function leaf(element, names) {
   switch (element.type) {
     case 'text':
-      return element.text ?? '';
+      return withEmoji(element.text ?? '', false);
     case 'link':
       return anchor(element.url ?? '', element.text);
     case 'user':

@@ -1,0 +1,552 @@
+package approvals
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"net"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"countersign/audit"
+)
+
+// saboteur stands between a client and Redis. It either drops a request
+// before it is sent, or lets it through and drops the reply: to the client
+// both look alike, to Redis they are opposites.
+type saboteur struct {
+	mu      sync.Mutex
+	words   []string // a request is hit when it has all of them
+	replies bool     // drop the reply and not the request
+	times   int      // how often
+	hits    int
+}
+
+// arm sets the next target.
+func (s *saboteur) arm(replies bool, times int, words ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.words, s.replies, s.times, s.hits = words, replies, times, 0
+}
+
+func (s *saboteur) struck() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hits
+}
+
+func (s *saboteur) strikes(request []byte) (hit, reply bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hits >= s.times {
+		return false, false
+	}
+	for _, word := range s.words {
+		if !bytes.Contains(request, []byte(word)) {
+			return false, false
+		}
+	}
+	s.hits++
+	return true, s.replies
+}
+
+func (s *saboteur) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return &sabotaged{Conn: conn, by: s}, nil
+}
+
+// client is one whose requests the saboteur sees. With patient it sends again
+// by itself, as go-redis does by default.
+func (s *saboteur) client(t *testing.T, addr string, patient bool) *redis.Client {
+	retries := -1
+	if patient {
+		retries = 3
+	}
+	rdb := redis.NewClient(&redis.Options{Addr: addr, Dialer: s.dial, MaxRetries: retries, MinRetryBackoff: time.Millisecond, MaxRetryBackoff: 5 * time.Millisecond})
+	t.Cleanup(func() { rdb.Close() })
+	return rdb
+}
+
+type sabotaged struct {
+	net.Conn
+	by      *saboteur
+	mu      sync.Mutex
+	swallow bool
+}
+
+func (c *sabotaged) Write(b []byte) (int, error) {
+	hit, reply := c.by.strikes(b)
+	if hit && !reply {
+		c.Conn.Close()
+		return 0, io.EOF // what go-redis takes for a reason to send again
+	}
+	c.mu.Lock()
+	c.swallow = c.swallow || hit
+	c.mu.Unlock()
+	return c.Conn.Write(b)
+}
+
+func (c *sabotaged) Read(b []byte) (int, error) {
+	c.mu.Lock()
+	swallow := c.swallow
+	c.mu.Unlock()
+	n, err := c.Conn.Read(b) // the reply: so it was applied
+	if swallow {
+		c.Conn.Close()
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// faulty is every write of commit.lua, with what must be there after it was
+// made once. TestNoWriteIsForgotten knows where all writes are.
+var faulty = []struct {
+	name  string
+	words []string // what its request has in it
+	// prepare makes the ground, on a sound connection.
+	prepare func(w *world) Snapshot
+	// write is the attempt, by a process whose line is cut; it is repeated with
+	// the same operation until it says yes or no.
+	write func(store *Store, desk *Desk, at Snapshot) error
+	code  Code         // the refusal, where it is one
+	kinds []audit.Kind // the events of the request, or all where there is none
+	state State
+}{
+	{name: "create", words: []string{"evalsha", "op-x"}, prepare: func(*world) Snapshot { return Snapshot{Request: Request{ID: RequestID("op-x")}} },
+		write: func(_ *Store, d *Desk, _ Snapshot) error {
+			_, err := d.Ask(context.Background(), "op-x", Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna})
+			return err
+		}, kinds: []audit.Kind{audit.Requested}, state: Pending},
+	{name: "approve", words: []string{"evalsha", "op-x"}, prepare: pending,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Approve(context.Background(), "op-x", at.ID, ravi)
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved}, state: Approved},
+	{name: "deny", words: []string{"evalsha", "op-x"}, prepare: pending,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Deny(context.Background(), "op-x", at.ID, ravi, "no")
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Denied}, state: Denied},
+	{name: "cancel", words: []string{"evalsha", "op-x"}, prepare: pending,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Cancel(context.Background(), "op-x", at.ID, hanna)
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Cancelled}, state: Cancelled},
+	{name: "halt", words: []string{"evalsha", "op-x"}, prepare: held,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Stop(context.Background(), "op-x", at.ID, ravi, "wait")
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Halted}, state: Running},
+	{name: "note of a refused press", words: []string{"evalsha", "op-x"}, prepare: pending,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Approve(context.Background(), "op-x", at.ID, sam)
+			return err
+		}, code: CodeNotAllowed, kinds: []audit.Kind{audit.Requested, audit.Refused}, state: Pending},
+	{name: "note of a refused wish", words: []string{"evalsha", "op-x"}, prepare: func(*world) Snapshot { return Snapshot{} },
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Ask(context.Background(), "op-x", Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: olga})
+			return err
+		}, code: CodeNotAllowed, kinds: []audit.Kind{audit.Refused}},
+	{name: "note of a read", words: []string{"evalsha", "op-x"}, prepare: func(*world) Snapshot { return Snapshot{} },
+		write: func(_ *Store, d *Desk, _ Snapshot) error {
+			return d.Look(context.Background(), "op-x", "entra-methods", "Methods", hanna, dana)
+		}, kinds: []audit.Kind{audit.Read}},
+	{name: "expire", words: []string{"evalsha", "expire:1"}, prepare: func(w *world) Snapshot {
+		snap := pending(w)
+		w.rdb.HSet(w.t.Context(), w.store.keys.request(snap.ID), "deadline", 1)
+		return w.load(snap.ID)
+	},
+		write: func(s *Store, _ *Desk, at Snapshot) error { return s.expire(context.Background(), at) },
+		kinds: []audit.Kind{audit.Requested, audit.Expired}, state: Expired},
+	{name: "claim", words: []string{"evalsha", "claim:1"}, prepare: func(w *world) Snapshot { return w.load(w.approved(deletes(ClassDestroy, dana, "m1", "m2")).ID) },
+		write: func(s *Store, _ *Desk, at Snapshot) error {
+			_, err := s.claim(context.Background(), at, "worker")
+			if errors.Is(err, ErrFenced) {
+				return nil // its own first attempt was there before: the lease has to run out
+			}
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: Running},
+	{name: "begin", words: []string{"evalsha", "run:1:begin:0"}, prepare: held, write: advances("begin:0", Begin{Step: 0}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: Running},
+	{name: "end", words: []string{"evalsha", "run:1:end:0"}, prepare: begun, write: advances("end:0", End{Step: 0, Result: Result{State: StepDone}}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Stepped}, state: Running},
+	{name: "wait", words: []string{"evalsha", "run:1:wait:0"}, prepare: begun, write: advances("wait:0", LetGo{Step: 0, After: time.Minute}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Waiting}, state: Running},
+	{name: "give back", words: []string{"evalsha", "run:1:give-back:0"}, prepare: held, write: advances("give-back:0", LetGo{Step: -1}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: Running},
+	{name: "finish", words: []string{"evalsha", "run:1:finish"}, prepare: held, write: advances("finish", Finish{Why: "enough"}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Finished}, state: Done},
+}
+
+func pending(w *world) Snapshot { return w.load(w.ask(deletes(ClassDestroy, dana, "m1", "m2")).ID) }
+func held(w *world) Snapshot    { return w.claimed(deletes(ClassDestroy, dana, "m1", "m2")) }
+func begun(w *world) Snapshot {
+	snap := held(w)
+	next, err := w.store.advance(w.t.Context(), snap.Request, snap.Now, "begin:0", Begin{Step: 0})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return Snapshot{Request: next, Now: snap.Now}
+}
+
+func advances(op string, a Action) func(*Store, *Desk, Snapshot) error {
+	return func(s *Store, _ *Desk, at Snapshot) error {
+		_, err := s.advance(context.Background(), at.Request, at.Now, op, a)
+		return err
+	}
+}
+
+// Each write, failed and not applied, and failed but applied; repeated by the
+// client itself, or by whoever asked for it.
+func TestEveryWriteIsAttacked(t *testing.T) {
+	t.Parallel()
+	for _, tt := range faulty {
+		for _, replies := range []bool{false, true} {
+			for _, patient := range []bool{false, true} {
+				lost := map[bool]string{false: "request", true: "reply"}[replies]
+				again := map[bool]string{false: "asked again", true: "sent again"}[patient]
+				t.Run(fmt.Sprintf("%s/%s lost/%s", tt.name, lost, again), func(t *testing.T) {
+					t.Parallel()
+					w := newWorld(t, calm())
+					if err := w.store.commit.Load(t.Context(), w.rdb).Err(); err != nil {
+						t.Fatal(err)
+					}
+					at := tt.prepare(w)
+					before := len(w.events())
+					sab := &saboteur{}
+					store, desk := w.process(sab.client(t, w.server.Addr(), patient))
+					sab.arm(replies, 2, tt.words...)
+					var err error
+					tries := 0
+					for {
+						tries++
+						err = tt.write(store, desk, at)
+						if no := (*Refusal)(nil); err == nil || errors.As(err, &no) {
+							break
+						}
+						if tries == 1 && !replies && len(w.events()) != before {
+							t.Error("a request that was never sent left an event")
+						}
+						if tries > 5 {
+							t.Fatalf("it fails again and again: %v", err)
+						}
+					}
+					if code(err) != tt.code {
+						t.Errorf("it ends with %v, want %q", err, tt.code)
+					}
+					if n := sab.struck(); n == 0 || patient && tries != 1 || !patient && tries == 1 {
+						t.Errorf("%d requests were hit, and it was tried %d times", n, tries)
+					}
+					// Once more, now that all is well: the same answer.
+					if tt.name != "expire" { // which is over, and not asked again with what was read before
+						if err := tt.write(store, desk, at); code(err) != tt.code {
+							t.Errorf("once more: %v, want %q", err, tt.code)
+						}
+					}
+					if at.ID != "" {
+						if got := w.load(at.ID); got.State != tt.state {
+							t.Errorf("it is %s, want %s", got.Says(), tt.state)
+						}
+					}
+					if got := w.kinds(at.ID); !slices.Equal(got, tt.kinds) {
+						t.Errorf("events %v, want %v", got, tt.kinds)
+					}
+					w.invariants()
+				})
+			}
+		}
+	}
+}
+
+// A whole run, with one write of it failing until somebody notices: it is
+// carried on, by this process or another, and each step is applied once.
+func TestARunSurvivesEveryLostWrite(t *testing.T) {
+	t.Parallel()
+	for _, write := range []string{"claim:1", "run:1:begin:0", "run:1:end:0", "run:1:begin:1", "run:1:end:1", "run:1:finish"} {
+		for _, replies := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%s lost", write, map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, hasty())
+				w.log = discard
+				if err := w.store.commit.Load(t.Context(), w.rdb).Err(); err != nil {
+					t.Fatal(err)
+				}
+				r := w.approved(deletes(ClassDestroy, dana, "m1", "m2"))
+				sab := &saboteur{}
+				sab.arm(replies, 1, "evalsha", write)
+				_, desk := w.process(sab.client(t, w.server.Addr(), false))
+				w.run(desk, "its line is cut")
+				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
+				_, other := w.process(w.server.Client(t))
+				w.run(other, "another one")
+				if got := w.until(r.ID); got.Outcome != Succeeded {
+					t.Errorf("it is %s because %q, journal %+v", got.Says(), got.Why, got.Journal)
+				}
+				w.tenant.once(t, "m1", "m2")
+				w.invariants()
+			})
+		}
+	}
+}
+
+// The writes beside requests may be repeated as they are.
+func TestPlainWritesAreAttacked(t *testing.T) {
+	t.Parallel()
+	for _, replies := range []bool{false, true} {
+		w := newWorld(t, calm())
+		ctx := t.Context()
+		if err := pinScript.Load(ctx, w.rdb).Err(); err != nil {
+			t.Fatal(err)
+		}
+		r := w.ask(deletes(ClassDestroy, dana, "m1"))
+		sab := &saboteur{}
+		store, _ := w.process(sab.client(t, w.server.Addr(), false))
+		for _, tt := range []struct {
+			name, word string
+			write      func() error
+			is         func() string
+			want       string
+		}{
+			{"pin", "evalsha", func() error {
+				ok, err := store.Pin(ctx, "U1", "a")
+				if err == nil && !ok {
+					t.Error("the pin was refused")
+				}
+				return err
+			}, func() string { return w.server.Dump(t)["{countersign}:pins:entra"] }, "a U1"},
+			{"card", "hset", func() error { return store.SetCard(ctx, r.ID, "approvers", Card{"C1", "1.1"}) },
+				func() string { return w.server.Dump(t)["{countersign}:cards:"+r.ID] }, `approvers {"channel":"C1","ts":"1.1"}`},
+			{"postpone", "zadd", func() error { return store.postpone(ctx, r.ID, time.Hour) }, func() string {
+				left := time.UnixMilli(int64(w.rdb.ZScore(ctx, w.store.keys.due(), r.ID).Val())).Sub(w.rdb.Time(ctx).Val())
+				return fmt.Sprint(left > 50*time.Minute)
+			}, "true"},
+			{"postpone what is gone", "zadd", func() error { return store.postpone(ctx, "R-GONE", time.Hour) },
+				func() string { return fmt.Sprint(w.rdb.ZCard(ctx, w.store.keys.due()).Val()) }, "1"},
+			{"trim", "xtrim", func() error {
+				w.rdb.Set(ctx, w.store.keys.cursor("p"), w.events()[0].ID, 0)
+				return store.Trim(ctx, []string{"p"}, 0)
+			},
+				func() string { return fmt.Sprint(len(w.events())) }, "1"},
+		} {
+			sab.arm(replies, 1, tt.word)
+			if err := tt.write(); err == nil {
+				t.Errorf("%s: what could not be confirmed was confirmed", tt.name)
+			}
+			if err := tt.write(); err != nil {
+				t.Errorf("%s, again: %v", tt.name, err)
+			}
+			if got := tt.is(); got != tt.want {
+				t.Errorf("%s left %s, want %s", tt.name, got, tt.want)
+			}
+		}
+		// A use whose reply was lost counts, so a limit may bite too early and never too late.
+		sab.arm(replies, 1, "incr")
+		if _, err := store.Allow(ctx, "read", "x", 1, time.Minute); err == nil {
+			t.Error("a use that could not be counted was allowed")
+		}
+		if ok, err := store.Allow(ctx, "read", "x", 1, time.Minute); err != nil || ok == replies {
+			t.Errorf("replies lost %v: allowed again %v, %v", replies, ok, err)
+		}
+	}
+}
+
+// Every place of this package that writes to Redis, and the test that cuts
+// its line.
+var writers = map[string]string{
+	"Store.create run":  "TestEveryWriteIsAttacked",
+	"Store.decide run":  "TestEveryWriteIsAttacked",
+	"Store.note run":    "TestEveryWriteIsAttacked",
+	"Store.expire run":  "TestEveryWriteIsAttacked",
+	"Store.claim run":   "TestEveryWriteIsAttacked",
+	"Store.advance run": "TestEveryWriteIsAttacked",
+	"Store.run Run":     "TestEveryWriteIsAttacked",
+
+	"Store.Pin Run":           "TestPlainWritesAreAttacked",
+	"Store.SetCard HSet":      "TestPlainWritesAreAttacked",
+	"Store.SetCard PExpire":   "TestPlainWritesAreAttacked",
+	"Store.postpone ZAddArgs": "TestPlainWritesAreAttacked",
+	"Store.Trim XTrimMinID":   "TestPlainWritesAreAttacked",
+	"Store.Allow SetNX":       "TestPlainWritesAreAttacked",
+	"Store.Allow Incr":        "TestPlainWritesAreAttacked",
+	"Runner.take ZRem":        "TestBrokenRequestsStarveNobody", // it is looked at again at the next sweep
+
+	"Inbox.Put Run":                   "TestPutIsAttacked",
+	"Inbox.Work XGroupCreateMkStream": "TestTheInboxSurvivesItsRedis",
+	"Inbox.next XAutoClaim":           "TestRemovalFromTheInboxIsAttacked",
+	"Inbox.next XReadGroup":           "TestRemovalFromTheInboxIsAttacked",
+	"Inbox.keep Do":                   "TestASlowReadersEntryStaysItsOwn", // one of several a lease
+	"Inbox.done XAck":                 "TestRemovalFromTheInboxIsAttacked",
+	"Inbox.done XDel":                 "TestRemovalFromTheInboxIsAttacked",
+	"Inbox.setAside XAdd":             "TestPoisonIsSetAside",
+	"Inbox.setAside XAck":             "TestPoisonIsSetAside",
+	"Inbox.setAside XDel":             "TestPoisonIsSetAside",
+
+	"Store.lead Run":   "TestProjectionsAreAttacked",
+	"Store.Follow Run": "TestTheLead", // a lease that is not given back runs out
+}
+
+func TestNoWriteIsForgotten(t *testing.T) {
+	writes := map[string]bool{"run": true, "Run": true, "Do": true, "Eval": true, "HDel": true}
+	client := reflect.TypeFor[redis.Cmdable]()
+	reads := []string{"HGet", "HGetAll", "HSetNX", "Get", "Exists", "Time", "XRead", "XRangeN", "XPendingExt", "ZRange", "ZRangeByScore", "ZRevRange", "Pipeline", "TxPipeline"}
+	for i := range client.NumMethod() {
+		if name := client.Method(i).Name; !slices.Contains(reads, name) {
+			writes[name] = true
+		}
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || f.Recv == nil {
+				continue
+			}
+			of := f.Recv.List[0].Type
+			if star, ok := of.(*ast.StarExpr); ok {
+				of = star.X
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				call, ok := n.(*ast.CallExpr)
+				if !ok || len(call.Args) == 0 {
+					return true
+				}
+				sel, ok := call.Fun.(*ast.SelectorExpr)
+				if first, isName := call.Args[0].(*ast.Ident); ok && isName && writes[sel.Sel.Name] && (first.Name == "ctx" || first.Name == "bye") {
+					found[fmt.Sprintf("%s.%s %s", of.(*ast.Ident).Name, f.Name.Name, sel.Sel.Name)] = true
+				}
+				return true
+			})
+		}
+	}
+	for _, where := range sorted(found) {
+		if writers[where] == "" {
+			t.Errorf("%s writes to Redis, and no test cuts its line: attack it both ways and enter it here", where)
+		}
+	}
+	for _, where := range sorted(writers) {
+		if !found[where] {
+			t.Errorf("%s is listed here and does not write any more", where)
+		}
+	}
+}
+
+// An entry that could not be confirmed is put again, and is there once.
+func TestPutIsAttacked(t *testing.T) {
+	t.Parallel()
+	for _, replies := range []bool{false, true} {
+		w := newWorld(t, calm())
+		if err := putScript.Load(t.Context(), w.rdb).Err(); err != nil {
+			t.Fatal(err)
+		}
+		sab := &saboteur{}
+		in := NewInbox(w.store, sab.client(t, w.server.Addr(), false), discard)
+		sab.arm(replies, 1, "evalsha", "envelope-1")
+		if err := in.Put(t.Context(), "envelope-1", []byte("x")); err == nil {
+			t.Error("what could not be confirmed was confirmed")
+		}
+		if err := in.Put(t.Context(), "envelope-1", []byte("x")); err != nil {
+			t.Errorf("put again: %v", err)
+		}
+		if n := w.rdb.XLen(t.Context(), w.store.keys.inbox()).Val(); n != 1 {
+			t.Errorf("replies lost %v: %d entries, want 1", replies, n)
+		}
+	}
+}
+
+// An entry whose removal failed comes again, or is gone, and never stays.
+func TestRemovalFromTheInboxIsAttacked(t *testing.T) {
+	t.Parallel()
+	for _, word := range []string{"xack", "xreadgroup", "xautoclaim"} {
+		for _, replies := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/%s lost", word, map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
+				t.Parallel()
+				timing := calm()
+				timing.Takeover = 50 * time.Millisecond
+				w := newWorld(t, timing)
+				if err := w.inbox().Put(t.Context(), "envelope-1", []byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				sab := &saboteur{}
+				sab.arm(replies, 1, word)
+				store, _ := w.process(sab.client(t, w.server.Addr(), false))
+				in := NewInbox(store, store.rdb, discard)
+				var got list[Arrival]
+				background(t, func(ctx context.Context) {
+					in.Work(ctx, "reader", 1, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+				})
+				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
+				waitFor(t, "the entry to be done and gone", func() bool { return len(got.all()) > 0 && w.empty() })
+				if n := len(got.all()); n > 2 {
+					t.Errorf("it was handed out %d times", n)
+				}
+			})
+		}
+	}
+}
+
+// A projection whose reads and cursor writes fail every few times handles
+// every event at least once, and in order.
+func TestProjectionsAreAttacked(t *testing.T) {
+	t.Parallel()
+	for _, replies := range []bool{false, true} {
+		t.Run(fmt.Sprintf("%s lost", map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, calm())
+			sab := &saboteur{}
+			store, _ := w.process(sab.client(t, w.server.Addr(), false))
+			var got list[string]
+			background(t, func(ctx context.Context) {
+				store.Follow(ctx, "reader", Projection{Name: "cards", Handle: func(_ context.Context, batch []audit.Event) (int, error) {
+					for _, e := range batch {
+						got.add(e.Title)
+					}
+					return len(batch), nil
+				}}, discard)
+			})
+			var want []string
+			for i, word := range []string{"evalsha", "xread", "evalsha", "evalsha", "xread"} {
+				sab.arm(replies, 1, word)
+				want = append(want, fmt.Sprint("event ", i))
+				w.tell(want[i])
+				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
+				waitFor(t, want[i], func() bool { return slices.Contains(got.all(), want[i]) })
+			}
+			waitFor(t, "the cursor", func() bool { return w.lag("cards") == 0 })
+			var order []string
+			for _, name := range got.all() {
+				if !slices.Contains(order, name) {
+					order = append(order, name)
+				}
+			}
+			if !slices.Equal(order, want) {
+				t.Errorf("handled %v, want %v", got.all(), want)
+			}
+		})
+	}
+}

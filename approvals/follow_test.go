@@ -1,0 +1,260 @@
+package approvals
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"countersign/audit"
+)
+
+// tell puts n events into the log.
+func (w *world) tell(names ...string) {
+	w.t.Helper()
+	for _, name := range names {
+		if _, err := w.store.note(w.t.Context(), name, "ok", Request{}, audit.Event{Kind: audit.Read, Title: name}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// follow runs a projection in a process of its own.
+func (w *world) follow(name string, handle func(context.Context, []audit.Event) (int, error)) (stop func()) {
+	store, _ := w.process(w.server.Client(w.t))
+	return background(w.t, func(ctx context.Context) {
+		store.Follow(ctx, "one name for all", Projection{Name: name, Handle: handle}, discard)
+	})
+}
+
+func (w *world) lag(name string) time.Duration {
+	w.t.Helper()
+	lag, err := w.store.Lag(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return lag
+}
+
+func TestOneOfSeveralReadersLeads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	w.tell("a", "b")
+	var got list[string]
+	var at atomic.Int32
+	readers := make([]func(), 4)
+	for i := range readers {
+		readers[i] = w.follow("cards", func(_ context.Context, batch []audit.Event) (int, error) {
+			if at.Add(1) > 1 {
+				t.Error("two readers are at work at one moment")
+			}
+			defer at.Add(-1)
+			for _, e := range batch {
+				got.add(e.Title)
+			}
+			return len(batch), nil
+		})
+	}
+	waitFor(t, "the first two", func() bool { return len(got.all()) == 2 })
+	w.tell("c")
+	waitFor(t, "the third", func() bool { return len(got.all()) == 3 })
+	// A reader that stops makes room at once, although the lease is long.
+	for i, stop := range readers[:3] {
+		stop()
+		name := fmt.Sprint("after stop ", i)
+		w.tell(name)
+		waitFor(t, name, func() bool { return slices.Contains(got.all(), name) })
+	}
+	if want := []string{"a", "b", "c", "after stop 0", "after stop 1", "after stop 2"}; !slices.Equal(got.all(), want) {
+		t.Errorf("handled %v, want %v", got.all(), want)
+	}
+	waitFor(t, "the cursor", func() bool { return w.lag("cards") == 0 })
+}
+
+func TestAProjectionGoesOnWhereItStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	w.tell("a", "b", "c", "d", "e")
+	var got list[string]
+	var failed atomic.Bool
+	handle := func(_ context.Context, batch []audit.Event) (int, error) {
+		for i, e := range batch {
+			if e.Title == "c" && failed.CompareAndSwap(false, true) {
+				return i, errors.New("Slack is away")
+			}
+			got.add(e.Title)
+		}
+		return len(batch), nil
+	}
+	stop := w.follow("cards", handle)
+	waitFor(t, "all five", func() bool { return len(got.all()) == 5 })
+	waitFor(t, "the cursor", func() bool { return w.lag("cards") == 0 })
+	stop()
+	w.tell("f")
+	w.follow("cards", handle) // another process, later
+	waitFor(t, "the sixth", func() bool { return len(got.all()) == 6 })
+	if want := []string{"a", "b", "c", "d", "e", "f"}; !slices.Equal(got.all(), want) {
+		t.Errorf("handled %v, want %v", got.all(), want)
+	}
+}
+
+// A handler that panics, or says nonsense, is tried again and takes nobody
+// else down.
+func TestAProjectionThatFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	w.tell("a", "b")
+	var got list[string]
+	var tries atomic.Int32
+	w.follow("cards", func(_ context.Context, batch []audit.Event) (int, error) {
+		switch tries.Add(1) {
+		case 1:
+			panic("a nil map")
+		case 2:
+			return -1, nil
+		case 3:
+			return 0, nil
+		}
+		for _, e := range batch {
+			got.add(e.Title)
+		}
+		return len(batch) + 7, nil
+	})
+	waitFor(t, "both", func() bool { return len(got.all()) == 2 })
+	waitFor(t, "the cursor", func() bool { return w.lag("cards") == 0 })
+	if n := tries.Load(); n != 4 {
+		t.Errorf("%d tries, want 4", n)
+	}
+}
+
+// What stands before an event that does not open is handled; the event itself
+// holds its projection up, so that nobody can make one vanish.
+func TestAnEventThatDoesNotOpen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	w.tell("a", "b")
+	log := w.rdb.XRange(t.Context(), w.store.keys.events(), "-", "+").Val()
+	forged := log[0].Values
+	forged["op"] = "b#1" // the event of another operation in this one's place
+	if err := w.rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: w.store.keys.events(), Values: forged}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	w.tell("c")
+	var got list[string]
+	w.follow("cards", func(_ context.Context, batch []audit.Event) (int, error) {
+		for _, e := range batch {
+			got.add(e.Title)
+		}
+		return len(batch), nil
+	})
+	waitFor(t, "what stands before it", func() bool { return len(got.all()) == 2 })
+	waitFor(t, "the lag to show", func() bool { return w.lag("cards") > 250*time.Millisecond })
+	if want := []string{"a", "b"}; !slices.Equal(got.all(), want) {
+		t.Errorf("handled %v, want %v", got.all(), want)
+	}
+}
+
+// A handler that takes longer than the lease keeps the lead; one that lost it
+// is told, and does not move the cursor back.
+func TestTheLead(t *testing.T) {
+	t.Parallel()
+	timing := calm()
+	timing.Lead = 300 * time.Millisecond
+	w := newWorld(t, timing)
+	w.tell("a")
+	var got list[string]
+	var lost atomic.Int32
+	var once atomic.Bool
+	slow := func(ctx context.Context, batch []audit.Event) (int, error) {
+		n := got.add(batch[0].Title)
+		if n == 1 {
+			for start := time.Now(); time.Since(start) < 2*timing.Lead; {
+				<-time.After(time.Millisecond)
+			}
+			if ctx.Err() != nil {
+				t.Error("it lost the lead while it was at work")
+			}
+		}
+		if batch[0].Title == "b" && once.CompareAndSwap(false, true) {
+			// Somebody else takes the lead, handles this event, and goes.
+			w.rdb.Set(context.Background(), w.store.keys.lead("cards"), "somebody else", time.Second)
+			w.rdb.Set(context.Background(), w.store.keys.cursor("cards"), batch[0].ID, 0)
+			<-ctx.Done()
+			lost.Add(1)
+			w.rdb.Del(context.Background(), w.store.keys.lead("cards"))
+		}
+		return len(batch), nil
+	}
+	for range 2 {
+		w.follow("cards", slow)
+	}
+	waitFor(t, "the slow one", func() bool { return w.lag("cards") == 0 && len(got.all()) == 1 })
+	w.tell("b")
+	waitFor(t, "the lead to be lost", func() bool { return lost.Load() == 1 })
+	w.tell("c")
+	waitFor(t, "the last", func() bool { return w.lag("cards") == 0 })
+	if want := []string{"a", "b", "c"}; !slices.Equal(got.all(), want) {
+		t.Errorf("handled %v, want %v", got.all(), want)
+	}
+}
+
+// Several projections have a cursor each; the log is trimmed behind the
+// slowest.
+func TestLagAndTrim(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	if lag := w.lag("cards"); lag != 0 {
+		t.Errorf("an empty log lags by %v", lag)
+	}
+	w.tell("a", "b")
+	first := w.events()[0].At
+	waitFor(t, "time to pass", func() bool { return w.lag("cards") > 20*time.Millisecond })
+	if now := w.rdb.Time(ctx).Val(); w.lag("cards") < now.Sub(first) {
+		t.Errorf("it lags by %v, and the oldest is %v old", w.lag("cards"), now.Sub(first))
+	}
+	drain := func(name string, upTo int) {
+		t.Helper()
+		if err := w.rdb.Set(ctx, w.store.keys.cursor(name), w.events()[upTo].ID, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drain("cards", 1)
+	if lag := w.lag("cards"); lag != 0 {
+		t.Errorf("a projection that is up to date lags by %v", lag)
+	}
+	trim := func(keep time.Duration) []string {
+		t.Helper()
+		if err := w.store.Trim(ctx, []string{"cards", "audit"}, keep); err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, e := range w.events() {
+			left = append(left, e.Title)
+		}
+		return left
+	}
+	if left := trim(0); len(left) != 2 {
+		t.Errorf("one projection has read nothing, and left are %v", left)
+	}
+	waitFor(t, "the next millisecond", func() bool { return w.rdb.Time(ctx).Val().Sub(w.events()[1].At) > 2*time.Millisecond })
+	w.tell("c")
+	drain("audit", 0)
+	if left := trim(0); !slices.Equal(left, []string{"a", "b", "c"}) && !slices.Equal(left, []string{"b", "c"}) {
+		t.Errorf("one projection is at a, and left are %v", left)
+	}
+	drain("audit", len(w.events())-1)
+	drain("cards", len(w.events())-1)
+	if left := trim(time.Hour); !slices.Contains(left, "c") {
+		t.Errorf("what is young was trimmed; left are %v", left)
+	}
+	waitFor(t, "it to be trimmed", func() bool { left := trim(0); return slices.Equal(left, []string{"c"}) })
+	if lag := w.lag("audit"); lag != 0 {
+		t.Errorf("after the trim it lags by %v", lag)
+	}
+}

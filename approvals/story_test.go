@@ -1,0 +1,267 @@
+package approvals
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"countersign/audit"
+)
+
+// Somebody with a copy of this Redis learns nobody's name, address, number or
+// reason: not from a key, not from a value, not from an event.
+func TestADumpOfRedisTellsNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	w.log = discard
+	ctx := t.Context()
+	plan := deletes(ClassTakeover, dana, "m1", "m2")
+	plan.Command, plan.Args = "entra-add-phone", "mobile +14255550143"
+	plan.Steps[0].Args["number"] = "+14255550143"
+	plan.Steps[0].Words = "Set the mobile phone to +1 425 *** **43"
+	plan.Assumes["email"] = "dana.private@example.net"
+	plan.Warnings = []string{"Her laptop is called DANAS-SURFACE."}
+	w.tenant.says(func(job Job) (Result, bool) {
+		if job.Kind == Run && job.Step == 1 {
+			return Result{State: StepFailed, Detail: "Graph says that DANAS-SURFACE is not there."}, true
+		}
+		return Result{State: StepDone}, true
+	})
+	inbox := w.inbox()
+	if err := inbox.Put(ctx, "envelope-1", []byte(`/entra-add-phone @dana mobile +14255550143 because she rang from Lisbon`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := inbox.Put(ctx, "envelope-2", []byte(`/entra-add-phone @dana mobile +14255550143 because she rang from Lisbon`)); err != nil {
+		t.Fatal(err)
+	}
+	handled := make(chan error, 20)
+	stop := background(t, func(ctx context.Context) {
+		inbox.Work(ctx, "reader", 1, func(ctx context.Context, e Arrival) error {
+			if e.Envelope == "envelope-2" {
+				return errors.New("it stays in the inbox")
+			}
+			_, err := w.desk.Ask(ctx, e.Envelope, Ask{Plan: plan, Requester: hanna, Justification: "she rang from Lisbon", Ticket: "INC-4711", Verified: "callback to her manager", Channel: "C0HELPDESK"})
+			handled <- err
+			return err
+		})
+	})
+	if err := <-handled; err != nil {
+		t.Fatal(err)
+	}
+	id := RequestID("envelope-1")
+	must := func(_ Request, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, by := range []Person{hanna, dana, sam, pat, bo} { // refusals name people
+		if _, err := w.desk.Approve(ctx, w.op(), id, by); err == nil {
+			t.Fatalf("%s approved", by)
+		}
+	}
+	must(w.desk.Approve(ctx, w.op(), id, ravi))
+	must(w.desk.Approve(ctx, w.op(), id, olga))
+	if err := w.desk.Look(ctx, w.op(), "entra-methods", "Methods", hanna, dana); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := w.store.Pin(ctx, hanna.Slack, hanna.ID); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if err := w.store.SetCard(ctx, id, "approvers", Card{"C0APPROVE", "1.1"}); err != nil {
+		t.Fatal(err)
+	}
+	other := w.ask(deletes(ClassDestroy, sam, "m9"))
+	must(w.desk.Deny(ctx, w.op(), other.ID, ravi, "Sam sits beside me"))
+	held := w.claimed(deletes(ClassContain, mina, "m8"))
+	must(w.desk.Stop(ctx, w.op(), held.ID, ravi, "Mina is on stage"))
+	w.run(w.desk, "worker")
+	follow := w.follow("audit", func(_ context.Context, batch []audit.Event) (int, error) { return len(batch), nil })
+	if got := w.until(id); got.Outcome != Partial {
+		t.Errorf("it is %s because %q", got.Says(), got.Why)
+	}
+	waitFor(t, "the projection", func() bool { return w.lag("audit") == 0 })
+	stop()
+	follow()
+
+	dump := w.server.Dump(t)
+	for _, kind := range []string{"request:", "note:", "cards:", "due", "open", "mine:", "holder:", "same:", "recent-target:", "sequence", "events", "cursor:", "inbox", "envelope:", "pins:", "rate:"} {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(dump)), func(k string) bool { return strings.HasPrefix(k, "{countersign}:"+kind) }) {
+			t.Errorf("the story made no %s, so the dump proves too little: %v", kind, sorted(dump))
+		}
+	}
+	secrets := []string{"4255550143", "425 ***", "Lisbon", "INC-4711", "callback", "manager", "private", "SURFACE", "beside me", "on stage", "Graph says", "entra-add-phone"}
+	for _, p := range []Person{hanna, ravi, olga, mina, dana, sam, pat, bo} {
+		first, last, _ := strings.Cut(p.Name, " ")
+		secrets = append(secrets, first, last, p.UPN, strings.SplitN(p.UPN, "@", 2)[0])
+	}
+	secrets = append(secrets, "fernhill")
+	for key, value := range dump {
+		text := strings.ToLower(strings.ReplaceAll(key+" "+value, "U0HANNA", "")) // Slack ids are no names
+		for _, word := range strings.Fields(value) {                              // nor behind the usual coat
+			if raw, err := base64.StdEncoding.DecodeString(word); err == nil {
+				text += strings.ToLower(string(raw))
+			}
+		}
+		for _, secret := range secrets {
+			if len(secret) > 3 && readable(value, secret) && strings.Contains(text, strings.ToLower(secret)) {
+				t.Errorf("%s shows %q: %s", key, secret, value)
+			}
+		}
+	}
+}
+
+// readable keeps four random letters of a ciphertext from passing for a name.
+func readable(value, secret string) bool {
+	if len(secret) > 5 {
+		return true
+	}
+	for word := range strings.FieldsFuncSeq(value, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '+' || r == '/' || r == '=')
+	}) {
+		if len(word) < 40 && strings.Contains(strings.ToLower(word), strings.ToLower(secret)) {
+			return true
+		}
+	}
+	return false
+}
+
+// What somebody who can write to Redis puts there is refused, not obeyed.
+func TestForgedStateIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	approved := w.approved(deletes(ClassDestroy, dana, "m1"))
+	undecided := w.ask(deletes(ClassDestroy, sam, "m2"))
+	body := w.rdb.HGet(ctx, w.store.keys.request(approved.ID), "body").Val()
+	for name, forge := range map[string]func(){
+		"the body of another request": func() { w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "body", body) },
+		"a body of one's own": func() {
+			w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "body", ring(t, "k1:"+key(7)).Seal("request", undecided.ID, []byte(`{}`)))
+		},
+		"no body":             func() { w.rdb.HDel(ctx, w.store.keys.request(undecided.ID), "body") },
+		"a halt of one's own": func() { w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "halt", "k1.AAAA") },
+	} {
+		before := w.rdb.HGetAll(ctx, w.store.keys.request(undecided.ID)).Val()
+		forge()
+		if _, err := w.store.Load(ctx, undecided.ID); !errors.Is(err, ErrSeal) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := w.desk.Approve(ctx, w.op(), undecided.ID, ravi); !errors.Is(err, ErrSeal) {
+			t.Errorf("approving with %s: %v", name, err)
+		}
+		w.rdb.Del(ctx, w.store.keys.request(undecided.ID))
+		w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), before)
+	}
+	// An answer that was not given is not given again.
+	w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "op:forged", "k1.AAAA")
+	if _, err := w.desk.Approve(ctx, "forged", undecided.ID, ravi); !errors.Is(err, ErrSeal) {
+		t.Errorf("a forged answer: %v", err)
+	}
+
+	// The state and the claim stand outside the seal, because the script
+	// compares them. Whoever moves a request to approved still has no
+	// approvals in its body, and it does not run.
+	w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "state", "approved", "deadline", time.Now().Add(time.Hour).UnixMilli())
+	w.rdb.ZAdd(ctx, w.store.keys.due(), redisZ(0, undecided.ID))
+	w.run(w.desk, "worker")
+	if got := w.until(undecided.ID); got.Outcome != Failed || !strings.Contains(got.Why, "needs 1 approvals and has 0") {
+		t.Errorf("a request without approvals is %s because %q", got.Says(), got.Why)
+	}
+	if n := w.tenant.deleted["m2"]; n != 0 {
+		t.Errorf("its step ran %d times", n)
+	}
+}
+
+// A week in the life of several processes: people ask, decide, cancel and
+// halt at random, processes come and go, and every invariant holds.
+func TestManyStoriesAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	w.log = discard
+	w.tenant = newTenant()
+	for i := range 40 {
+		w.tenant.methods[fmt.Sprint("m", i)] = true
+	}
+	w.tenant.says(func(job Job) (Result, bool) {
+		if job.Kind == Check {
+			return Result{State: StepDone}, true
+		}
+		return Result{}, false
+	})
+	var stops []func()
+	for i := range 3 {
+		_, desk := w.process(w.server.Client(t))
+		desk.Log = discard
+		stops = append(stops, w.run(desk, fmt.Sprint("worker-", i)))
+	}
+	targets := []Person{dana, sam, mina}
+	errs := atOnce(20, func(i int) error {
+		_, desk := w.store, w.desk
+		ctx := context.Background()
+		target := targets[i%3]
+		a, b := fmt.Sprint("m", 2*i), fmt.Sprint("m", 2*i+1)
+		r, err := desk.Ask(ctx, fmt.Sprint("ask-", i), Ask{Plan: deletes(ClassDestroy, target, a, b), Requester: hanna})
+		if err != nil {
+			return err
+		}
+		approve := func(by Person) func(string) error {
+			return func(op string) error { _, err := desk.Approve(ctx, op, r.ID, by); return err }
+		}
+		deny := func(op string) error { _, err := desk.Deny(ctx, op, r.ID, olga, "no"); return err }
+		cancel := func(op string) error { _, err := desk.Cancel(ctx, op, r.ID, hanna); return err }
+		halt := func(op string) error { _, err := desk.Stop(ctx, op, r.ID, hanna, "stop"); return err }
+		presses := [][]func(string) error{
+			{approve(ravi), approve(olga)},
+			{approve(ravi), approve(olga), deny, cancel},
+			{approve(ravi), halt, halt, halt},
+			{deny, cancel, approve(ravi)},
+		}[i%4]
+		var late []error
+		for n, err := range atOnce(2*len(presses), func(n int) error {
+			return presses[(n+i)%len(presses)](fmt.Sprintf("press-%d-%d", i, (n+i)%len(presses))) // each of them twice
+		}) {
+			if no := (*Refusal)(nil); err != nil && !errors.As(err, &no) {
+				late = append(late, fmt.Errorf("press %d: %w", n, err))
+			}
+		}
+		if i == 7 {
+			stops[0]()
+		}
+		// What nobody decided in that tangle is decided now.
+		if snap, err := w.store.Load(ctx, r.ID); err == nil && snap.State == Pending {
+			_, err := desk.Deny(ctx, fmt.Sprint("last-", i), r.ID, olga, "no")
+			late = append(late, err)
+		}
+		return errors.Join(late...)
+	})
+	for i, err := range errs {
+		if err != nil {
+			t.Errorf("story %d: %v", i, err)
+		}
+	}
+	states := map[State]int{}
+	for i := range 20 {
+		got := w.until(RequestID(fmt.Sprint("ask-", i)))
+		states[got.State]++
+		if got.State != Done {
+			continue
+		}
+		for step, e := range got.Journal {
+			if n := w.tenant.deleted[got.Plan.Steps[step].Args["id"]]; e.State == StepDone && n != 1 || e.State == StepSkipped && n != 0 {
+				t.Errorf("%s: step %d is %s and ran %d times", got.ID, step+1, e.State, n)
+			}
+		}
+	}
+	t.Logf("ended as %v", states)
+	if w.tenant.overlap {
+		t.Error("two requests were at work on one target at one moment")
+	}
+	w.invariants()
+}
