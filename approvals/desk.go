@@ -189,12 +189,21 @@ func (d *Desk) Refused(ctx context.Context, op string, p Plan, who Person, err e
 // refused records a refusal and gives back what the person is told: this one,
 // or what the operation was answered when it came before.
 func (d *Desk) refused(ctx context.Context, op string, r Request, about audit.Event, no *Refusal) error {
-	about.Kind, about.Reason = audit.Refused, no.Sentence
+	about.Kind, about.Reason, about.Code = audit.Refused, no.Sentence, string(no.Code)
 	said, err := d.Store.note(ctx, op, d.Store.refusedAnswer(op, no), r, about)
 	if err != nil {
 		return err // a refusal that could not be recorded is asked for again
 	}
 	return d.Store.again(op, said)
+}
+
+// missing refuses what somebody tried to do to a request that is not there.
+func (d *Desk) missing(ctx context.Context, op, id string, by Person, title, verb string) error {
+	if answered, err := d.answered(ctx, op); answered {
+		return err
+	}
+	return d.refused(ctx, op, Request{}, audit.Event{Actor: by, Title: title, Outcome: verb},
+		refuse(CodeNoRequest, "There is no request %s. It may be older than 90 days.", id))
 }
 
 // Approve is one person's yes.
@@ -223,6 +232,10 @@ func verb(a Action) string {
 		return "cancel"
 	case Stop:
 		return "halt"
+	case Attest:
+		return "report it as done"
+	case Confirm:
+		return "confirm"
 	}
 	return ""
 }
@@ -230,11 +243,7 @@ func verb(a Action) string {
 func (d *Desk) decide(ctx context.Context, op, id string, by Person, a Action) (Request, error) {
 	snap, err := d.Store.Load(ctx, id)
 	if errors.Is(err, ErrNoRequest) {
-		if answered, err := d.answered(ctx, op); answered {
-			return Request{}, err
-		}
-		return Request{}, d.refused(ctx, op, Request{}, audit.Event{Actor: by, Title: "a decision on " + id, Outcome: verb(a)},
-			refuse(CodeNoRequest, "There is no request %s. It may be older than 90 days.", id))
+		return Request{}, d.missing(ctx, op, id, by, "a decision on "+id, verb(a))
 	}
 	if err != nil {
 		return Request{}, err
@@ -259,7 +268,7 @@ func (d *Desk) decide(ctx context.Context, op, id string, by Person, a Action) (
 		}
 	}
 	about := snap.event(audit.Refused, by)
-	about.Version, about.Outcome = snap.Version, verb(a)
+	about.Outcome = verb(a)
 	if err := d.refused(ctx, op, snap.Request, about, no); err != nil {
 		return snap.Request, err
 	}
@@ -283,6 +292,12 @@ func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refus
 	if _, stopping := a.(Stop); stopping && by.ID == r.Requester.ID {
 		return nil
 	}
+	switch a.(type) {
+	case Attest, Confirm: // whoever may ask for it or decide it may do it
+		if d.Policy.MayRequest(r.Plan.Command, r.Plan.Class, who) == nil {
+			return d.recent(ctx, by)
+		}
+	}
 	if r.State == Pending && (by.ID == r.Requester.ID || by.ID == r.Plan.Target.ID) {
 		return nil // Apply has the better sentence
 	}
@@ -296,6 +311,16 @@ func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refus
 // a request, and its requester, may stop it.
 func (d *Desk) Stop(ctx context.Context, op, id string, by Person, why string) (Request, error) {
 	return d.decide(ctx, op, id, by, Stop{By: by, Why: why})
+}
+
+// Attest is somebody's word that they did by hand what was handed off.
+func (d *Desk) Attest(ctx context.Context, op, id string, by Person) (Request, error) {
+	return d.decide(ctx, op, id, by, Attest{By: by})
+}
+
+// Confirm is a second person's word that it is so.
+func (d *Desk) Confirm(ctx context.Context, op, id string, by Person) (Request, error) {
+	return d.decide(ctx, op, id, by, Confirm{By: by})
 }
 
 // recheck asks again, at the moment of execution, everything that was asked

@@ -427,6 +427,56 @@ func TestALateCommit(t *testing.T) {
 	w.invariants()
 }
 
+// A press that was read and applied in time and reaches Redis behind the
+// deadline does not count.
+func TestAPressThatIsOverheldByTheDeadline(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	w.desk.Policy.Commands = map[string]Rule{"entra-require-reregister": {Lifetime: 200 * time.Millisecond}}
+	r := w.ask(deletes(ClassDestroy, dana, "m1"))
+	rdb := w.server.Client(t)
+	held := false
+	rdb.AddHook(before{"evalsha", func() {
+		held = w.load(r.ID).State == Pending && w.load(r.ID).Now.Before(r.Deadline)
+		waitFor(t, "the deadline", func() bool { return !w.load(r.ID).Now.Before(r.Deadline) })
+	}})
+	store, _ := w.process(rdb)
+	if _, err := store.decide(t.Context(), "press", r.ID, Approve{By: ravi}); code(err) != CodeExpired {
+		t.Errorf("a press that came too late: %v", err)
+	}
+	if got := w.load(r.ID); !held || got.State != Pending || len(got.Approvals) > 0 {
+		t.Errorf("held back in time %v; it is %s", held, got.Says())
+	}
+}
+
+// An operation has one answer, in whichever of its two places it stands.
+func TestAnOperationHasOneAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	ask := Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna, Terms: Terms{Approvals: 1, Lifetime: time.Hour}}
+	no := refuse(CodeTooMany, "Wait a little.")
+	about := audit.Event{Kind: audit.Refused, Reason: no.Sentence}
+
+	// Two deliveries of one wish at a moment: one was refused first …
+	if _, err := w.store.note(ctx, "op-1", w.store.refusedAnswer("op-1", no), Request{}, about); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.create(ctx, "op-1", ask); code(err) != CodeTooMany {
+		t.Errorf("what was refused is made: %v", err)
+	}
+	// … or was granted first.
+	if _, err := w.store.create(ctx, "op-2", ask); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := w.store.note(ctx, "op-2", w.store.refusedAnswer("op-2", no), Request{}, about); err != nil || said != "requested" {
+		t.Errorf("what was granted is refused: %q, %v", said, err)
+	}
+	if got, want := w.kinds(""), []audit.Kind{audit.Refused, audit.Requested}; !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
+	}
+}
+
 func TestPins(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calm())

@@ -203,6 +203,38 @@ func TestTheLead(t *testing.T) {
 	}
 }
 
+// A reader that was away while others led finds the cursor moved, and leaves
+// it where it is.
+func TestTheCursorIsNotMovedBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	w.tell("a", "b", "c")
+	log := w.events()
+	move := func(me, from, to string) bool {
+		t.Helper()
+		leads, _, err := w.store.lead(ctx, me, "cards", from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return leads
+	}
+	if !move("me", "", "") || move("other", "", "") {
+		t.Error("the lease is not one reader's")
+	}
+	w.rdb.Del(ctx, w.store.keys.lead("cards")) // it runs out
+	if !move("other", "0-0", log[2].ID) {
+		t.Error("the next reader cannot move the cursor")
+	}
+	w.rdb.Del(ctx, w.store.keys.lead("cards"))
+	if move("me", "0-0", log[0].ID) {
+		t.Error("the first reader moves the cursor back")
+	}
+	if at := w.rdb.Get(ctx, w.store.keys.cursor("cards")).Val(); at != log[2].ID {
+		t.Errorf("the cursor is at %s, want %s", at, log[2].ID)
+	}
+}
+
 // Several projections have a cursor each; the log is trimmed behind the
 // slowest.
 func TestLagAndTrim(t *testing.T) {

@@ -27,10 +27,31 @@ type Step struct {
 	Args  map[string]string `json:"args,omitempty"`
 	Words string            `json:"words"` // what people read; phone numbers and addresses masked
 
+	// Secret says that this step has a result which only the requester may see
+	// (a temporary password, a pass), and where it comes from. It never enters
+	// the request, an event or a message.
+	Secret SecretFrom `json:"secret,omitempty"`
+
+	// ByPeople makes the step a hand-off: somebody does it by hand and says
+	// so, and somebody else confirms it. Words then says what to do.
+	ByPeople bool `json:"by_people,omitempty"`
+
 	// CarryOn lets the steps behind this one run when it failed or ended
 	// uncertain. A step without it stops the plan.
 	CarryOn bool `json:"carry_on,omitempty"`
 }
+
+// SecretFrom says where the secret of a step comes from.
+type SecretFrom string
+
+// A secret from Prepare is made and sealed before the call, so that a repeat
+// sends the same one. A secret from the answer is lost with it, so that a
+// repeat asks for another.
+const (
+	SecretNone       SecretFrom = ""
+	SecretPrepared   SecretFrom = "prepared"
+	SecretFromAnswer SecretFrom = "answer"
+)
 
 // Plan is what people see, what is stored, what is executed and what is
 // reported. It never changes: another plan is another request.
@@ -68,10 +89,13 @@ type Directory interface {
 // JobKind says what a worker wants done with a step.
 type JobKind string
 
-// Check compares the target with what the plan assumes. Run carries a step
-// out for the first time. Reconcile finds out what became of a step that was
-// started and has no outcome, and repeats it only where that is safe.
+// Prepare makes the secret of a step with SecretPrepared and calls nobody; its
+// Result has StepDone and the Secret. Check compares the target with what the
+// plan assumes. Run carries a step out for the first time. Reconcile finds out
+// what became of a step that was started and has no outcome, and repeats it
+// only where that is safe.
 const (
+	Prepare   JobKind = "prepare"
 	Check     JobKind = "check"
 	Run       JobKind = "run"
 	Reconcile JobKind = "reconcile"
@@ -83,6 +107,7 @@ type Job struct {
 	Kind    JobKind
 	Request Request
 	Step    int
+	Secret  string `json:"-"` // with Run and Reconcile of a step with SecretPrepared; empty where it is lost
 
 	// LookOnly comes with Reconcile when the request was halted, or is not
 	// allowed any more, since the step was begun: then Work finds out what

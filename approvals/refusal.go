@@ -31,6 +31,7 @@ const (
 	CodeUnchecked    Code = "unchecked"  // a look-up failed, and what cannot be checked is refused
 	CodeTooMany      Code = "too-many"   // a rate limit
 	CodeNoRequest    Code = "no-request" // there is no such request
+	CodeElsewhere    Code = "elsewhere"  // it can be done, but not by Countersign
 	CodeNothing      Code = "nothing"    // the plan would have no step
 	CodeChannel      Code = "channel"    // pressed where Countersign does not take presses
 )

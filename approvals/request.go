@@ -13,13 +13,14 @@ type State string
 
 // The states of a request. Denied, Expired, Cancelled and Done are final.
 const (
-	Pending   State = "pending"   // waits for decisions
-	Approved  State = "approved"  // waits for a worker
-	Running   State = "running"   // a worker holds it, or held it and let go
-	Done      State = "done"      // nothing is left to do; Outcome says how it went
-	Denied    State = "denied"    // an approver said no
-	Expired   State = "expired"   // nobody decided, or nobody could run it, in time
-	Cancelled State = "cancelled" // the requester took it back
+	Pending   State = "pending"    // waits for decisions
+	Approved  State = "approved"   // waits for a worker
+	Running   State = "running"    // a worker holds it, or held it and let go
+	HandedOff State = "handed-off" // the rest is for people to do by hand; no worker holds it
+	Done      State = "done"       // nothing is left to do; Outcome says how it went
+	Denied    State = "denied"     // an approver said no
+	Expired   State = "expired"    // nobody decided, or nobody could run it, in time
+	Cancelled State = "cancelled"  // the requester took it back
 )
 
 // Final says that a request in this state never changes again.
@@ -37,6 +38,7 @@ const (
 	Partial   Outcome = "partial"
 	Failed    Outcome = "failed"
 	Uncertain Outcome = "uncertain"
+	Attested  Outcome = "attested" // people did it by hand and said so; Countersign carried out nothing of that
 )
 
 // StepState is what is known of one step.
@@ -52,7 +54,9 @@ const (
 	StepFailed    StepState = "failed"
 	StepUncertain StepState = "uncertain"
 	StepSkipped   StepState = "skipped"
-	StepThrottled StepState = "throttled" // a result only, never journalled: the step goes back to waiting
+	StepHandedOff StepState = "handed-off" // waits for people
+	StepAttested  StepState = "attested"   // one person did it, another confirmed it
+	StepThrottled StepState = "throttled"  // a result only, never journalled: the step goes back to waiting
 )
 
 // Result is what a worker learned from one job.
@@ -61,6 +65,8 @@ type Result struct {
 	Detail    string        // what it means and who can fix it, for people; masked
 	RequestID string        // Graph's request-id
 	After     time.Duration // with StepThrottled: how long Graph asked to wait
+	Secret    string        `json:"-"` // of a step that has one: kept sealed beside the request, never in it
+	Until     time.Time     // until when the secret is good for anything; zero where it does not end
 }
 
 // Entry is the journal of one step.
@@ -70,6 +76,8 @@ type Entry struct {
 	Ended     time.Time `json:"ended,omitzero"`
 	Detail    string    `json:"detail,omitempty"`
 	RequestID string    `json:"request_id,omitempty"`
+	DoneBy    *Decision `json:"done_by,omitempty"` // of a hand-off: who says that they did it
+	Confirmed *Decision `json:"confirmed,omitempty"`
 }
 
 // Decision is one approver's word.
@@ -95,7 +103,7 @@ type Request struct {
 
 	State    State     `json:"-"`
 	Deadline time.Time `json:"-"` // of a pending or approved request, on Redis' clock
-	Lease    time.Time `json:"-"` // of a running request: when another worker may take over
+	Lease    time.Time `json:"-"` // of a running request: when another worker may take over; of one that was handed off: when people are reminded
 	Halt     *Halt     `json:"-"` // the one outside write to a running request
 
 	Outcome       Outcome   `json:"outcome,omitempty"`
@@ -107,6 +115,7 @@ type Request struct {
 	Channel       string    `json:"channel,omitempty"` // where it was asked
 	Terms         Terms     `json:"terms"`
 	Created       time.Time `json:"created"`
+	Began         time.Time `json:"began,omitzero"` // when it was claimed for the first time
 	Ended         time.Time `json:"ended,omitzero"`
 	Worker        string    `json:"worker,omitempty"` // who claimed it last, for operators
 	Print         string    `json:"print,omitempty"`  // the same for two requests that ask for the same thing
@@ -201,6 +210,16 @@ type Stop struct {
 	Why string
 }
 
+// HandOff gives a running request to people: the next step is one that only
+// they can do.
+type HandOff struct{ Step int }
+
+// Attest is somebody's word that they did what a hand-off asks for.
+type Attest struct{ By Person }
+
+// Confirm is a second person's word that it is so. It ends the hand-off.
+type Confirm struct{ By Person }
+
 // Finish ends a running request. Steps that never began are skipped, and Why
 // says why.
 type Finish struct{ Why string }
@@ -215,6 +234,9 @@ func (Begin) action()   {}
 func (End) action()     {}
 func (LetGo) action()   {}
 func (Stop) action()    {}
+func (HandOff) action() {}
+func (Attest) action()  {}
+func (Confirm) action() {}
 func (Finish) action()  {}
 
 // Apply is the state machine: the request after the action at the instant
@@ -245,8 +267,16 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		if refusal := mayCancel(r, a.By, at); refusal != nil {
 			return r, nil, refusal
 		}
+		e := r.event(audit.Cancelled, a.By)
+		if r.State == HandedOff { // what came before the hand-off was carried out
+			last := len(r.Journal) - 1
+			r.Journal[last] = Entry{State: StepSkipped}
+			for i := range r.Journal {
+				e.Steps = append(e.Steps, r.step(i))
+			}
+		}
 		r.State, r.Ended = Cancelled, at
-		return r, []audit.Event{r.event(audit.Cancelled, a.By)}, nil
+		return r, []audit.Event{e}, nil
 	case Expire:
 		if r.State != Pending && r.State != Approved {
 			return r, nil, illegal(r, a)
@@ -270,6 +300,10 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		e := r.event(audit.Halted, a.By)
 		e.Reason = a.Why
 		return r, []audit.Event{e}, nil
+	case Attest:
+		return attest(r, a.By, false, at)
+	case Confirm:
+		return attest(r, a.By, true, at)
 	case Claim:
 		return claim(r, a, at)
 	}
@@ -284,6 +318,8 @@ func ask(r Request, a Ask, at time.Time) (Request, []audit.Event, error) {
 		return r, nil, fmt.Errorf("approvals: a request needs a requester and a target with object ids")
 	case len(a.Plan.Steps) == 0:
 		return r, nil, fmt.Errorf("approvals: a plan without steps is not a request")
+	case slices.ContainsFunc(a.Plan.Steps[:len(a.Plan.Steps)-1], func(s Step) bool { return s.ByPeople }):
+		return r, nil, fmt.Errorf("approvals: only the last step of a plan is handed to people")
 	case a.Terms.Approvals < 1:
 		return r, nil, fmt.Errorf("approvals: a request needs at least one approval, not %d", a.Terms.Approvals)
 	}
@@ -305,6 +341,38 @@ func approve(r Request, a Approve, at time.Time) (Request, []audit.Event, error)
 	e := r.event(audit.Approved, a.By)
 	e.Outcome = string(r.State)
 	return r, []audit.Event{e}, nil
+}
+
+// attest takes the word of the first person, and then of a second one, that
+// a hand-off is done. Who attests is told apart by Entra object id like
+// everybody else, and the target has no voice.
+func attest(r Request, by Person, confirm bool, at time.Time) (Request, []audit.Event, error) {
+	step := slices.IndexFunc(r.Journal, func(e Entry) bool { return e.State == StepHandedOff })
+	switch {
+	case r.State != HandedOff || step < 0:
+		return r, nil, refuse(CodeDecided, "%s does not wait for anybody to do something by hand: it is %s.", r.ID, r.Says())
+	case by.ID == "":
+		return r, nil, refuse(CodeNobody, "Countersign does not know which Entra account you are.")
+	case by.ID == r.Plan.Target.ID:
+		return r, nil, refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
+	}
+	j := &r.Journal[step]
+	switch {
+	case !confirm && j.DoneBy != nil:
+		return r, nil, refuse(CodeTwice, "%s has said already that it is done. It waits for a second person to confirm it.", j.DoneBy.By)
+	case !confirm:
+		j.DoneBy = &Decision{By: by, At: at}
+		return r, []audit.Event{r.event(audit.Attested, by)}, nil
+	case j.DoneBy == nil:
+		return r, nil, refuse(CodeNotRunning, "Nobody has said yet that it is done. Whoever did it presses Done first; then somebody else confirms.")
+	case j.DoneBy.By.ID == by.ID:
+		return r, nil, refuse(CodeTwice, "You said yourself that it is done. Somebody else has to look and confirm it.")
+	}
+	j.Confirmed, j.State, j.Ended = &Decision{By: by, At: at}, StepAttested, at
+	j.Detail = fmt.Sprintf("Done by %s and confirmed by %s, by their own word. Countersign did not carry this out.", j.DoneBy.By, by)
+	confirmed := r.event(audit.Confirmed, by)
+	r, ended := finish(r, "", at)
+	return r, []audit.Event{confirmed, ended}, nil
 }
 
 // mayDecide holds every rule about who may say yes or no to this request
@@ -341,11 +409,13 @@ func mayCancel(r Request, by Person, at time.Time) *Refusal {
 	switch {
 	case by.ID == "" || by.ID != r.Requester.ID:
 		return refuse(CodeNotRequester, "Only %s, who asked for %s, can cancel it. If you may decide, press Deny instead.", r.Requester, r.ID)
+	case r.State == HandedOff && r.Journal[len(r.Journal)-1].DoneBy != nil:
+		return refuse(CodeDecided, "%s cannot be cancelled any more: %s says that it is done.", r.ID, r.Journal[len(r.Journal)-1].DoneBy.By)
 	case r.State == Running:
 		return refuse(CodeDecided, "%s is running already and cannot be cancelled.", r.ID)
 	case r.State.Final():
 		return refuse(CodeDecided, "%s is over: %s. There is nothing left to cancel.", r.ID, r.Says())
-	case r.overdue(at):
+	case r.State != HandedOff && r.overdue(at):
 		return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. There is nothing left to cancel.", r.ID)
 	}
 	return nil
@@ -383,6 +453,9 @@ func claim(r Request, a Claim, at time.Time) (Request, []audit.Event, error) {
 	first := r.State == Approved
 	r.State, r.Worker, r.NotBefore = Running, a.Worker, time.Time{}
 	r.Claim++
+	if r.Began.IsZero() {
+		r.Began = at
+	}
 	if !first {
 		return r, nil, nil
 	}
@@ -397,13 +470,8 @@ func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	}
 	switch a := a.(type) {
 	case Begin:
-		if a.Step < 0 || a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepWaiting || r.Halt != nil {
+		if !r.isNext(a.Step) || r.Plan.Steps[a.Step].ByPeople {
 			return r, nil, illegal(r, a)
-		}
-		for i := range a.Step { // in the plan's order, and not behind a step that stops it
-			if s := r.Journal[i].State; s == StepWaiting || s == StepStarted || r.stuck(i) {
-				return r, nil, illegal(r, a)
-			}
 		}
 		r.Journal[a.Step] = Entry{State: StepStarted, Started: at}
 		return r, nil, nil
@@ -435,25 +503,55 @@ func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		e := r.event(audit.Waiting, Person{})
 		e.Reason = a.Detail
 		return r, []audit.Event{e}, nil
-	case Finish:
-		for i := range r.Journal {
-			switch r.Journal[i].State {
-			case StepWaiting:
-				r.Journal[i] = Entry{State: StepSkipped}
-			case StepStarted:
-				return r, nil, illegal(r, a)
-			}
+	case HandOff:
+		if !r.isNext(a.Step) || !r.Plan.Steps[a.Step].ByPeople || a.Step != len(r.Journal)-1 {
+			return r, nil, illegal(r, a)
 		}
-		r.State, r.Ended, r.Why = Done, at, a.Why
-		r.Outcome = outcome(r.Journal)
-		e := r.event(audit.Finished, Person{})
-		e.Outcome, e.Reason = string(r.Outcome), a.Why
+		r.State, r.Journal[a.Step] = HandedOff, Entry{State: StepHandedOff, Started: at}
+		e := r.event(audit.HandedOff, Person{})
 		for i := range r.Journal {
 			e.Steps = append(e.Steps, r.step(i))
 		}
 		return r, []audit.Event{e}, nil
+	case Finish:
+		if slices.ContainsFunc(r.Journal, func(e Entry) bool { return e.State == StepStarted }) {
+			return r, nil, illegal(r, a)
+		}
+		r, e := finish(r, a.Why, at)
+		return r, []audit.Event{e}, nil
 	}
 	return r, nil, illegal(r, a)
+}
+
+// isNext says that a step may be begun: in the plan's order, not behind a step
+// that stops it, and not behind a halt.
+func (r Request) isNext(step int) bool {
+	if step < 0 || step >= len(r.Journal) || r.Journal[step].State != StepWaiting || r.Halt != nil {
+		return false
+	}
+	for i := range step {
+		if s := r.Journal[i].State; s == StepWaiting || s == StepStarted || r.stuck(i) {
+			return false
+		}
+	}
+	return true
+}
+
+// finish ends a request. Steps that never began are skipped.
+func finish(r Request, why string, at time.Time) (Request, audit.Event) {
+	for i := range r.Journal {
+		if r.Journal[i].State == StepWaiting {
+			r.Journal[i] = Entry{State: StepSkipped}
+		}
+	}
+	r.State, r.Ended, r.Why = Done, at, why
+	r.Outcome = outcome(r.Journal)
+	e := r.event(audit.Finished, Person{})
+	e.Outcome, e.Reason = string(r.Outcome), why
+	for i := range r.Journal {
+		e.Steps = append(e.Steps, r.step(i))
+	}
+	return r, e
 }
 
 // stuck says that a step ended in a way that the steps behind it must not
@@ -466,11 +564,14 @@ func (r Request) stuck(step int) bool {
 // outcome folds the journal into one word. Uncertain wins over everything,
 // because somebody has to look.
 func outcome(journal []Entry) Outcome {
-	good, bad := 0, 0
+	good, bad, byHand := 0, 0, 0
 	for _, e := range journal {
 		switch e.State {
 		case StepUncertain:
 			return Uncertain
+		case StepAttested:
+			good++
+			byHand++
 		case StepDone, StepAlready:
 			good++
 		default:
@@ -478,6 +579,8 @@ func outcome(journal []Entry) Outcome {
 		}
 	}
 	switch {
+	case bad == 0 && byHand > 0:
+		return Attested
 	case bad == 0:
 		return Succeeded
 	case good == 0:
@@ -513,6 +616,11 @@ func (r Request) Says() string {
 		return "approved and about to start"
 	case Running:
 		return "running"
+	case HandedOff:
+		if r.Journal[len(r.Journal)-1].DoneBy != nil {
+			return "done by hand, and waits for a second person to confirm it"
+		}
+		return "waiting for somebody to do it by hand"
 	case Done:
 		return "done, " + string(r.Outcome)
 	case Denied:

@@ -53,7 +53,15 @@ func everyState(t *testing.T, class Class) map[string]Request {
 	if err != nil {
 		t.Fatal(err)
 	}
+	byHand := running
+	byHand.Plan = deletes(class, dana, "m1", "m2")
+	byHand.Plan.Steps[1].ByPeople = true
+	byHand = do(byHand, Begin{Step: 0}, End{Step: 0, Result: Result{State: StepDone}})
+	handedOff := do(byHand, HandOff{Step: 1})
 	return map[string]Request{
+		"by hand next":     byHand,
+		"handed off":       handedOff,
+		"attested":         do(handedOff, Attest{By: ravi}),
 		"new":              fresh,
 		"asked":            asked,
 		"pending":          one,
@@ -83,12 +91,15 @@ func everything() map[string]Action {
 		"end oddly": End{Step: 0, Result: Result{State: StepThrottled}}, "end none": End{Step: 7, Result: Result{State: StepDone}},
 		"let go": LetGo{Step: -1}, "wait": LetGo{Step: -1, After: time.Second, Detail: "Graph asked to wait."},
 		"let first go": LetGo{Step: 0, After: time.Second}, "let none go": LetGo{Step: 9},
+		"hand first off": HandOff{Step: 0}, "hand second off": HandOff{Step: 1}, "hand none off": HandOff{Step: -1},
 	}
 	for name, who := range map[string]Person{"requester": hanna, "target": dana, "approver": ravi, "approver again": olga, "nobody": {Slack: "U0X"}} {
 		list["approve by "+name] = Approve{By: who}
 		list["deny by "+name] = Deny{By: who, Reason: "no"}
 		list["cancel by "+name] = Cancel{By: who}
 		list["stop by "+name] = Stop{By: who, Why: "stop"}
+		list["attest by "+name] = Attest{By: who}
+		list["confirm by "+name] = Confirm{By: who}
 	}
 	return list
 }
@@ -116,17 +127,17 @@ var transitions = map[string]struct {
 
 	"cancel by requester": {"decided", map[string]string{
 		"asked": "cancelled", "pending": "cancelled", "approved": "cancelled",
-		"pending overdue": "expired", "approved overdue": "expired", "new": "not-requester",
+		"pending overdue": "expired", "approved overdue": "expired", "new": "not-requester", "handed off": "cancelled",
 	}},
 	"cancel by target":         {"not-requester", nil},
 	"cancel by approver":       {"not-requester", nil},
 	"cancel by approver again": {"not-requester", nil},
 	"cancel by nobody":         {"not-requester", nil},
 
-	"stop by requester":      {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "halted": "decided"}},
-	"stop by target":         {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "halted": "decided"}},
-	"stop by approver":       {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "halted": "decided"}},
-	"stop by approver again": {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "halted": "decided"}},
+	"stop by requester":      {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "by hand next": "running", "halted": "decided"}},
+	"stop by target":         {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "by hand next": "running", "halted": "decided"}},
+	"stop by approver":       {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "by hand next": "running", "halted": "decided"}},
+	"stop by approver again": {"not-running", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "by hand next": "running", "halted": "decided"}},
 	"stop by nobody":         {"nobody", nil},
 
 	"expire": {"illegal", map[string]string{"pending overdue": "expired", "approved overdue": "expired"}},
@@ -140,11 +151,27 @@ var transitions = map[string]struct {
 	"end second":   {"illegal", nil},
 	"end oddly":    {"illegal", nil},
 	"end none":     {"illegal", nil},
-	"let go":       {"illegal", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "halted": "running"}},
-	"wait":         {"illegal", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "halted": "running"}},
+	"let go":       {"illegal", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "by hand next": "running", "halted": "running"}},
+	"wait":         {"illegal", map[string]string{"running": "running", "running freely": "running", "step begun": "running", "by hand next": "running", "halted": "running"}},
 	"let first go": {"illegal", map[string]string{"step begun": "running"}},
 	"let none go":  {"illegal", nil},
-	"finish":       {"illegal", map[string]string{"running": "done", "running freely": "done", "halted": "done"}},
+	"finish":       {"illegal", map[string]string{"running": "done", "running freely": "done", "by hand next": "done", "halted": "done"}},
+
+	"hand first off":  {"illegal", nil},
+	"hand second off": {"illegal", map[string]string{"by hand next": "handed-off"}},
+	"hand none off":   {"illegal", nil},
+
+	"attest by requester":      {"decided", map[string]string{"handed off": "handed-off", "attested": "twice"}},
+	"attest by target":         {"decided", map[string]string{"handed off": "target", "attested": "target"}},
+	"attest by approver":       {"decided", map[string]string{"handed off": "handed-off", "attested": "twice"}},
+	"attest by approver again": {"decided", map[string]string{"handed off": "handed-off", "attested": "twice"}},
+	"attest by nobody":         {"decided", map[string]string{"handed off": "nobody", "attested": "nobody"}},
+
+	"confirm by requester":      {"decided", map[string]string{"handed off": "not-running", "attested": "done"}},
+	"confirm by target":         {"decided", map[string]string{"handed off": "target", "attested": "target"}},
+	"confirm by approver":       {"decided", map[string]string{"handed off": "not-running", "attested": "twice"}}, // who attested it
+	"confirm by approver again": {"decided", map[string]string{"handed off": "not-running", "attested": "done"}},
+	"confirm by nobody":         {"decided", map[string]string{"handed off": "nobody", "attested": "nobody"}},
 }
 
 func TestEveryActionInEveryState(t *testing.T) {
@@ -313,6 +340,8 @@ func TestOutcome(t *testing.T) {
 		{[]StepState{StepSkipped, StepSkipped}, Failed},
 		{[]StepState{StepDone, StepUncertain, StepFailed}, Uncertain},
 		{[]StepState{StepFailed, StepUncertain}, Uncertain},
+		{[]StepState{StepDone, StepAttested}, Attested},
+		{[]StepState{StepFailed, StepAttested}, Partial},
 	} {
 		var journal []Entry
 		for _, s := range tt.steps {

@@ -47,6 +47,9 @@ func (r *Runner) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // select has no order: nothing new after a stop
 		}
+		if err := store.endOffers(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrRewound) {
+			r.Log.Warn("secrets that nobody looked at could not be ended; trying again", "error", err)
+		}
 		ids, err := store.due(ctx)
 		if errors.Is(err, ErrRewound) {
 			r.Log.Error("this process executes nothing any more until it is started again", "error", err)
@@ -131,6 +134,8 @@ func (r *Runner) take(ctx context.Context, id string, free bool) (*hand, error) 
 		return nil, err
 	case (snap.State == Pending || snap.State == Approved) && snap.overdue(snap.Now):
 		return nil, store.expire(ctx, snap)
+	case snap.State == HandedOff && !snap.Now.Before(snap.Lease):
+		return nil, store.remind(ctx, snap)
 	case snap.State == Approved, snap.State == Running && !snap.Now.Before(snap.Lease):
 	default:
 		return nil, nil
@@ -211,6 +216,8 @@ func (h *hand) carryOut(stop context.Context) error {
 	case drift.State == StepDone:
 	case stop.Err() != nil:
 		return h.giveBack("check")
+	case drift.State == StepThrottled && h.tooLate(drift.After):
+		return h.finish("Microsoft Graph kept asking to wait, so this was given up before its next step. Request it again later.")
 	case drift.State == StepThrottled:
 		return h.advance("wait-check", LetGo{Step: -1, After: max(drift.After, h.Desk.Store.timing.Sweep), Detail: drift.Detail})
 	default:
@@ -232,6 +239,16 @@ func (h *hand) carryOut(stop context.Context) error {
 			}
 			if stop.Err() != nil {
 				return h.giveBack(fmt.Sprint(i))
+			}
+			if h.req.Plan.Steps[i].ByPeople {
+				err := h.advance(fmt.Sprintf("hand-off:%d", i), HandOff{Step: i})
+				if errors.Is(err, errHalted) {
+					continue
+				}
+				return err
+			}
+			if ended, err := h.prepare(i); err != nil || ended {
+				return err
 			}
 			err = h.advance(fmt.Sprintf("begin:%d", i), Begin{Step: i})
 			if errors.Is(err, errHalted) {
@@ -268,7 +285,10 @@ func (h *hand) ended(no *Refusal) (bool, error) {
 	return false, nil
 }
 
-func (h *hand) finish(why string) error { return h.journal("finish", Finish{Why: why}) }
+func (h *hand) finish(why string) error {
+	h.forget()
+	return h.journal("finish", Finish{Why: why})
+}
 
 // giveBack lets another process take the request over at once.
 func (h *hand) giveBack(where string) error {
@@ -285,11 +305,23 @@ func (h *hand) advance(op string, a Action) error {
 	return err
 }
 
+// tooLate says that a wait would last beyond the time a request may run.
+func (h *hand) tooLate(wait time.Duration) bool {
+	return h.at().Add(wait).After(h.req.Began.Add(h.Desk.Store.timing.RunFor))
+}
+
 // settle does one job about a begun step and journals what came of it. When
 // Graph asked to wait, the request is given back until then instead of
 // sleeping on it.
 func (h *hand) settle(job Job) (gaveBack bool, err error) {
 	timing := h.Desk.Store.timing
+	job.Request = h.req
+	prepared := h.req.Plan.Steps[job.Step].Secret == SecretPrepared
+	if prepared {
+		if job.Secret, err = h.Desk.Store.secretValue(h.ctx, h.req.ID, job.Step); err != nil {
+			return false, err
+		}
+	}
 	// Where this process stood still for so long that the lease may run out
 	// during the call, another worker must not meet it: the step is left to
 	// be reconciled.
@@ -300,14 +332,27 @@ func (h *hand) settle(job Job) (gaveBack bool, err error) {
 	if time.Since(h.renewed) >= margin {
 		return false, fmt.Errorf("%w: %s was not called in time, step %d is left to be reconciled", ErrFenced, h.req.ID, job.Step+1)
 	}
-	job.Request = h.req
-	got := h.call(h.ctx, job)
+	var got Result
+	if prepared && job.Kind == Run && job.Secret == "" {
+		got = Result{State: StepFailed, Detail: "What this step was to set was lost before it was used, so nothing was done. Request it again."}
+	} else {
+		got = h.call(h.ctx, job)
+	}
+	if got.State == StepThrottled && h.tooLate(got.After) {
+		got = Result{State: StepFailed, RequestID: got.RequestID, Detail: "Microsoft Graph kept asking to wait, so this was given up and not done. Request it again later."}
+		if job.Kind == Reconcile {
+			got.State, got.Detail = StepUncertain, "Microsoft Graph kept asking to wait, so what became of this step is not known. Look at the account in the Entra admin center."
+		}
+	}
 	if got.State == StepThrottled {
 		letGo := LetGo{Step: job.Step, After: max(got.After, timing.Sweep), Detail: got.Detail}
 		if job.Kind == Reconcile {
 			letGo.Step = -1 // what the dead worker did is still not known: it stays begun
 		}
 		return true, h.journal(fmt.Sprintf("wait:%d", job.Step), letGo)
+	}
+	if got, err = h.keepSecret(job, got); err != nil {
+		return false, err
 	}
 	return false, h.journal(fmt.Sprintf("end:%d", job.Step), End{Step: job.Step, Result: got})
 }
@@ -316,9 +361,14 @@ func (h *hand) settle(job Job) (gaveBack bool, err error) {
 // lease may last: whoever takes over could only guess. The operation id makes
 // every attempt the same write.
 func (h *hand) journal(op string, a Action) error {
+	return h.insist(op, func() error { return h.advance(op, a) })
+}
+
+// insist tries a write again for as long as this worker's lease may last.
+func (h *hand) insist(op string, write func() error) error {
 	give := time.Now().Add(h.Desk.Store.timing.Lease)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := h.advance(op, a)
+		err := write()
 		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrRewound) || time.Now().Add(pause).After(give) {
 			return err
 		}

@@ -82,6 +82,8 @@ func (k keys) lead(name string) string      { return k.tag + "lead:" + name }
 func (k keys) cursor(name string) string    { return k.tag + "cursor:" + name }
 func (k keys) rate(what, who string) string { return k.tag + "rate:" + what + ":" + who }
 func (k keys) pins(kind string) string      { return k.tag + "pins:" + kind }
+func (k keys) secret(offer string) string   { return k.tag + "secret:" + offer }
+func (k keys) offers() string               { return k.tag + "offers" }
 
 // RequestID derives a request's id from the operation that asks for it, so
 // that a redelivered entry asks for the same request.
@@ -415,6 +417,7 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, 
 // gives back the answer that is stored now, which is an earlier one when the
 // operation came before.
 func (s *Store) note(ctx context.Context, op, answer string, r Request, e audit.Event) (string, error) {
+	e.Version = r.Version
 	apart := write{key: s.keys.note(op), op: op, mode: "new", answer: answer, keep: noteRetention, events: []audit.Event{e}}
 	w := write{request: r, op: op, mode: "note", answer: answer, events: []audit.Event{e}}
 	if r.ID == "" {
@@ -501,8 +504,9 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 
 // advance applies one action of the worker that holds the claim, and renews
 // its lease. ErrFenced means that it no longer holds it and must not take
-// another step. Begin also compares the version, so that once somebody was
-// told that the request is halted, no further step begins: errHalted.
+// another step. Begin and HandOff also compare the version, because nothing
+// more begins once somebody was told that the request is halted; errHalted
+// says so.
 func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string, a Action) (Request, error) {
 	next, events, err := Apply(r, a, at)
 	if err != nil {
@@ -516,11 +520,15 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 		request: next, op: fmt.Sprintf("run:%d:%s", r.Claim, op), mode: "change", claim: exactly(r.Claim), answer: "ok",
 		durations: []string{"lease", ms(lease)}, due: ms(lease), events: events,
 	}
-	if _, begin := a.(Begin); begin {
+	switch a.(type) {
+	case Begin, HandOff:
 		w.version = exactly(r.Version)
 	}
-	if next.State.Final() {
+	switch {
+	case next.State.Final():
 		w.durations, w.due, w.open, w.same, w.holder, w.keep = nil, "remove", "remove", "free", "free", retention
+	case next.State == HandedOff: // people hold no target, and their lease is until the next reminder
+		w.durations, w.due, w.holder = []string{"lease", ms(s.timing.Remind)}, ms(s.timing.Remind), "free"
 	}
 	if w.fields, err = s.body(next); err != nil {
 		return r, err
@@ -661,7 +669,7 @@ func (s *Store) refusedAnswer(op string, no *Refusal) string {
 
 // again turns a stored answer into what the first delivery got.
 func (s *Store) again(op, answer string) error {
-	if answer == "ok" || answer == "requested" {
+	if answer == "ok" || answer == "requested" || answer == revealed {
 		return nil
 	}
 	plain, err := s.ring.Open("answer", op, answer)

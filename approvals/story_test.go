@@ -174,7 +174,7 @@ func TestForgedStateIsRefused(t *testing.T) {
 	if got := w.until(undecided.ID); got.Outcome != Failed || !strings.Contains(got.Why, "needs 1 approvals and has 0") {
 		t.Errorf("a request without approvals is %s because %q", got.Says(), got.Why)
 	}
-	if n := w.tenant.deleted["m2"]; n != 0 {
+	if n := w.tenant.count("m2"); n != 0 {
 		t.Errorf("its step ran %d times", n)
 	}
 }
@@ -254,13 +254,13 @@ func TestManyStoriesAtOnce(t *testing.T) {
 			continue
 		}
 		for step, e := range got.Journal {
-			if n := w.tenant.deleted[got.Plan.Steps[step].Args["id"]]; e.State == StepDone && n != 1 || e.State == StepSkipped && n != 0 {
+			if n := w.tenant.count(got.Plan.Steps[step].Args["id"]); e.State == StepDone && n != 1 || e.State == StepSkipped && n != 0 {
 				t.Errorf("%s: step %d is %s and ran %d times", got.ID, step+1, e.State, n)
 			}
 		}
 	}
 	t.Logf("ended as %v", states)
-	if w.tenant.overlap {
+	if w.tenant.overlapped() {
 		t.Error("two requests were at work on one target at one moment")
 	}
 	w.invariants()

@@ -2,6 +2,7 @@ package approvals
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -9,6 +10,9 @@ import (
 // milliseconds, production with Default.
 type Timing struct {
 	RunWithin  time.Duration `yaml:"run_within"`  // an approved request that nobody started by then expires
+	RunFor     time.Duration `yaml:"run_for"`     // a request that Graph keeps throttling is given up after so long
+	Remind     time.Duration `yaml:"remind"`      // between two reminders of what people have to do by hand
+	SecretLife time.Duration `yaml:"secret_life"` // how long a password or pass can be revealed
 	GraphCall  time.Duration `yaml:"graph_call"`  // one call with its waits and retries
 	GraphGrace time.Duration `yaml:"graph_grace"` // how long Graph may go on working on a call we gave up (60 s by its documentation)
 	Lease      time.Duration `yaml:"lease"`       // of a running request, renewed with every journal entry
@@ -25,7 +29,8 @@ type Timing struct {
 // DefaultTiming is for production.
 func DefaultTiming() Timing {
 	return Timing{
-		RunWithin: 10 * time.Minute, GraphCall: 20 * time.Second, GraphGrace: 60 * time.Second, Lease: 2 * time.Minute,
+		RunWithin: 10 * time.Minute, RunFor: 20 * time.Minute, Remind: 4 * time.Hour, SecretLife: 15 * time.Minute,
+		GraphCall: 20 * time.Second, GraphGrace: 60 * time.Second, Lease: 2 * time.Minute,
 		Sweep: 500 * time.Millisecond, LookUps: 30 * time.Second, Takeover: 90 * time.Second, InboxWrite: 1500 * time.Millisecond,
 		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: time.Second, Lead: 10 * time.Second,
 	}
@@ -33,7 +38,7 @@ func DefaultTiming() Timing {
 
 // Check refuses timings under which the engine's promises do not hold.
 func (t Timing) Check() error {
-	for _, d := range []time.Duration{t.RunWithin, t.GraphCall, t.Lease, t.Sweep, t.LookUps, t.Takeover, t.InboxWrite, t.Stale, t.AuditLag, t.Follow, t.Lead} {
+	for _, d := range []time.Duration{t.RunWithin, t.RunFor, t.Remind, t.SecretLife, t.GraphCall, t.Lease, t.Sweep, t.LookUps, t.Takeover, t.InboxWrite, t.Stale, t.AuditLag, t.Follow, t.Lead} {
 		if d <= 0 {
 			return errors.New("timing: every duration must be more than zero")
 		}
@@ -41,6 +46,8 @@ func (t Timing) Check() error {
 	switch {
 	case t.Lease <= t.LookUps+t.GraphCall+t.GraphGrace:
 		return errors.New("timing: lease must be longer than look_ups plus graph_call plus graph_grace, or a second worker could start while the first one's call is still at work")
+	case t.RunFor > preparedLife/2:
+		return fmt.Errorf("timing: run_for must be at most %s, or a password that a request has prepared could be gone before the request is", preparedLife/2)
 	case t.Takeover <= t.LookUps:
 		return errors.New("timing: takeover must be longer than look_ups, or a slow look-up would be done twice")
 	case t.Lead < 3*t.Follow:

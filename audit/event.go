@@ -3,6 +3,7 @@ package audit
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -40,26 +41,32 @@ type Kind string
 // The kinds of event. Every change of a request, every refusal and every
 // read of somebody's methods is exactly one of them.
 const (
-	Read      Kind = "read"      // somebody looked at a person's methods or at the desk
-	Refused   Kind = "refused"   // somebody was told no; Reason is what they were told, Outcome the verb they tried (approve, deny, …) if it was a press
-	Requested Kind = "requested" // a plan was put before the approvers
-	Approved  Kind = "approved"  // one approver said yes; Outcome is "approved" when that was enough
-	Denied    Kind = "denied"    // one approver said no: final
-	Cancelled Kind = "cancelled" // the requester took it back
-	Expired   Kind = "expired"   // nobody decided, or nobody could run it, in time
-	Started   Kind = "started"   // a worker claimed it: the record of intent, written before the first step
-	Stepped   Kind = "stepped"   // one step has an outcome; folded into the line of Finished
-	Waiting   Kind = "waiting"   // Microsoft Graph asked to wait; the worker let go until then
-	Halted    Kind = "halted"    // somebody stopped a running request between two steps
-	Finished  Kind = "finished"  // no step is left; Outcome is succeeded, partial, failed or uncertain
-	Alarm     Kind = "alarm"     // something only the security people can judge, such as a changed Slack account
+	Read      Kind = "read"       // somebody looked at a person's methods or at the desk
+	Refused   Kind = "refused"    // somebody was told no; Reason is what they were told, Outcome the verb they tried (approve, deny, …) if it was a press
+	Requested Kind = "requested"  // a plan was put before the approvers
+	Approved  Kind = "approved"   // one approver said yes; Outcome is "approved" when that was enough
+	Denied    Kind = "denied"     // one approver said no: final
+	Cancelled Kind = "cancelled"  // the requester took it back
+	Expired   Kind = "expired"    // nobody decided, or nobody could run it, in time
+	Started   Kind = "started"    // a worker claimed it: the record of intent, written before the first step
+	Stepped   Kind = "stepped"    // one step has an outcome; folded into the line of Finished
+	Waiting   Kind = "waiting"    // Microsoft Graph asked to wait; the worker let go until then
+	Halted    Kind = "halted"     // somebody stopped a running request between two steps
+	Finished  Kind = "finished"   // no step is left; Outcome is succeeded, partial, failed, uncertain or attested
+	HandedOff Kind = "handed-off" // the rest is for people to do by hand
+	Attested  Kind = "attested"   // somebody says that they did it
+	Confirmed Kind = "confirmed"  // a second person says that it is so
+	Reminded  Kind = "reminded"   // people were reminded of what they have to do; Reason is where it stands
+	Revealed  Kind = "revealed"   // the requester opened a temporary password or a pass
+	Unseen    Kind = "unseen"     // nobody is known to have seen it in time, and it is gone; Outcome is "opened" if it was opened all the same
+	Alarm     Kind = "alarm"      // something only the security people can judge, such as a changed Slack account
 )
 
 // Step is the outcome of one step of a plan, in words that mask every phone
 // number and e-mail address.
 type Step struct {
 	Words     string `json:"words"`
-	State     string `json:"state"`                // done, already so, failed, uncertain, skipped
+	State     string `json:"state"`                // done, already so, attested, failed, uncertain, skipped, handed-off
 	Detail    string `json:"detail,omitempty"`     // what it means and who can fix it
 	RequestID string `json:"request_id,omitempty"` // Graph's request-id, which Microsoft's support asks for
 }
@@ -87,6 +94,7 @@ type Event struct {
 	Needed        int       `json:"needed,omitempty"` // approvals the request needs
 	Outcome       string    `json:"outcome,omitempty"`
 	Reason        string    `json:"reason,omitempty"`
+	Code          string    `json:"code,omitempty"` // of a refusal, for those who route events
 	Steps         []Step    `json:"steps,omitempty"`
 }
 
@@ -196,6 +204,21 @@ func (e Event) headline() string {
 		return "Microsoft Graph asked to wait, to be continued: " + what
 	case Halted:
 		return actor + " halted: " + what
+	case HandedOff:
+		return "Handed over to people, because Microsoft Graph cannot do it: " + what
+	case Attested:
+		return actor + " says that it was done by hand: " + what
+	case Confirmed:
+		return actor + " confirms that it was done by hand: " + what
+	case Reminded:
+		return "Reminder: " + what
+	case Revealed:
+		return actor + " opened the secret: " + what
+	case Unseen:
+		if e.Outcome == "opened" {
+			return "The secret was opened, is not known to have been seen, and is gone: " + what
+		}
+		return "The secret was not opened in time and is gone: " + what
 	case Finished:
 		switch e.Outcome {
 		case "succeeded":
@@ -204,6 +227,11 @@ func (e Event) headline() string {
 			return "Only partly done: " + what
 		case "failed":
 			return "Failed: " + what
+		case "attested":
+			if slices.ContainsFunc(e.Steps, func(s Step) bool { return s.State == "done" || s.State == "already so" }) {
+				return "Executed by Countersign but for the last step, which people attest: " + what
+			}
+			return "Attested by people, not executed by Countersign: " + what
 		case "uncertain":
 			return "Uncertain, somebody has to look at the account: " + what
 		}
@@ -244,12 +272,14 @@ func tally(steps []Step) string {
 	switch {
 	case n["done"] > 0:
 		line = fmt.Sprintf("%d of %s done", n["done"], count(len(steps), "step"))
+	case n["attested"] > 0:
+		line = "no step was executed"
 	case n["uncertain"] > 0:
 		line = "no step is known to be done"
 	default:
 		line = "no step was done"
 	}
-	for _, state := range []string{"already so", "failed", "uncertain", "skipped"} {
+	for _, state := range []string{"already so", "attested", "failed", "uncertain", "skipped"} {
 		if n[state] > 0 {
 			line += fmt.Sprintf(", %d %s", n[state], state)
 		}

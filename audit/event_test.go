@@ -140,6 +140,83 @@ func TestLine(t *testing.T) {
 			}),
 			"Uncertain, somebody has to look at the account: Reset password for Dana Whitfield (dana.whitfield@fernhill.example) · no step is known to be done, 1 uncertain · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · 1. Set a temporary password: uncertain (Graph gave no answer) · R-7KQ2",
 		},
+		"handed off": {
+			request(HandedOff, Person{}, func(e *Event) {
+				e.Title, e.Approvers = "Delete app passwords", []Person{ravi}
+				e.Steps = []Step{
+					{Words: "Revoke all sign-in sessions", State: "done", RequestID: "b117"},
+					{Words: "Delete the app passwords in the Entra admin center", State: "handed-off"},
+				}
+			}),
+			"Handed over to people, because Microsoft Graph cannot do it: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · 1. Revoke all sign-in sessions: done [Graph request-id b117] · 2. Delete the app passwords in the Entra admin center: handed-off · R-7KQ2",
+		},
+		"reminded": {
+			request(Reminded, Person{}, func(e *Event) {
+				e.Title, e.Approvers, e.Reason = "Delete app passwords", []Person{ravi}, "It is waiting for somebody to do it by hand."
+			}),
+			"Reminder: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · It is waiting for somebody to do it by hand. · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
+		"attested": {
+			request(Attested, ravi, func(e *Event) { e.Title, e.Approvers = "Delete app passwords", []Person{ravi} }),
+			"Ravi Menon (ravi.menon@fernhill.example) says that it was done by hand: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
+		"confirmed": {
+			request(Confirmed, olga, func(e *Event) { e.Title, e.Approvers = "Delete app passwords", []Person{ravi} }),
+			"Olga Lindqvist (olga.lindqvist@fernhill.example) confirms that it was done by hand: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
+		"refused to attest": {
+			request(Refused, dana, func(e *Event) {
+				e.Title, e.Outcome, e.Reason = "Delete app passwords", "report it as done", "R-7KQ2 is about your own account, so you have no say in it."
+			}),
+			"Dana Whitfield (dana.whitfield@fernhill.example) tried to report it as done and was refused: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · told: “R-7KQ2 is about your own account, so you have no say in it.” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
+		"finished by people": {
+			request(Finished, Person{}, func(e *Event) {
+				e.Title, e.Outcome, e.Approvers = "Delete app passwords", "attested", []Person{ravi}
+				e.Steps = []Step{{Words: "Delete the app passwords in the Entra admin center", State: "attested", Detail: "Done by Ravi and confirmed by Olga, by their own word."}}
+			}),
+			"Attested by people, not executed by Countersign: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · no step was executed, 1 attested · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · 1. Delete the app passwords in the Entra admin center: attested (Done by Ravi and confirmed by Olga, by their own word) · R-7KQ2",
+		},
+		"finished by Countersign and people": {
+			request(Finished, Person{}, func(e *Event) {
+				e.Title, e.Outcome, e.Approvers = "Delete app passwords", "attested", []Person{ravi}
+				e.Steps = []Step{
+					{Words: "Revoke all sign-in sessions", State: "done", RequestID: "b117"},
+					{Words: "Delete the app passwords in the Entra admin center", State: "attested"},
+				}
+			}),
+			"Executed by Countersign but for the last step, which people attest: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · 1 of 2 steps done, 1 attested · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · 1. Revoke all sign-in sessions: done [Graph request-id b117] · 2. Delete the app passwords in the Entra admin center: attested · R-7KQ2",
+		},
+		"a hand-off taken back": {
+			request(Cancelled, hanna, func(e *Event) {
+				e.Title = "Delete app passwords"
+				e.Steps = []Step{
+					{Words: "Revoke all sign-in sessions", State: "done", RequestID: "b117"},
+					{Words: "Delete the app passwords in the Entra admin center", State: "skipped"},
+				}
+			}),
+			"Hanna Okafor (hanna.okafor@fernhill.example) cancelled: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · 1. Revoke all sign-in sessions: done [Graph request-id b117] · 2. Delete the app passwords in the Entra admin center: skipped · R-7KQ2",
+		},
+		"revealed": {
+			request(Revealed, hanna, func(e *Event) { e.Title, e.Approvers = "Reset password", []Person{ravi} }),
+			"Hanna Okafor (hanna.okafor@fernhill.example) opened the secret: Reset password for Dana Whitfield (dana.whitfield@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
+		"refused to reveal": {
+			request(Refused, ravi, func(e *Event) {
+				e.Title, e.Outcome, e.Reason = "Reset password", "open the secret", "Only Hanna can open this."
+			}),
+			"Ravi Menon (ravi.menon@fernhill.example) tried to open the secret and was refused: Reset password for Dana Whitfield (dana.whitfield@fernhill.example) · told: “Only Hanna can open this.” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
+		"unseen": {
+			request(Unseen, Person{}, func(e *Event) { e.Title, e.Approvers = "Reset password", []Person{ravi} }),
+			"The secret was not opened in time and is gone: Reset password for Dana Whitfield (dana.whitfield@fernhill.example) · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
+		"opened, and perhaps not seen": {
+			request(Unseen, Person{}, func(e *Event) {
+				e.Title, e.Approvers, e.Outcome = "Reset password", []Person{ravi}, "opened"
+			}),
+			"The secret was opened, is not known to have been seen, and is gone: Reset password for Dana Whitfield (dana.whitfield@fernhill.example) · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+		},
 		"alarm": {
 			Event{Kind: Alarm, Actor: ravi, Reason: "The Slack account U0OTHER says it is this person, who is pinned to U0RAVI."},
 			"Alarm about Ravi Menon (ravi.menon@fernhill.example): The Slack account U0OTHER says it is this person, who is pinned to U0RAVI.",
@@ -162,7 +239,7 @@ func TestLine(t *testing.T) {
 		})
 		seen[tt.event.Kind] = true
 	}
-	for _, kind := range []Kind{Read, Refused, Requested, Approved, Denied, Cancelled, Expired, Started, Stepped, Waiting, Halted, Finished, Alarm} {
+	for _, kind := range []Kind{Read, Refused, Requested, Approved, Denied, Cancelled, Expired, Started, Stepped, Waiting, Halted, Finished, HandedOff, Attested, Confirmed, Reminded, Revealed, Unseen, Alarm} {
 		if !seen[kind] {
 			t.Errorf("no line for an event of the kind %q", kind)
 		}

@@ -115,17 +115,19 @@ func paragraphs(lines ...line) slack.Block {
 // list is a numbered or bulleted list of lines below a heading. A long one
 // becomes several blocks, so that it can be parted into messages.
 func list(heading string, style slack.RichTextListElementType, items []line) []slack.Block {
-	const together = 12
+	const long = 4000 // as JSON
 	var blocks []slack.Block
-	for from := 0; from < len(items); from += together {
+	for from := 0; from < len(items); {
 		part := slack.NewRichTextList(style, 0)
-		part.Offset = from
-		for _, item := range items[from:min(from+together, len(items))] {
-			part.Elements = append(part.Elements, slack.NewRichTextSection(item...))
+		if style == slack.RTEListOrdered {
+			part.Offset = from
 		}
 		block := slack.NewRichTextBlock("", part)
 		if from == 0 {
 			block.Elements = []slack.RichTextElement{slack.NewRichTextSection(line{}.bold(heading)...), part}
+		}
+		for ; from < len(items) && (len(part.Elements) == 0 || size([]slack.Block{block}) < long); from++ {
+			part.Elements = append(part.Elements, slack.NewRichTextSection(items[from]...))
 		}
 		blocks = append(blocks, block)
 	}

@@ -29,6 +29,7 @@ type Options struct {
 	Team             string // the workspace whose people are ours
 	ApprovalsChannel string // private: where cards go
 	AuditChannel     string // private: where the audit lines go
+	SecurityChannel  string // private, optional: who asked for what is protected, and alarms
 	Prefix           string // of the slash commands, without the slash
 
 	People     map[string]string // Slack id to Entra object id
@@ -55,6 +56,8 @@ type Bot struct {
 	appID  atomic.Value // string; from Slack's hello
 	ready  chan struct{}
 	once   sync.Once
+	spare  chan struct{} // places for what runs beside the hands
+	beside sync.WaitGroup
 }
 
 // New makes a Bot. It does not connect yet.
@@ -64,12 +67,12 @@ func New(o Options) *Bot {
 	if o.APIURL != "" {
 		base = append(base, slack.OptionAPIURL(o.APIURL))
 	}
-	b := &Bot{Options: o, ready: make(chan struct{})}
+	b := &Bot{Options: o, ready: make(chan struct{}), spare: make(chan struct{}, 100)}
 	b.now = slack.New(o.BotToken, base...)
 	// 429 only: a lost reply to a post is not a reason to post twice.
 	b.api = slack.New(o.BotToken, append(slices.Clone(base), slack.OptionRetry(2))...)
 	b.socket = socketmode.New(b.now, socketmode.OptionLog(quiet{o.Log}))
-	b.people = &people{api: b.api, options: o, seen: map[string]slackUser{}}
+	b.people = &people{api: b.api, options: o}
 	b.guard = &channelGuard{api: b.api, seen: map[string]channelCheck{}}
 	return b
 }
@@ -87,8 +90,12 @@ func (b *Bot) Check(ctx context.Context) error {
 	if me.TeamID != b.Team {
 		return fmt.Errorf("SLACK_BOT_TOKEN belongs to workspace %s, but slack.team says %s", me.TeamID, b.Team)
 	}
-	for setting, channel := range map[string]string{"slack.approvals_channel": b.ApprovalsChannel, "slack.audit_channel": b.AuditChannel} {
-		if err := b.guard.fit(ctx, channel); err != nil {
+	channels := map[string]string{"slack.approvals_channel": b.ApprovalsChannel, "slack.audit_channel": b.AuditChannel}
+	if b.SecurityChannel != "" {
+		channels["slack.security_channel"] = b.SecurityChannel
+	}
+	for setting, channel := range channels {
+		if err := b.guard.fit(ctx, channel, 0); err != nil {
 			return fmt.Errorf("%s: %w", setting, err)
 		}
 	}
@@ -151,36 +158,60 @@ type channelGuard struct {
 }
 
 type channelCheck struct {
-	at  time.Time
-	err error
+	at time.Time
+	no *unfit
 }
 
-// fit says why a channel is not one for cards; nil when it is. An answer is
-// kept for a minute.
-func (g *channelGuard) fit(ctx context.Context, id string) error {
+// unfit says why a channel is not one for cards, and what to do about it. Any
+// other error of fit means that Slack could not be asked.
+type unfit struct{ sentence string }
+
+func (u *unfit) Error() string { return u.sentence }
+
+// guardAge is how old an answer about a channel may be for a message. A press
+// is worth a fresh one.
+const guardAge = 10 * time.Second
+
+// fit says why a channel is not one for cards; nil when it is. The answer may
+// be as old as age.
+func (g *channelGuard) fit(ctx context.Context, id string, age time.Duration) error {
 	g.mu.Lock()
 	known, ok := g.seen[id]
 	g.mu.Unlock()
-	if ok && time.Since(known.at) < time.Minute {
-		return known.err
+	if !ok || time.Since(known.at) >= age {
+		no, err := g.look(ctx, id)
+		if err != nil {
+			return fmt.Errorf("Slack does not tell about the channel %s: %w", id, err)
+		}
+		known = channelCheck{time.Now(), no}
+		g.mu.Lock()
+		g.seen[id] = known
+		g.mu.Unlock()
 	}
+	if known.no != nil {
+		return known.no
+	}
+	return nil
+}
+
+func (g *channelGuard) look(ctx context.Context, id string) (*unfit, error) {
 	c, err := g.api.GetConversationInfoContext(ctx, &slack.GetConversationInfoInput{ChannelID: id})
+	no := func(format string, a ...any) (*unfit, error) { return &unfit{fmt.Sprintf(format, a...)}, nil }
 	switch {
 	case errIs(err, "channel_not_found"):
-		err = fmt.Errorf("Countersign does not see the channel %s: invite it there with /invite", id)
+		return no("Countersign does not see the channel %s. Invite it there with /invite.", id)
 	case err != nil:
-		return fmt.Errorf("Slack does not tell about the channel %s: %w", id, err) // not kept: it may pass
+		return nil, err
 	case !c.IsPrivate:
-		err = fmt.Errorf("#%s is not a private channel, and cards show whom a request concerns: make it private or name another", c.Name)
+		return no("#%s is not a private channel, and cards show whom a request concerns. Make it private, or name another in the configuration.", c.Name)
 	case c.IsExtShared || c.IsPendingExtShared:
-		err = fmt.Errorf("#%s is shared with people outside: name a channel that is not", c.Name)
+		return no("#%s is shared with people outside. Name a channel that is not in the configuration.", c.Name)
+	case c.IsArchived:
+		return no("#%s is archived. Name another channel in the configuration.", c.Name)
 	case !c.IsMember:
-		err = fmt.Errorf("Countersign is not in #%s: invite it there with /invite", c.Name)
+		return no("Countersign is not in #%s. Invite it there with /invite.", c.Name)
 	}
-	g.mu.Lock()
-	g.seen[id] = channelCheck{time.Now(), err}
-	g.mu.Unlock()
-	return err
+	return nil, nil
 }
 
 // errIs says that Slack answered with one of these error codes.

@@ -3,6 +3,7 @@ package bot
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,10 +13,66 @@ import (
 	"countersign/commands"
 )
 
-// card is a request as it now is: for the approvers with Approve and Deny,
-// otherwise for the requester with Cancel, and without buttons when there is
-// nothing left to press.
-func (b *Bot) card(r approvals.Request, buttons bool) []slack.Block {
+// room is how many characters of something long are shown, of each step, each
+// step's result, and each other text. Zero is all of them.
+type room struct{ step, result, text int }
+
+// card is a request as it now is, for the approvers, in one message.
+func (b *Bot) card(r approvals.Request) []slack.Block {
+	var buttons []slack.BlockElement
+	switch {
+	case r.State == approvals.Pending:
+		approve := button(pressApprove, r.ID, "Approve", slack.StylePrimary)
+		approve.Confirm = slack.NewConfirmationBlockObject(plain("Approve?", 100), plain(confirmation(r), maxConfirm), plain("Approve", 30), plain("Back", 30))
+		buttons = []slack.BlockElement{approve, button(pressDeny, r.ID, "Deny", slack.StyleDanger)}
+	case r.State == approvals.Running && r.Halt == nil:
+		buttons = []slack.BlockElement{button(pressHalt, r.ID, "Halt", slack.StyleDanger)}
+	case r.State == approvals.HandedOff:
+		buttons = handOffButtons(r)
+	}
+	return fitting(r, buttons)
+}
+
+// receipt is the requester's copy of a request.
+func (b *Bot) receipt(r approvals.Request) []slack.Block {
+	var buttons []slack.BlockElement
+	switch {
+	case r.State == approvals.Pending || r.State == approvals.Approved,
+		r.State == approvals.HandedOff && r.Journal[len(r.Journal)-1].DoneBy == nil:
+		buttons = []slack.BlockElement{button(pressCancel, r.ID, "Cancel the request", slack.StyleDefault)}
+	case r.State == approvals.Running && r.Halt == nil:
+		buttons = []slack.BlockElement{button(pressHalt, r.ID, "Halt", slack.StyleDanger)}
+	}
+	return fitting(r, buttons)
+}
+
+// fitting draws a request so that Slack takes it as one message. Where it is
+// too long, texts are cut, and the card says so; every step stays in sight.
+func fitting(r approvals.Request, buttons []slack.BlockElement) []slack.Block {
+	details := button(pressDetails, r.ID, "Details", slack.StyleDefault)
+	var blocks []slack.Block
+	for _, tight := range []room{{}, {240, 240, 800}, {160, 100, 400}, {100, 50, 250}, {60, 20, 120}, {40, 10, 60}, {20, 3, 30}} {
+		blocks = draw(r, tight)
+		row := buttons
+		if tight != (room{}) {
+			blocks = append(blocks, small("Some texts are cut to fit here. Details shows them whole."))
+		}
+		if tight != (room{}) || len(buttons) > 0 {
+			row = append(slices.Clip(buttons), details)
+		}
+		if len(row) > 0 {
+			blocks = append(blocks, slack.NewActionBlock("decide", row...))
+		}
+		if size(blocks) <= maxMessage {
+			break
+		}
+	}
+	return blocks
+}
+
+// draw shows a request without its buttons.
+func draw(r approvals.Request, in room) []slack.Block {
+	cut := func(text string) string { return commands.Plain(text, in.text) }
 	blocks := []slack.Block{header(fmt.Sprintf("%s %s: %s", stateIcon(r), r.Plan.Title, headline(r)))}
 	facts := []line{
 		line{}.bold("For ").who(r.Plan.Target),
@@ -25,7 +82,7 @@ func (b *Bot) card(r approvals.Request, buttons bool) []slack.Block {
 		facts = append(facts, line{}.bold("Caller verified: ").say("%s", verifiedWords(r)))
 	}
 	if r.Justification != "" {
-		facts = append(facts, line{}.bold("Why: ").say("%s", r.Justification))
+		facts = append(facts, line{}.bold("Why: ").say("%s", cut(r.Justification)))
 	}
 	if r.Ticket != "" {
 		facts = append(facts, line{}.bold("Ticket: ").say("%s", r.Ticket))
@@ -36,94 +93,93 @@ func (b *Bot) card(r approvals.Request, buttons bool) []slack.Block {
 	if r.Denial != nil {
 		l := line{}.bold("Denied by ").who(r.Denial.By).gap(", ").when(r.Denial.At)
 		if r.Denial.Reason != "" {
-			l = l.say(": %s", r.Denial.Reason)
+			l = l.say(": %s", cut(r.Denial.Reason))
 		}
 		facts = append(facts, l)
 	}
-	if r.Why != "" {
-		facts = append(facts, line{}.bold("What happened: ").say("%s", r.Why))
+	facts = append(facts, handOffFacts(r)...)
+	if r.Halt != nil {
+		facts = append(facts, line{}.bold("Halted by ").who(r.Halt.By).gap(", ").when(r.Halt.At).say(": no further step is begun"))
 	}
-	blocks = append(blocks, paragraphs(facts...))
+	if r.Why != "" {
+		facts = append(facts, line{}.bold("What happened: ").say("%s", cut(r.Why)))
+	}
+	for n := len(facts); len(facts) > 0; n = len(facts) {
+		for n > 1 && size([]slack.Block{paragraphs(facts[:n]...)}) > maxMessage/2 {
+			n--
+		}
+		blocks, facts = append(blocks, paragraphs(facts[:n]...)), facts[n:]
+	}
 
 	heading := "What will happen"
-	if r.State.Final() {
+	switch {
+	case r.State == approvals.Done:
+		heading = "What happened"
+	case r.State.Final():
 		heading = "What was to happen"
-		if r.State == approvals.Done {
-			heading = "What happened"
-		}
 	}
 	steps := make([]line, len(r.Plan.Steps))
-	for i, s := range r.Plan.Steps {
-		steps[i] = say("%s", s.Words)
-		if i < len(r.Journal) && r.Journal[i].State != approvals.StepWaiting {
-			e := r.Journal[i]
-			steps[i] = say("%s %s", stepIcon(e.State), s.Words)
-			if e.State != approvals.StepDone {
-				steps[i] = steps[i].say(": %s", e.State)
-			}
-			if e.Detail != "" {
-				steps[i] = steps[i].say(". %s", e.Detail)
-			}
-			if e.RequestID != "" && e.State != approvals.StepDone && e.State != approvals.StepAlready {
-				steps[i] = steps[i].say(" Graph request-id %s.", e.RequestID)
-			}
-		} else if i < len(r.Journal) && r.Journal[i].Detail != "" {
-			steps[i] = steps[i].say(" (%s)", r.Journal[i].Detail)
+	for i := range steps {
+		steps[i] = stepLine(r, i, in)
+	}
+	blocks = append(blocks, list(heading, slack.RTEListOrdered, steps)...)
+	if len(r.Plan.Keeps) > 0 {
+		keeps := []rune(cut("Stays as it is: " + strings.Join(r.Plan.Keeps, "; ") + "."))
+		for part := range slices.Chunk(keeps, 1000) {
+			blocks = append(blocks, small("%s", string(part)))
 		}
 	}
-	blocks = append(blocks, list(heading, slack.RTEListOrdered, steps))
-	if len(r.Plan.Keeps) > 0 {
-		blocks = append(blocks, small("Stays as it is: %s.", strings.Join(r.Plan.Keeps, "; ")))
-	}
 	if !r.State.Final() {
-		for _, w := range append(r.Plan.Warnings, r.Terms.Why...) {
-			blocks = append(blocks, small("⚠️ %s", w))
+		for _, w := range slices.Concat(r.Plan.Warnings, r.Terms.Why) {
+			blocks = append(blocks, small("⚠️ %s", cut(w)))
 		}
 	}
 	foot := line{}.code(r.ID)
-	switch r.State {
-	case approvals.Pending:
+	switch {
+	case r.State == approvals.Pending:
 		foot = foot.say(" · %d of %d approvals · expires ", len(r.Approvals), r.Terms.Approvals).when(r.Deadline)
-	case approvals.Running:
-		if !r.NotBefore.IsZero() {
-			foot = foot.gap(" · Microsoft Graph asked to wait until ").when(r.NotBefore)
+	case r.State == approvals.Running && !r.NotBefore.IsZero():
+		foot = foot.gap(" · Microsoft Graph asked to wait until ").when(r.NotBefore)
+	case !r.Ended.IsZero():
+		foot = foot.gap(" · ended ").when(r.Ended)
+	}
+	return append(blocks, paragraphs(foot))
+}
+
+// stepLine is one step and what became of it.
+func stepLine(r approvals.Request, i int, in room) line {
+	words, e := commands.Plain(r.Plan.Steps[i].Words, in.step), approvals.Entry{}
+	if i < len(r.Journal) {
+		e = r.Journal[i]
+	}
+	detail := commands.Plain(e.Detail, in.result)
+	if e.State == approvals.StepWaiting {
+		if detail == "" {
+			return say("%s", words)
 		}
-	default:
-		if !r.Ended.IsZero() {
-			foot = foot.gap(" · ended ").when(r.Ended)
-		}
+		return say("%s (%s)", words, detail)
 	}
-	blocks = append(blocks, paragraphs(foot))
-	if buttons && r.State == approvals.Pending {
-		approve := button(pressApprove, r.ID, "Approve", slack.StylePrimary)
-		approve.Confirm = slack.NewConfirmationBlockObject(plain("Approve?", 100), plain(confirmation(r), maxConfirm), plain("Approve", 30), plain("Back", 30))
-		blocks = append(blocks, slack.NewActionBlock("decide", approve,
-			button(pressDeny, r.ID, "Deny", slack.StyleDanger), button(pressDetails, r.ID, "Details", slack.StyleDefault)))
+	l := say("%s %s", stepIcon(e.State), words)
+	if e.State != approvals.StepDone {
+		l = l.say(": %s", e.State)
 	}
-	if buttons && r.State == approvals.Running {
-		blocks = append(blocks, slack.NewActionBlock("decide",
-			button(pressHalt, r.ID, "Halt", slack.StyleDanger), button(pressDetails, r.ID, "Details", slack.StyleDefault)))
+	if detail != "" {
+		l = l.say(". %s", detail)
 	}
-	return blocks
+	if e.RequestID != "" && e.State != approvals.StepDone && e.State != approvals.StepAlready && in.result == 0 {
+		l = l.say(" Graph request-id %s.", e.RequestID)
+	}
+	return l
 }
 
 // confirmation is what the approver reads last. Phones fold cards, so it says
-// everything again that a yes stands for.
+// everything again that a yes stands for, the most important first.
 func confirmation(r approvals.Request) string {
 	text := fmt.Sprintf("%s for %s.", r.Plan.Title, r.Plan.Target.UPN)
 	if r.Verified != "" {
 		text += " Caller verified: " + r.Verified + "."
 	}
 	return text + fmt.Sprintf(" Requested by %s. You vouch for this with your name.", r.Requester.UPN)
-}
-
-// receipt is the requester's copy of a request.
-func (b *Bot) receipt(r approvals.Request) []slack.Block {
-	blocks := b.card(r, false)
-	if r.State == approvals.Pending || r.State == approvals.Approved {
-		blocks = append(blocks, slack.NewActionBlock("withdraw", button(pressCancel, r.ID, "Cancel the request", slack.StyleDefault)))
-	}
-	return blocks
 }
 
 // headline is the state in a few words, for the top of a card.
@@ -138,10 +194,17 @@ func headline(r approvals.Request) string {
 			return "running, waiting for Microsoft Graph"
 		}
 		return "running"
+	case approvals.HandedOff:
+		if r.Journal[len(r.Journal)-1].DoneBy != nil {
+			return "done by hand, to be confirmed by somebody else"
+		}
+		return "approved, to be done by hand"
 	case approvals.Done:
 		switch r.Outcome {
 		case approvals.Succeeded:
 			return "done"
+		case approvals.Attested:
+			return "done by hand and confirmed"
 		case approvals.Partial:
 			return "only partly done"
 		case approvals.Uncertain:
@@ -158,9 +221,11 @@ func stateIcon(r approvals.Request) string {
 		return "⏳"
 	case approvals.Approved, approvals.Running:
 		return "▶️"
+	case approvals.HandedOff:
+		return "🤝"
 	case approvals.Done:
 		switch r.Outcome {
-		case approvals.Succeeded:
+		case approvals.Succeeded, approvals.Attested:
 			return "✅"
 		case approvals.Partial:
 			return "⚠️"
@@ -176,8 +241,10 @@ func stateIcon(r approvals.Request) string {
 
 func stepIcon(s approvals.StepState) string {
 	switch s {
-	case approvals.StepDone, approvals.StepAlready:
+	case approvals.StepDone, approvals.StepAlready, approvals.StepAttested:
 		return "✅"
+	case approvals.StepHandedOff:
+		return "🤝"
 	case approvals.StepFailed:
 		return "❌"
 	case approvals.StepUncertain:
@@ -258,7 +325,7 @@ func profileBlocks(p commands.Profile) []slack.Block {
 		items[i] = l
 	}
 	if len(items) > 0 {
-		blocks = append(blocks, list("Authentication methods", slack.RTEListBullet, items))
+		blocks = append(blocks, list("Authentication methods", slack.RTEListBullet, items)...)
 	} else {
 		blocks = append(blocks, paragraphs(say("No authentication methods.")))
 	}
@@ -268,20 +335,35 @@ func profileBlocks(p commands.Profile) []slack.Block {
 	return blocks
 }
 
-// helpBlocks lists what this person may do.
-func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) []slack.Block {
-	var may []line
+// helpBlocks lists what this person may ask for, and what they may decide.
+func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Block, error) {
+	var standing approvals.Standing
+	err := patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
+		standing, err = b.Desk.Directory.Standing(ctx, who.ID, false)
+		return err
+	})
+	if err != nil {
+		return nil, unchecked(err, "What you may do could not be looked up. %s", sentence(err))
+	}
+	var may, decides []line
 	for _, c := range commands.Table() {
-		if b.Desk.MayRequest(ctx, c.Name, c.Class, who) != nil {
-			continue
+		slash := commands.Slash(b.Prefix, c)
+		if b.Desk.Policy.MayRequest(c.Name, c.Class, standing) == nil {
+			may = append(may, line{}.code(slash+" "+c.Usage).gap("\n").say("%s", c.Does))
 		}
-		may = append(may, line{}.code(commands.Slash(b.Prefix, c)+" "+c.Usage).gap("\n").say("%s", c.Does))
+		if c.Class != approvals.ClassRead && b.Desk.Policy.MayDecide(c.Name, c.Class, standing) == nil {
+			decides = append(decides, line{}.code(slash))
+		}
 	}
-	if len(may) == 0 {
-		return []slack.Block{paragraphs(say("The policy lets you use no command here. Ask your help desk."))}
+	var blocks []slack.Block
+	if len(may) > 0 {
+		blocks = append(blocks, list("What you may do", slack.RTEListBullet, may)...)
 	}
-	return []slack.Block{
-		list("What you may do", slack.RTEListBullet, may),
-		small("What changes an account waits until somebody else approves it in the approvals channel. Type %s with a command's name to read more.", b.slash("help")),
+	if len(decides) > 0 {
+		blocks = append(blocks, list("What you may approve when others ask for it", slack.RTEListBullet, decides)...)
 	}
+	if len(blocks) == 0 {
+		return []slack.Block{paragraphs(say("The policy lets you use no command here. Ask your help desk."))}, nil
+	}
+	return append(blocks, small("What changes an account waits until somebody else approves it in the approvals channel. Type %s with a command's name to read more.", b.slash("help"))), nil
 }

@@ -24,6 +24,7 @@ type deed struct {
 	Request     string         `json:"request,omitempty"`
 	Reason      string         `json:"reason,omitempty"`
 	User        string         `json:"user"`
+	Foreign     string         `json:"foreign,omitempty"` // why it comes from nobody of ours: it is only refused and recorded
 	Channel     string         `json:"channel,omitempty"`
 	Card        approvals.Card `json:"card,omitzero"` // the message whose button it was
 	ResponseURL string         `json:"response_url,omitempty"`
@@ -36,6 +37,10 @@ const (
 	pressCancel  = "cancel"
 	pressHalt    = "halt"
 	pressDetails = "details"
+	pressReveal  = "reveal"    // the requester opens a temporary password or a pass
+	pressAttest  = "attest"    // somebody did by hand what was handed off
+	pressConfirm = "confirm"   // somebody else confirms it
+	pressAgain   = "again"     // the same request once more
 	pressOpen    = "open-form" // the form again, after a trigger came too late
 	pressChoose  = "choose"    // one of several people; a number follows
 	viewForm     = "form"
@@ -49,23 +54,23 @@ func (b *Bot) arrive(ctx context.Context, evt socketmode.Event) {
 	switch data := evt.Data.(type) {
 	case slack.SlashCommand:
 		if foreign := b.foreign(data.TeamID, data.TeamID, data.APIAppID); foreign != "" {
-			b.Log.Warn("a command from elsewhere was refused", "why", foreign, "user", data.UserID, "team", data.TeamID)
-			b.ack(ctx, id, whisperPayload("You are from another workspace. Only people of this one use Countersign."))
+			name := strings.TrimPrefix(data.Command, "/"+b.Prefix)
+			b.turnAway(ctx, id, deed{Command: name, User: data.UserID, Foreign: foreign, Channel: data.ChannelID, ResponseURL: data.ResponseURL})
 			return
 		}
 		b.typed(ctx, id, data)
 	case slack.InteractionCallback:
-		if foreign := b.foreign(data.Team.ID, data.User.TeamID, data.APIAppID); foreign != "" {
-			b.Log.Warn("a press from elsewhere was refused", "why", foreign, "user", data.User.ID, "team", data.Team.ID)
-			b.ack(ctx, id, nil)
-			b.whisper(ctx, deed{User: data.User.ID, Channel: data.Channel.ID, ResponseURL: data.ResponseURL},
-				"You are from another workspace. Only people of this one use Countersign.")
-			return
-		}
-		switch data.Type {
-		case slack.InteractionTypeBlockActions:
+		foreign := b.foreign(data.Team.ID, data.User.TeamID, data.APIAppID)
+		switch {
+		case foreign != "":
+			d := deed{User: data.User.ID, Foreign: foreign, Channel: data.Channel.ID, ResponseURL: data.ResponseURL}
+			if presses := data.ActionCallback.BlockActions; len(presses) > 0 {
+				d.Press, d.Request = presses[0].ActionID, presses[0].Value
+			}
+			b.turnAway(ctx, id, d)
+		case data.Type == slack.InteractionTypeBlockActions:
 			b.pressed(ctx, id, data)
-		case slack.InteractionTypeViewSubmission:
+		case data.Type == slack.InteractionTypeViewSubmission:
 			b.submitted(ctx, id, data)
 		default:
 			b.ack(ctx, id, nil)
@@ -73,7 +78,7 @@ func (b *Bot) arrive(ctx context.Context, evt socketmode.Event) {
 	case slackevents.EventsAPIEvent:
 		b.ack(ctx, id, nil)
 		if home, ok := data.InnerEvent.Data.(*slackevents.AppHomeOpenedEvent); ok && home.Tab == "home" && data.TeamID == b.Team {
-			b.publishHome(ctx, home.User)
+			b.afterwards(id, func() { b.publishHome(ctx, home.User) })
 		}
 	default:
 		b.ack(ctx, id, nil)
@@ -86,13 +91,23 @@ func (b *Bot) foreign(team, userTeam, app string) string {
 	ours, _ := b.appID.Load().(string)
 	switch {
 	case team != b.Team:
-		return "another workspace"
+		return "it came from workspace " + commands.Plain(team, 30)
 	case userTeam != "" && userTeam != b.Team:
-		return "a user of another workspace"
+		return "its author is from workspace " + commands.Plain(userTeam, 30)
 	case ours != "" && app != ours:
-		return "another app"
+		return "it was meant for app " + commands.Plain(app, 30)
 	}
 	return ""
+}
+
+// turnAway takes what nobody of ours did, so that it is refused and recorded.
+func (b *Bot) turnAway(ctx context.Context, id string, d deed) {
+	b.Log.Warn("something from elsewhere is refused", "why", d.Foreign, "user", d.User, "envelope", id)
+	err := b.keep(ctx, id, d)
+	b.ack(ctx, id, nil)
+	if err != nil {
+		b.whisper(ctx, d, stranger.Sentence)
+	}
 }
 
 // typed takes a slash command: answered at once when it cannot be read,
@@ -101,22 +116,23 @@ func (b *Bot) typed(ctx context.Context, id string, s slack.SlashCommand) {
 	name := strings.TrimPrefix(s.Command, "/"+b.Prefix)
 	c, ok := commands.Lookup(name)
 	if !ok {
-		b.ack(ctx, id, whisperPayload("Countersign has no command %s. Type %s to see what there is.", s.Command, b.slash("help")))
+		b.ack(ctx, id, whisperPayload(fmt.Sprintf("Countersign has no command %s. Type %s to see what there is.", s.Command, b.slash("help"))))
 		return
 	}
+	echo := "You typed: " + s.Command + " " + asTyped(s.Text)
 	in, problems := commands.Parse(c, s.Text)
 	if len(problems) > 0 {
-		b.ack(ctx, id, whisperPayload("%s\nYou typed: %s %s", said(problems), s.Command, s.Text))
-		return
-	}
-	if len(commands.Missing(c, in)) > 0 {
-		b.ack(ctx, id, nil)
-		b.openForm(ctx, s.TriggerID, in, deed{User: s.UserID, Channel: s.ChannelID, ResponseURL: s.ResponseURL})
+		b.ack(ctx, id, whisperPayload(said(problems), echo))
 		return
 	}
 	d := deed{Command: c.Name, Text: in.String(), User: s.UserID, Channel: s.ChannelID, ResponseURL: s.ResponseURL}
+	if len(commands.Missing(c, in)) > 0 {
+		b.ack(ctx, id, nil)
+		b.openForm(ctx, id, s.TriggerID, in, d)
+		return
+	}
 	if err := b.keep(ctx, id, d); err != nil {
-		b.ack(ctx, id, whisperPayload("%s You typed: %s %s", unconfirmed(b, "Your command"), s.Command, s.Text))
+		b.ack(ctx, id, whisperPayload(unconfirmed(b, "Your command"), echo))
 		return
 	}
 	b.ack(ctx, id, nil)
@@ -137,25 +153,32 @@ func (b *Bot) pressed(ctx context.Context, id string, i slack.InteractionCallbac
 	switch action {
 	case pressDetails:
 		b.ack(ctx, id, nil)
-		b.openDetails(ctx, i.TriggerID, a.Value, d)
+		d.Request = a.Value
+		b.openDetails(ctx, id, i.TriggerID, d)
 		return
 	case pressDeny:
 		b.ack(ctx, id, nil)
-		b.openDeny(ctx, i.TriggerID, a.Value, d)
+		d.Request = a.Value
+		b.openDeny(ctx, i.TriggerID, d)
+		return
+	case pressReveal:
+		b.ack(ctx, id, nil)
+		d.Request = a.Value
+		b.openSecret(ctx, id, i.TriggerID, d)
 		return
 	case pressOpen:
 		b.ack(ctx, id, nil)
-		if name, text, ok := strings.Cut(a.Value, " "); ok || name != "" {
-			if c, known := commands.Lookup(name); known {
-				in, _ := commands.Parse(c, text)
-				b.openForm(ctx, i.TriggerID, in, d)
-			}
+		name, text, _ := strings.Cut(a.Value, " ")
+		if c, known := commands.Lookup(name); known {
+			in, _ := commands.Parse(c, text)
+			d.Press, d.Command, d.Text = "", name, text
+			b.openForm(ctx, id, i.TriggerID, in, d)
 		}
 		return
 	case pressChoose:
 		name, text, _ := strings.Cut(a.Value, " ")
 		d.Press, d.Command, d.Text = "", name, text
-	case pressApprove, pressCancel, pressHalt:
+	case pressApprove, pressCancel, pressHalt, pressAttest, pressConfirm, pressAgain:
 		d.Request = a.Value
 	default:
 		b.ack(ctx, id, nil)
@@ -212,7 +235,7 @@ func (b *Bot) keep(ctx context.Context, id string, d deed) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Inbox.Put(ctx, id, raw); err != nil {
+	if err := b.Inbox.Put(context.WithoutCancel(ctx), id, raw); err != nil {
 		b.Log.Error("a deed was not confirmed by the inbox, and its author was told", "envelope", id, "error", err)
 		return err
 	}
@@ -225,9 +248,18 @@ func unconfirmed(b *Bot, what string) string {
 	return fmt.Sprintf("%s could not be confirmed: Countersign's store does not answer. It may still be carried out. Look at %s in a minute before you try again.", what, b.slash("requests"))
 }
 
-// whisperPayload is an answer in an ack: to the author alone.
-func whisperPayload(format string, a ...any) map[string]string {
-	return map[string]string{"response_type": slack.ResponseTypeEphemeral, "text": fallback(format, a...)}
+// whisperPayload is an answer in an ack, to the author alone, a paragraph
+// each. It is cut early, because Slack drops long acks in silence.
+func whisperPayload(texts ...string) any {
+	var lines []line
+	for _, text := range texts {
+		lines = append(lines, say("%s", commands.Plain(text, 600)))
+	}
+	return map[string]any{
+		"response_type": slack.ResponseTypeEphemeral,
+		"text":          fallback("%s", commands.Plain(texts[0], 600)),
+		"blocks":        []slack.Block{paragraphs(lines...)},
+	}
 }
 
 // said joins what is wrong with a line of text.

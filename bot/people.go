@@ -3,12 +3,14 @@ package bot
 import (
 	"context"
 	"errors"
-	"sync"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/slack-go/slack"
 
 	"countersign/approvals"
+	"countersign/commands"
 )
 
 // people finds the Entra account behind a Slack account. A Slack id alone is
@@ -17,69 +19,68 @@ import (
 type people struct {
 	api     *slack.Client
 	options Options
-	mu      sync.Mutex
-	seen    map[string]slackUser
 }
 
-type slackUser struct {
-	at   time.Time
-	user slack.User
+// misledPair refuses a Slack account that points at an Entra account which it
+// may not speak for: somebody changed an e-mail address, and only the security
+// people can judge why.
+type misledPair struct {
+	*approvals.Refusal
+	Reason string // for the security people
 }
 
-// errChangedPair means that a Slack account now points at another Entra
-// account than the one it was pinned to.
-var errChangedPair = approvals.Refuse(approvals.CodeNobody,
-	"Your Slack account now points at another Entra account than the one it was first seen with, so Countersign does not trust it. The security people have been told.")
+func (m *misledPair) Unwrap() error { return m.Refusal }
 
-// actor is the person behind a Slack account that wants to do something. The
-// Slack account is looked up afresh.
+// stranger is the refusal for people of other workspaces.
+var stranger = approvals.Refuse(approvals.CodeOutsider, "You are from another workspace. Only people of this one use Countersign.")
+
+// actor is the person behind a Slack account that wants to do something. Even
+// beside an error the person says who
+// it was, as far as that is known.
 func (p *people) actor(ctx context.Context, slackID string) (approvals.Person, error) {
-	user, err := p.user(ctx, slackID, 0)
+	user, err := p.user(ctx, slackID)
 	if err != nil {
-		return approvals.Person{Slack: slackID}, err
+		return approvals.Person{Slack: slackID}, unchecked(err, "Slack did not tell who you are, and what cannot be checked is refused. Try again in a minute.")
 	}
 	if no := outsider(user, p.options.Team); no != nil {
-		return approvals.Person{Slack: slackID, Name: user.RealName}, no
+		return known(user), no
 	}
-	return p.account(ctx, user)
+	return p.account(ctx, user, true)
 }
 
 // target is the person behind a mention. Targets may be guests or have a
 // deactivated Slack account.
 func (p *people) target(ctx context.Context, slackID string) (approvals.Person, error) {
-	user, err := p.user(ctx, slackID, time.Minute)
+	user, err := p.user(ctx, slackID)
 	if err != nil {
-		return approvals.Person{Slack: slackID}, err
+		return approvals.Person{Slack: slackID}, unchecked(err, "Slack did not tell whom you mentioned. Try again in a minute, or type the user principal name.")
 	}
 	if user.IsBot || user.ID == "USLACKBOT" {
 		return approvals.Person{Slack: slackID}, approvals.Refuse(approvals.CodeNobody, "That is a bot, not a person.")
 	}
-	return p.account(ctx, user)
+	return p.account(ctx, user, false)
 }
 
-// user asks Slack about an account; an answer may be as old as age.
-func (p *people) user(ctx context.Context, id string, age time.Duration) (slack.User, error) {
-	p.mu.Lock()
-	known, ok := p.seen[id]
-	p.mu.Unlock()
-	if ok && time.Since(known.at) < age {
-		return known.user, nil
-	}
-	var user *slack.User
-	err := patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
-		user, err = p.api.GetUserInfoContext(ctx, id)
-		if errIs(err, "user_not_found", "user_not_visible") {
+// known is what Slack says of somebody who is nobody in Entra yet.
+func known(u slack.User) approvals.Person {
+	return approvals.Person{Slack: u.ID, Name: commands.Plain(u.RealName, 80)}
+}
+
+// user asks Slack about an account, every time: nothing is remembered that
+// somebody could have changed since.
+func (p *people) user(ctx context.Context, id string) (slack.User, error) {
+	var user slack.User
+	err := patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
+		found, err := p.api.GetUserInfoContext(ctx, id)
+		switch {
+		case errIs(err, "user_not_found", "user_not_visible"):
 			return approvals.Refuse(approvals.CodeNobody, "Slack does not know that person.")
+		case err == nil:
+			user = *found
 		}
 		return err
 	})
-	if err != nil {
-		return slack.User{}, unchecked(err, "Slack did not tell who you are, and what cannot be checked is refused. Try again in a minute.")
-	}
-	p.mu.Lock()
-	p.seen[id] = slackUser{time.Now(), *user}
-	p.mu.Unlock()
-	return *user, nil
+	return user, err
 }
 
 // outsider refuses Slack accounts that are nobody's own, or not ours.
@@ -90,7 +91,7 @@ func outsider(u slack.User, team string) *approvals.Refusal {
 	case u.IsBot || u.IsAppUser || u.ID == "USLACKBOT":
 		return approvals.Refuse(approvals.CodeOutsider, "Bots and apps cannot use Countersign.")
 	case u.IsStranger || u.TeamID != team:
-		return approvals.Refuse(approvals.CodeOutsider, "You are from another workspace. Only people of this one use Countersign.")
+		return stranger
 	case u.IsRestricted || u.IsUltraRestricted:
 		return approvals.Refuse(approvals.CodeGuest, "You are a guest in this workspace. Guests neither request nor decide.")
 	case u.IsInvitedUser:
@@ -100,39 +101,57 @@ func outsider(u slack.User, team string) *approvals.Refusal {
 }
 
 // account finds the Entra account: by the table of the configuration, or by
-// confirmed e-mail where that is switched on, and then pinned.
-func (p *people) account(ctx context.Context, u slack.User) (approvals.Person, error) {
-	nobody := approvals.Person{Slack: u.ID, Name: u.RealName}
+// confirmed e-mail where that is switched on, and then pinned. self says that
+// it is the person themselves who will read what is wrong.
+func (p *people) account(ctx context.Context, u slack.User, self bool) (approvals.Person, error) {
+	whose, instead := "your Slack account", ""
+	if !self {
+		whose, instead = "the Slack account that you mentioned", " You can type the user principal name instead of mentioning them."
+	}
+	nobody := func(format string, a ...any) (approvals.Person, error) {
+		return known(u), approvals.Refuse(approvals.CodeNobody, format+instead, a...)
+	}
 	ref, listed := p.options.People[u.ID]
 	switch {
 	case listed:
 	case !p.options.MatchEmail:
-		return nobody, approvals.Refuse(approvals.CodeNobody, "Countersign does not know which Entra account belongs to this Slack account. An administrator lists it under people.table.")
+		return nobody("Countersign does not know which Entra account belongs to %s. An administrator lists it under people.table.", whose)
 	case u.Profile.Email == "" || !u.IsEmailConfirmed:
-		return nobody, approvals.Refuse(approvals.CodeNobody, "This Slack account has no confirmed e-mail address, so Countersign cannot tell which Entra account it belongs to.")
+		return nobody("Slack shows no confirmed e-mail address of %s, so Countersign cannot tell which Entra account belongs to it. An administrator lists it under people.table.", whose)
 	default:
 		ref = u.Profile.Email
 	}
 	var person approvals.Person
 	err := patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
 		person, err = p.options.Desk.Directory.Person(ctx, ref)
-		if errors.Is(err, approvals.ErrNoPerson) {
-			return approvals.Refuse(approvals.CodeNobody, "No single Entra account belongs to this Slack account, and Countersign does not guess. An administrator lists it under people.table.")
-		}
 		return err
 	})
+	if errors.Is(err, approvals.ErrNoPerson) {
+		return nobody("No single Entra account belongs to %s, and Countersign does not guess. An administrator lists it under people.table.", whose)
+	}
 	if err != nil {
-		return nobody, unchecked(err, "Microsoft Entra did not tell which account is yours, and what cannot be checked is refused: %s", sentence(err))
+		return known(u), unchecked(err, "Microsoft Entra did not tell which account belongs to %s, and what cannot be checked is refused: %s", whose, sentence(err))
 	}
 	person.Slack = u.ID
-	if !listed {
-		same, err := p.options.Desk.Store.Pin(ctx, u.ID, person.ID)
-		if err != nil {
-			return person, err
+	if listed {
+		return person, nil
+	}
+	misled := func(reason, format string, a ...any) (approvals.Person, error) {
+		return known(u), &misledPair{approvals.Refuse(approvals.CodeNobody, format+instead, a...), reason}
+	}
+	for other, object := range p.options.People {
+		if strings.EqualFold(object, person.ID) {
+			return misled(fmt.Sprintf("Slack account %s now has the e-mail address of %s, whom people.table gives to Slack account %s. What it did was refused.", u.ID, person, other),
+				"The e-mail address of %s is that of somebody who has another Slack account by people.table, so Countersign does not trust it. The security people have been told.", whose)
 		}
-		if !same {
-			return person, errChangedPair
-		}
+	}
+	same, err := p.options.Desk.Store.Pin(ctx, u.ID, person.ID)
+	if err != nil {
+		return person, err
+	}
+	if !same {
+		return misled(fmt.Sprintf("Slack account %s now has the e-mail address of %s, but it, or that Entra account, was seen with another one before. What it did was refused.", u.ID, person),
+			"The e-mail address of %s now leads to another Entra account than the one it was first seen with, so Countersign does not trust it. The security people have been told.", whose)
 	}
 	return person, nil
 }
@@ -145,7 +164,7 @@ func patiently(ctx context.Context, patience time.Duration, f func(context.Conte
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := f(ctx)
 		no := (*approvals.Refusal)(nil)
-		if err == nil || errors.As(err, &no) {
+		if err == nil || errors.As(err, &no) || errors.Is(err, approvals.ErrNoPerson) {
 			return err
 		}
 		var lasting interface{ Permanent() bool }
@@ -164,7 +183,7 @@ func patiently(ctx context.Context, patience time.Duration, f func(context.Conte
 func unchecked(err error, format string, a ...any) error {
 	no := (*approvals.Refusal)(nil)
 	if errors.As(err, &no) {
-		return no
+		return err
 	}
 	return approvals.Refuse(approvals.CodeUnchecked, format, a...)
 }

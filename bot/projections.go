@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/slack-go/slack"
 
 	"countersign/approvals"
 	"countersign/audit"
+	"countersign/commands"
 )
 
 // AuditProjection is the name of the projection that keeps the record. The
@@ -27,92 +30,143 @@ func (b *Bot) projections() []approvals.Projection {
 	}
 }
 
-// showCards brings the cards of every request in the batch up to date. A
-// card shows the request as it now is, so ten events make one update.
-func (b *Bot) showCards(ctx context.Context, batch []audit.Event) (int, error) {
-	var done []string
-	for _, e := range batch {
-		if e.Request == "" || e.Kind == audit.Refused || slices.Contains(done, e.Request) {
-			continue
-		}
-		if err := b.showCard(ctx, e.Request); err != nil {
-			return 0, err
-		}
-		done = append(done, e.Request)
-	}
-	return len(batch), nil
-}
+// lastPost is how long a post may go on when this process stops. A reply cut
+// off would leave a message too many.
+const lastPost = 5 * time.Second
 
-func (b *Bot) showCard(ctx context.Context, id string) error {
-	snap, err := b.Desk.Store.Load(ctx, id)
-	if err != nil {
-		return ignore(err, approvals.ErrNoRequest)
-	}
-	known, err := b.Desk.Store.Cards(ctx, id)
-	if err != nil {
-		return err
-	}
-	r := snap.Request
-	text := slack.MsgOptionText(cardText(r), false)
-	if err := b.guard.fit(ctx, b.ApprovalsChannel); err != nil {
-		b.Log.Error("cards cannot be shown", "request", id, "error", err)
-	} else if err := b.put(ctx, id, "approvers", known, text, slack.MsgOptionBlocks(b.card(r, true)...), func(o ...slack.MsgOption) (approvals.Card, error) {
-		channel, ts, err := b.api.PostMessageContext(ctx, b.ApprovalsChannel, o...)
-		return approvals.Card{Channel: channel, TS: ts}, err
-	}); err != nil {
-		return err
-	}
-	if r.Requester.Slack == "" {
-		return nil
-	}
-	return b.put(ctx, id, "requester", known, text, slack.MsgOptionBlocks(b.receipt(r)...), func(o ...slack.MsgOption) (approvals.Card, error) {
-		return b.direct(ctx, r.Requester.Slack, o...)
-	})
-}
-
-// put updates a message, or posts it where there is none yet. A reply that
-// was lost after posting leaves one card too many; its buttons work, and a
-// press repairs it.
-func (b *Bot) put(ctx context.Context, id, name string, known map[string]approvals.Card, text, blocks slack.MsgOption, post func(...slack.MsgOption) (approvals.Card, error)) error {
-	if card, ok := known[name]; ok {
-		_, _, _, err := b.api.UpdateMessageContext(ctx, card.Channel, card.TS, text, blocks)
-		if !errIs(err, "message_not_found", "cant_update_message") {
-			return b.passing(id, err)
-		}
-	}
-	card, err := post(text, blocks)
-	if err != nil {
-		return b.passing(id, err)
-	}
-	return b.Desk.Store.SetCard(ctx, id, name, card)
-}
-
-// passing tells trouble that passes, which is tried again, from trouble that
-// stays: that is logged, and the other requests go on.
-func (b *Bot) passing(id string, err error) error {
-	if errIs(err, "channel_not_found", "not_in_channel", "is_archived", "user_not_found", "cannot_dm_bot", "user_disabled",
-		"restricted_action", "invalid_blocks", "msg_blocks_too_long", "msg_too_long", "edit_window_closed") {
-		b.Log.Error("Slack will not show this", "request", id, "error", err)
-		return nil
-	}
-	return err
-}
-
-// tellPeople sends the requester a message of its own when a request ends: an
-// updated card notifies nobody.
-func (b *Bot) tellPeople(ctx context.Context, batch []audit.Event) (int, error) {
+// each hands events to do, one after the other, and says how many are done.
+// When ctx ends, the one in hand is finished.
+func each(ctx context.Context, batch []audit.Event, do func(context.Context, audit.Event) error) (int, error) {
+	steady, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastPost, cancel) })()
 	for i, e := range batch {
-		if err := b.tell(ctx, e); err != nil {
+		if err := ctx.Err(); err != nil {
+			return i, err
+		}
+		if err := do(steady, e); err != nil {
 			return i, err
 		}
 	}
 	return len(batch), nil
 }
 
-func (b *Bot) tell(ctx context.Context, e audit.Event) error {
-	if e.Requester.Slack == "" || e.Requester.ID == e.Actor.ID {
+// The names under which the messages about a request are remembered. A spare
+// one, left over by a lost reply, has a colon and its timestamp behind that.
+const (
+	cardApprovers = "approvers"
+	cardRequester = "requester"
+)
+
+// showCards brings the cards of every request in the batch up to date. A
+// card shows the request as it now is, so ten events make one update.
+func (b *Bot) showCards(ctx context.Context, batch []audit.Event) (int, error) {
+	var done []string
+	return each(ctx, batch, func(ctx context.Context, e audit.Event) error {
+		if e.Request == "" || e.Kind == audit.Refused || slices.Contains(done, e.Request) {
+			return nil
+		}
+		done = append(done, e.Request)
+		return b.showCard(ctx, e)
+	})
+}
+
+func (b *Bot) showCard(ctx context.Context, e audit.Event) error {
+	snap, err := b.Desk.Store.Load(ctx, e.Request)
+	if err != nil {
+		return ignore(err, approvals.ErrNoRequest)
+	}
+	known, err := b.Desk.Store.Cards(ctx, e.Request)
+	if err != nil {
+		return err
+	}
+	text := cardText(snap.Request)
+	if to := snap.Requester.Slack; to != "" {
+		err := b.show(ctx, e, cardRequester, known, text, b.receipt(snap.Request), func(o ...slack.MsgOption) (approvals.Card, error) {
+			return b.direct(ctx, to, o...)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	// An unfit channel holds the cards up until somebody has mended it: they
+	// are not lost, and nobody outside reads them.
+	if err := b.guard.fit(ctx, b.ApprovalsChannel, guardAge); err != nil {
+		return fmt.Errorf("the approvals channel: %w", err)
+	}
+	return b.show(ctx, e, cardApprovers, known, text, b.card(snap.Request), func(o ...slack.MsgOption) (approvals.Card, error) {
+		channel, ts, err := b.api.PostMessageContext(ctx, b.ApprovalsChannel, o...)
+		return approvals.Card{Channel: channel, TS: ts}, err
+	})
+}
+
+// show updates a message and its spares, or posts it where there is none yet.
+// A reply that was lost after posting leaves one card too many; its buttons
+// work, and a press adopts it as a spare.
+func (b *Bot) show(ctx context.Context, e audit.Event, name string, known map[string]approvals.Card, text string, blocks []slack.Block, post func(...slack.MsgOption) (approvals.Card, error)) error {
+	options := []slack.MsgOption{slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...)}
+	shown := false
+	for as, card := range known {
+		if as != name && !strings.HasPrefix(as, name+":") {
+			continue
+		}
+		_, _, _, err := b.api.UpdateMessageContext(ctx, card.Channel, card.TS, options...)
+		if errIs(err, "message_not_found", "cant_update_message") {
+			continue
+		}
+		shown = true
+		if err := b.passing(e, err); err != nil {
+			return err
+		}
+	}
+	if shown {
 		return nil
 	}
+	card, err := post(options...)
+	if err != nil {
+		return b.passing(e, err)
+	}
+	return b.Desk.Store.SetCard(ctx, e.Request, name, card)
+}
+
+// lost is how long an answer that nobody here knows is taken for one that
+// passes. Then it no longer holds up what stands behind it.
+const lost = 10 * time.Minute
+
+// passing tells trouble that passes, which is tried again, from trouble that
+// stays: that is logged, and the other requests go on.
+func (b *Bot) passing(e audit.Event, err error) error {
+	answer, said := errors.AsType[slack.SlackErrorResponse](err)
+	switch {
+	case err == nil:
+		return nil
+	case !said, slices.Contains(hopeless, answer.Err): // the network, a limit, or an administrator's to mend
+		return err
+	case slices.Contains([]string{"channel_not_found", "not_in_channel", "is_archived", "user_not_found", "cannot_dm_bot", "user_disabled",
+		"restricted_action", "invalid_blocks", "msg_blocks_too_long", "msg_too_long", "edit_window_closed", "messages_tab_disabled"}, answer.Err):
+	case time.Since(e.At) < lost:
+		return err
+	}
+	b.Log.Error("Slack will not show this", "request", e.Request, "event", e.Kind, "error", err)
+	return nil
+}
+
+// tellPeople sends the requester a message of its own when a request ends: an
+// updated card notifies nobody.
+func (b *Bot) tellPeople(ctx context.Context, batch []audit.Event) (int, error) {
+	return each(ctx, batch, b.tell)
+}
+
+func (b *Bot) tell(ctx context.Context, e audit.Event) error {
+	switch {
+	case e.Kind == audit.Alarm, e.Kind == audit.Refused && e.Code == string(approvals.CodeProtected):
+		return b.warn(ctx, e)
+	case e.Kind == audit.Reminded:
+		return b.remind(ctx, e)
+	case e.Requester.Slack == "" || e.Requester.ID == e.Actor.ID:
+		return nil
+	}
+	var buttons []slack.BlockElement
 	about := say("%s for ", e.Title).who(e.Target).gap(" (").code(e.Request).gap(")")
 	var l line
 	var text string
@@ -125,6 +179,12 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 		}
 	case audit.Expired:
 		l, text = append(line{}.say("⌛ Your request expired: "), about...).say(". %s Nothing was done. Request it again if it is still needed.", e.Reason), "expired"
+		buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
+	case audit.Unseen:
+		l, text = append(line{}.say("⌛ Not opened in time, and gone: "), about...).say(". Request it again if it is still needed."), "not opened in time"
+		buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
+	case audit.HandedOff:
+		l, text = append(line{}.say("🤝 Approved, and now somebody has to do it by hand: "), about...).say(". The card in the approvals channel says how."), "to be done by hand"
 	case audit.Finished:
 		text = e.Outcome
 		switch approvals.Outcome(e.Outcome) {
@@ -132,6 +192,8 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 			l = append(line{}.say("✅ Done: "), about...)
 		case approvals.Partial:
 			l = append(line{}.say("⚠️ Only partly done: "), about...).say(". The card says which steps failed, and why.")
+		case approvals.Attested:
+			l = append(line{}.say("✅ Done by hand and confirmed: "), about...)
 		case approvals.Uncertain:
 			l = append(line{}.say("❓ Uncertain: "), about...).say(". A step may or may not have been carried out. Look at the account before you go on.")
 		default:
@@ -140,48 +202,98 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 		if e.Reason != "" {
 			l = l.say(". %s", e.Reason)
 		}
+		snap, err := b.Desk.Store.Load(ctx, e.Request)
+		if err != nil {
+			return ignore(err, approvals.ErrNoRequest)
+		}
+		offered, err := b.Desk.Store.Offered(ctx, snap.Request)
+		switch {
+		case err != nil:
+			return err
+		case offered:
+			l = l.say(". %s", b.offered(snap.Request))
+			buttons = append(buttons, button(pressReveal, e.Request, "Reveal", slack.StylePrimary))
+		case approvals.Outcome(e.Outcome) == approvals.Failed:
+			buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
+		}
 	case audit.Halted:
 		l, text = append(line{}.say("✋ ").who(e.Actor).say(" halted: "), about...), "halted"
 	default:
 		return nil
 	}
-	_, err := b.direct(ctx, e.Requester.Slack, slack.MsgOptionText(fallback("%s for %s: %s (%s)", e.Title, e.Target, text, e.Request), false), slack.MsgOptionBlocks(paragraphs(l)))
-	return b.passing(e.Request, err)
+	blocks := []slack.Block{paragraphs(l)}
+	if len(buttons) > 0 {
+		blocks = append(blocks, slack.NewActionBlock("next", buttons...))
+	}
+	_, err := b.direct(ctx, e.Requester.Slack, slack.MsgOptionText(fallback("%s for %s: %s (%s)", e.Title, e.Target, text, e.Request), false), slack.MsgOptionBlocks(blocks...))
+	return b.passing(e, err)
+}
+
+// warn tells the security people, where they have a channel of their own.
+func (b *Bot) warn(ctx context.Context, e audit.Event) error {
+	if b.SecurityChannel == "" {
+		return nil
+	}
+	return b.note(ctx, e, b.SecurityChannel, record(e))
+}
+
+// remind asks the approvals channel for what people still have to do by hand.
+func (b *Bot) remind(ctx context.Context, e audit.Event) error {
+	return b.note(ctx, e, b.ApprovalsChannel, []slack.Block{paragraphs(
+		line{}.say("🔔 Still to be done by hand, or to be confirmed: %s for ", e.Title).who(e.Target).gap(" (").code(e.Request).gap("). ").say("Its card is further up in this channel."))})
+}
+
+// note posts a line into one of our private channels.
+func (b *Bot) note(ctx context.Context, e audit.Event, channel string, blocks []slack.Block) error {
+	if err := b.guard.fit(ctx, channel, guardAge); err != nil {
+		return fmt.Errorf("the channel %s: %w", channel, err)
+	}
+	_, _, err := b.api.PostMessageContext(ctx, channel, slack.MsgOptionText(fallback("%s", e.Line()), false), slack.MsgOptionBlocks(blocks...))
+	return b.passing(e, err)
 }
 
 // keepRecord writes each event into the tamper-evident log, where there is
 // one, and then into the audit channel. Trouble of any kind stops it here,
 // and with it the runner: what is not recorded is not done.
 func (b *Bot) keepRecord(ctx context.Context, batch []audit.Event) (int, error) {
-	for i, e := range batch {
+	return each(ctx, batch, func(ctx context.Context, e audit.Event) error {
 		if b.Audit != nil {
 			if err := b.Audit.Append(ctx, e); err != nil {
-				return i, err
+				return err
 			}
 		}
 		if !told(e.Kind) {
-			continue
+			return nil
 		}
-		if err := b.guard.fit(ctx, b.AuditChannel); err != nil {
-			return i, fmt.Errorf("the audit channel does not fit: %w", err)
+		if err := b.guard.fit(ctx, b.AuditChannel, guardAge); err != nil {
+			return fmt.Errorf("the audit channel: %w", err)
 		}
-		text := e.Line()
-		if _, _, err := b.api.PostMessageContext(ctx, b.AuditChannel, slack.MsgOptionText(fallback("%s", text), false), slack.MsgOptionBlocks(paragraphs(record(text)))); err != nil {
-			return i, err
-		}
-	}
-	return len(batch), nil
+		_, _, err := b.api.PostMessageContext(ctx, b.AuditChannel, slack.MsgOptionText(fallback("%s", e.Line()), false), slack.MsgOptionBlocks(record(e)...))
+		return err
+	})
 }
 
 // record is an audit line with what happened in bold, so that the eye finds
-// it.
-func record(text string) line {
-	what, rest, more := strings.Cut(text, " · ")
-	l := line{}.bold(what)
-	if more {
-		l = l.say(" · %s", rest)
+// it. A line that Slack would not take is cut before its end, which is the
+// request's id.
+func record(e audit.Event) []slack.Block {
+	what, rest, _ := strings.Cut(e.Line(), " · ")
+	for long := utf8.RuneCountInString(rest); ; long = long * 3 / 4 {
+		l := line{}.bold(what)
+		text := rest
+		if utf8.RuneCountInString(rest) > long {
+			text = commands.Plain(rest, long) + " (cut here; the request shows it whole) · " + e.Request
+		}
+		if text != "" {
+			text = " · " + text
+		}
+		for part := range slices.Chunk([]rune(text), maxText) {
+			l = l.say("%s", string(part))
+		}
+		if blocks := []slack.Block{paragraphs(l)}; size(blocks) <= maxMessage || long < 100 {
+			return blocks
+		}
 	}
-	return l
 }
 
 func ignore(err, expected error) error {

@@ -21,71 +21,78 @@ const queueLength = 200
 // of them queue up behind a lost connection.
 const ackTime = 2 * time.Second
 
-// hopeless are answers to apps.connections.open after which trying again
-// cannot help. slack-go retries most of them for ever.
+// lastAcks is how long the socket stays open behind the last ack: slack-go
+// does not say when one is on the wire.
+const lastAcks = 100 * time.Millisecond
+
+// hopeless are answers of Slack after which trying again cannot help until an
+// administrator has changed something. slack-go retries most of them for ever.
 var hopeless = []string{
 	"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type",
-	"missing_scope", "no_permission", "forbidden_team", "team_disabled", "user_removed_from_team", "access_denied",
+	"missing_scope", "no_permission", "forbidden_team", "team_disabled", "team_access_not_granted", "user_removed_from_team",
+	"access_denied", "accesslimited",
 }
 
-// listen keeps the socket and moves what comes out of it into our own queue:
-// slack-go wedges for ever when its channel of events is not drained.
+// listen keeps the socket until ctx ends, or until Slack says that it will
+// never have us, which is the error. Then it takes nothing new, finishes what
+// is in hand, acks it and closes the socket.
 func (b *Bot) listen(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	socket, cut := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx: the last acks go out on it
+	defer cut()
 	queue := make(chan socketmode.Event, queueLength)
-	var hands sync.WaitGroup
-	// Acks and answers in hand outlive ctx for a moment; the socket does too.
-	socketCtx, cut := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cut(nil)
+	var ends, hands sync.WaitGroup
+	ends.Go(func() {
+		if err := b.socket.RunContext(socket); errIs(err, hopeless...) {
+			stop(unwelcome(err))
+		} else {
+			stop(fmt.Errorf("Slack's socket ended and will not come back: %v", err))
+		}
+	})
+	ends.Go(func() { b.drain(ctx, socket, queue, stop) })
 	for range b.Hands {
 		hands.Go(func() {
 			for evt := range queue {
-				b.contain(context.WithoutCancel(ctx), evt)
+				b.contain(evt.Request.EnvelopeID, func() { b.arrive(ctx, evt) })
 			}
 		})
 	}
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		for {
-			select {
-			case <-socketCtx.Done():
-				return
-			case evt := <-b.socket.Events:
-				b.notice(ctx, evt, queue, cut)
-			}
-		}
-	}()
-	finished := make(chan error, 1)
-	go func() { finished <- b.socket.RunContext(socketCtx) }()
+	hands.Wait()
+	b.beside.Wait()
+	time.Sleep(lastAcks)
+	cut()
+	ends.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
 
-	var err error
-	select {
-	case <-ctx.Done():
-	case <-socketCtx.Done():
-		err = context.Cause(socketCtx)
-	case err = <-finished:
-		err = fmt.Errorf("Slack's socket ended and will not come back: %w", err)
-		finished <- nil
+// drain moves envelopes into our queue until ctx ends. It goes on emptying
+// slack-go's channel until the socket is gone, because slack-go wedges for
+// ever when nobody does.
+func (b *Bot) drain(ctx, socket context.Context, queue chan<- socketmode.Event, stop context.CancelCauseFunc) {
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case evt := <-b.socket.Events:
+			b.notice(evt, queue, stop)
+		}
 	}
-	// From here on nothing new is taken; what is in the queue is finished.
-	if err == nil {
-		close(queue)
-		hands.Wait()
-		cut(context.Canceled)
-	} else {
-		cut(err)
-		<-drained
-		close(queue)
-		hands.Wait()
+	close(queue)
+	for {
+		select {
+		case <-socket.Done():
+			return
+		case <-b.socket.Events: // no ack: Slack tells its author, or another process
+		}
 	}
-	<-drained
-	<-finished
-	return err
 }
 
 // notice sorts one event of the socket: envelopes into the queue, news about
 // the connection into the log.
-func (b *Bot) notice(ctx context.Context, evt socketmode.Event, queue chan<- socketmode.Event, cut context.CancelCauseFunc) {
+func (b *Bot) notice(evt socketmode.Event, queue chan<- socketmode.Event, stop context.CancelCauseFunc) {
 	switch evt.Type {
 	case socketmode.EventTypeHello:
 		if evt.Request != nil {
@@ -94,21 +101,21 @@ func (b *Bot) notice(ctx context.Context, evt socketmode.Event, queue chan<- soc
 		}
 		b.once.Do(func() { close(b.ready) })
 	case socketmode.EventTypeInvalidAuth:
-		cut(errors.New("Slack does not accept SLACK_APP_TOKEN"))
+		stop(unwelcome(errors.New("it knows no such app"))) // an HTTP 404
 	case socketmode.EventTypeConnectionError:
 		failure, _ := evt.Data.(*slack.ConnectionErrorEvent)
 		if failure == nil {
 			return
 		}
 		if errIs(failure.ErrorObj, hopeless...) {
-			cut(fmt.Errorf("Slack does not accept SLACK_APP_TOKEN for Socket Mode: %w", failure.ErrorObj))
+			stop(unwelcome(failure.ErrorObj))
 			return
 		}
 		b.Log.Warn("no connection to Slack; trying again", "attempt", failure.Attempt, "in", failure.Backoff, "error", failure.ErrorObj)
 	case socketmode.EventTypeIncomingError, socketmode.EventTypeErrorWriteFailed, socketmode.EventTypeErrorBadMessage:
 		b.Log.Warn("trouble on Slack's socket", "kind", string(evt.Type))
 	case socketmode.EventTypeSlashCommand, socketmode.EventTypeInteractive, socketmode.EventTypeEventsAPI:
-		if evt.Request == nil || evt.Request.EnvelopeID == "" || ctx.Err() != nil {
+		if evt.Request == nil || evt.Request.EnvelopeID == "" {
 			return
 		}
 		select {
@@ -119,19 +126,39 @@ func (b *Bot) notice(ctx context.Context, evt socketmode.Event, queue chan<- soc
 	}
 }
 
-// contain keeps a panic in one envelope's handler from ending the program.
-func (b *Bot) contain(ctx context.Context, evt socketmode.Event) {
+// unwelcome ends the program, with what an administrator has to look at.
+func unwelcome(why error) error {
+	return fmt.Errorf("Slack does not let Countersign in by Socket Mode. Check SLACK_APP_TOKEN, its scope connections:write, and that the app's Socket Mode is on: %w", why)
+}
+
+// contain keeps a panic over one envelope from ending the program.
+func (b *Bot) contain(envelope string, work func()) {
 	defer func() {
 		if p := recover(); p != nil {
-			b.Log.Error("an envelope made its handler panic", "envelope", evt.Request.EnvelopeID, "panic", p, "stack", string(debug.Stack()))
+			b.Log.Error("an envelope made its handler panic", "envelope", envelope, "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
-	b.arrive(ctx, evt)
+	work()
+}
+
+// afterwards does what may take long, look-ups above all, beside the hands:
+// these must stay free for the next ack.
+func (b *Bot) afterwards(envelope string, work func()) {
+	select {
+	case b.spare <- struct{}{}:
+	default:
+		b.Log.Error("too much at once: a view stays as it was opened", "envelope", envelope)
+		return
+	}
+	b.beside.Go(func() {
+		defer func() { <-b.spare }()
+		b.contain(envelope, work)
+	})
 }
 
 // ack tells Slack that an envelope arrived; payload may be nil.
 func (b *Bot) ack(ctx context.Context, envelope string, payload any) {
-	ctx, cancel := context.WithTimeout(ctx, ackTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackTime)
 	defer cancel()
 	if payload != nil {
 		raw, err := json.Marshal(payload)

@@ -1,18 +1,23 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/slack-go/slack"
 
 	"countersign/approvals"
 	"countersign/commands"
 )
+
+// maxName is longer than any user principal name or e-mail address.
+const maxName = 320
 
 // The blocks of the forms, beside those named by commands.Field. In each,
 // the action has the block's name.
@@ -45,40 +50,70 @@ func modal(title, callback string, meta viewMeta, blocks ...slack.Block) slack.M
 	}
 }
 
+// triggerLife is how long a view may take to open: Slack's own limit.
+const triggerLife = 3 * time.Second
+
+// open opens a view and gives its id.
+func (b *Bot) open(ctx context.Context, trigger string, view slack.ModalViewRequest) (string, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), triggerLife)
+	defer cancel()
+	opened, err := b.now.OpenViewContext(ctx, trigger, view)
+	if err != nil {
+		b.Log.Warn("a view did not open", "error", err)
+		return "", err
+	}
+	return opened.ID, nil
+}
+
 // openForm asks for what a command lacks, with the rest filled in. The form
 // opens at once; who the target is, and whether this may be asked at all, is
 // filled in when it is known.
-func (b *Bot) openForm(ctx context.Context, trigger string, in commands.Input, d deed) {
-	view := b.form(in, d.Channel, nil)
-	opened, err := b.now.OpenViewContext(ctx, trigger, view)
+func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Input, d deed) {
+	view, err := b.open(ctx, trigger, b.form(in, d.Channel, nil, nil))
 	if err != nil {
-		b.tooLate(ctx, d, in.Command.Name+" "+in.String(), err)
+		b.tooLate(ctx, d, in)
 		return
 	}
-	// From here on the person has the form; the rest makes it better.
-	ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
-	defer cancel()
-	who, err := b.people.actor(ctx, d.User)
-	if err == nil {
-		err = b.Desk.MayRequest(ctx, in.Command.Name, in.Command.Class, who)
-	}
-	if err != nil {
-		b.fill(ctx, opened, modal(in.Command.Title, "", viewMeta{}, paragraphs(say("%s", sentence(err)))))
-		return
-	}
-	if in.Target.Empty() {
-		return
-	}
-	switch targets, err := b.find(ctx, in.Target); {
-	case err != nil:
-		b.fill(ctx, opened, b.form(in, d.Channel, paragraphs(say("⚠️ %s", sentence(err)))))
-	case len(targets) == 1:
-		b.fill(ctx, opened, b.form(in, d.Channel, paragraphs(line{}.bold("For ").who(targets[0]))))
-	}
+	b.afterwards(id, func() {
+		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
+		defer cancel()
+		who, err := b.people.actor(ctx, d.User)
+		if err == nil {
+			err = b.Desk.MayRequest(ctx, in.Command.Name, in.Command.Class, who)
+		}
+		if err != nil {
+			err = b.refused(ctx, id, d, who, err)
+		}
+		no := (*approvals.Refusal)(nil)
+		switch {
+		case err == nil && in.Target.Empty():
+		case err == nil:
+			targets, err := b.find(ctx, in.Target)
+			var note slack.Block
+			var methods []commands.Choice
+			if err == nil && len(targets) == 1 {
+				note = paragraphs(line{}.bold("For ").who(targets[0]))
+				if slices.ContainsFunc(in.Command.Args, func(a commands.Arg) bool { return a.Field == commands.FieldMethod }) {
+					methods, err = b.Tenant.Removable(ctx, targets[0].ID)
+				}
+			}
+			if err != nil {
+				note = paragraphs(say("⚠️ %s", sentence(err)))
+			}
+			if note != nil {
+				b.fill(ctx, view, b.form(in, d.Channel, note, methods))
+			}
+		case errors.As(err, &no) && no.Code != approvals.CodeUnchecked:
+			b.fill(ctx, view, modal(in.Command.Title, "", viewMeta{}, paragraphs(say("%s", no.Sentence))))
+		default: // it may pass, and what is being typed must not be lost
+			b.fill(ctx, view, b.form(in, d.Channel, paragraphs(say("⚠️ %s", sentence(err))), nil))
+		}
+	})
 }
 
-// form is the modal of one command. note stands on top of it.
-func (b *Bot) form(in commands.Input, channel string, note slack.Block) slack.ModalViewRequest {
+// form is the modal of one command. note stands on top of it; methods are
+// those of the target to choose from, where they are known.
+func (b *Bot) form(in commands.Input, channel string, note slack.Block, methods []commands.Choice) slack.ModalViewRequest {
 	c := in.Command
 	blocks := []slack.Block{paragraphs(say("%s.", capital(c.Does)))}
 	if note != nil {
@@ -91,27 +126,24 @@ func (b *Bot) form(in commands.Input, channel string, note slack.Block) slack.Mo
 			blocks = append(blocks, optional(input(string(commands.FieldTarget), "Whose account", "", pick)))
 		}
 		name := slack.NewPlainTextInputBlockElement(plain("dana@example.com", 150), blockTargetName)
-		name.InitialValue = in.Target.Name + in.Target.ObjectID
-		name.MaxLength = 200
+		name.MaxLength = maxName
+		name.InitialValue = commands.Plain(in.Target.Name+in.Target.ObjectID, maxName)
 		label := "Or their user principal name"
 		if in.Target.Name+in.Target.ObjectID != "" {
 			label = "Whose account"
 		}
 		blocks = append(blocks, optional(input(blockTargetName, label, "", name)))
 	}
+	for _, a := range c.Args {
+		blocks = append(blocks, argument(a, in.Args[a.Field], methods))
+	}
 	if ways := commands.Verifications(c); len(ways) > 0 {
-		options := make([]*slack.OptionBlockObject, len(ways))
-		var chosen *slack.OptionBlockObject
+		choices := make([]commands.Choice, len(ways))
 		for i, w := range ways {
-			options[i] = slack.NewOptionBlockObject(w.Value, plain(w.Words, 75), nil)
-			if w.Value == in.Verified {
-				chosen = options[i]
-			}
+			choices[i] = commands.Choice{Ref: w.Value, Words: w.Words}
 		}
-		pick := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, plain("Choose one", 150), string(commands.FieldVerified), options...)
-		pick.InitialOption = chosen
 		blocks = append(blocks, input(string(commands.FieldVerified), "How did you make sure who was asking?",
-			"The approver sees this. A caller who knows names and numbers has proved nothing.", pick))
+			"The approver sees this. A caller who knows names and numbers has proved nothing.", choose(string(commands.FieldVerified), in.Verified, choices)))
 	}
 	label := "Why"
 	if slices.Contains(commands.Missing(c, commands.Input{Command: c}), commands.FieldJustification) {
@@ -129,27 +161,78 @@ func (b *Bot) form(in commands.Input, channel string, note slack.Block) slack.Mo
 	return view
 }
 
+// argument is the box of one argument of a command.
+func argument(a commands.Arg, value string, methods []commands.Choice) slack.Block {
+	choices := make([]commands.Choice, len(a.Choices))
+	for i, c := range a.Choices {
+		choices[i] = commands.Choice{Ref: c.Value, Words: c.Words}
+	}
+	if a.Field == commands.FieldMethod {
+		choices = methods
+	}
+	var box *slack.InputBlock
+	if len(choices) > 0 {
+		box = input(string(a.Field), a.Words, a.Hint, choose(string(a.Field), value, choices))
+	} else {
+		text := slack.NewPlainTextInputBlockElement(nil, string(a.Field))
+		text.InitialValue, text.MaxLength = commands.Plain(value, commands.MaxArg), commands.MaxArg
+		box = input(string(a.Field), a.Words, a.Hint, text)
+	}
+	box.Optional = !a.Required
+	return box
+}
+
+// choose is a select with one of its choices chosen, where there is such one.
+func choose(action, value string, choices []commands.Choice) *slack.SelectBlockElement {
+	const most = 100 // that Slack takes
+	pick := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, plain("Choose one", 150), action)
+	for _, c := range choices[:min(len(choices), most)] {
+		option := slack.NewOptionBlockObject(c.Ref, plain(c.Words, 75), nil)
+		pick.Options = append(pick.Options, option)
+		if c.Ref == value {
+			pick.InitialOption = option
+		}
+	}
+	return pick
+}
+
 // filled reads a submitted form; what is wrong is told by block.
 func filled(c commands.Command, values map[string]map[string]slack.BlockAction) (commands.Input, map[string]string) {
 	text := func(block string) string { return strings.TrimSpace(values[block][block].Value) }
 	wrong := map[string]string{}
-	var words []string
+	in := commands.Input{Command: c}
 	if c.Target {
 		picked, typed := values[string(commands.FieldTarget)][string(commands.FieldTarget)].SelectedUser, text(blockTargetName)
+		ref := typed
+		if picked != "" {
+			ref = "<@" + picked + ">"
+		}
+		var problems []commands.Problem
+		in, problems = commands.Parse(c, ref)
 		switch {
 		case typed != "" && picked != "":
 			wrong[blockTargetName] = "Choose a person or type a name, not both."
-		case typed != "":
-			words = append(words, typed)
-		case picked != "":
-			words = append(words, "<@"+picked+">")
-		default:
-			wrong[blockTargetName] = "Say whose account it is: choose a person above, or type the user principal name."
+		case ref == "":
+			wrong[blockTargetName] = "Say whose account it is: choose a person, or type the user principal name."
+		case len(problems) > 0:
+			wrong[blockTargetName] = problems[0].Sentence
+		case in.Target.Empty(), in.Justification+in.Ticket+in.Verified != "":
+			wrong[blockTargetName] = "Type one user principal name, e-mail address or object id here, and nothing else."
 		}
 	}
-	in, problems := commands.Parse(c, strings.Join(words, " "))
-	for _, p := range problems {
-		wrong[blockTargetName] = p.Sentence
+	in.Args = nil
+	for _, a := range c.Args {
+		box := values[string(a.Field)][string(a.Field)]
+		value, problem := a.Read(cmp.Or(box.SelectedOption.Value, box.Value))
+		switch {
+		case problem != "":
+			wrong[string(a.Field)] = problem
+		case value != "":
+			if in.Args == nil {
+				in.Args = map[commands.Field]string{}
+			}
+			in.Args[a.Field] = value
+		}
 	}
 	in.Verified = values[string(commands.FieldVerified)][string(commands.FieldVerified)].SelectedOption.Value
 	in.Ticket = commands.Plain(text(string(commands.FieldTicket)), commands.MaxTicket)
@@ -160,6 +243,11 @@ func filled(c commands.Command, values map[string]map[string]slack.BlockAction) 
 			wrong[string(field)] = "Say how you made sure who was asking."
 		case commands.FieldJustification:
 			wrong[string(field)] = "Say why, or name a ticket below."
+		case commands.FieldTarget:
+		default:
+			if wrong[string(field)] == "" {
+				wrong[string(field)] = "This is needed."
+			}
 		}
 	}
 	return in, wrong
@@ -179,71 +267,75 @@ func optional(in *slack.InputBlock) slack.Block {
 }
 
 // openDeny asks for the reason of a denial, which the requester will read.
-func (b *Bot) openDeny(ctx context.Context, trigger, request string, d deed) {
+func (b *Bot) openDeny(ctx context.Context, trigger string, d deed) {
 	reason := slack.NewPlainTextInputBlockElement(plain("Could not reach her manager", 150), blockReason)
 	reason.Multiline, reason.MaxLength = true, commands.MaxJustification
-	view := modal("Deny "+request, viewDeny, viewMeta{Request: request, Channel: d.Channel, Card: d.Card},
-		paragraphs(say("A denial is final. %s ends, and nothing is done.", request)),
+	view := modal("Deny "+d.Request, viewDeny, viewMeta{Request: d.Request, Channel: d.Channel, Card: d.Card},
+		paragraphs(say("A denial is final. %s ends, and nothing is done.", d.Request)),
 		optional(input(blockReason, "Why", "The requester and the auditors read this.", reason)))
 	view.Submit, view.Close = plain("Deny", 24), plain("Back", 24)
-	if _, err := b.now.OpenViewContext(ctx, trigger, view); err != nil {
-		b.Log.Warn("a view did not open", "error", err)
+	if _, err := b.open(ctx, trigger, view); err != nil {
 		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Deny again.")
 	}
 }
 
 // openDetails shows a request with its journal, to people who may see it.
-func (b *Bot) openDetails(ctx context.Context, trigger, request string, d deed) {
-	skeleton := modal(request, "", viewMeta{}, paragraphs(say("Looking it up …")))
-	opened, err := b.now.OpenViewContext(ctx, trigger, skeleton)
+func (b *Bot) openDetails(ctx context.Context, id, trigger string, d deed) {
+	view, err := b.open(ctx, trigger, modal(d.Request, "", viewMeta{}, paragraphs(say("Looking it up …"))))
 	if err != nil {
-		b.Log.Warn("a view did not open", "error", err)
 		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a view. Press Details again.")
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
-	defer cancel()
-	blocks, err := b.details(ctx, request, d.User)
-	if err != nil {
-		blocks = []slack.Block{paragraphs(say("%s", sentence(err)))}
-	}
-	b.fill(ctx, opened, modal(request, "", viewMeta{}, blocks...))
+	b.afterwards(id, func() {
+		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
+		defer cancel()
+		blocks, err := b.details(ctx, id, d)
+		if err != nil {
+			blocks = []slack.Block{paragraphs(say("%s", sentence(err)))}
+		}
+		b.fill(ctx, view, modal(d.Request, "", viewMeta{}, blocks...))
+	})
 }
 
-func (b *Bot) details(ctx context.Context, request, slackID string) ([]slack.Block, error) {
-	who, err := b.people.actor(ctx, slackID)
+func (b *Bot) details(ctx context.Context, id string, d deed) ([]slack.Block, error) {
+	who, err := b.people.actor(ctx, d.User)
 	if err != nil {
-		return nil, err
+		return nil, b.refused(ctx, id, d, who, err)
 	}
-	snap, err := b.Desk.Store.Load(ctx, request)
+	snap, err := b.Desk.Store.Load(ctx, d.Request)
 	if err != nil {
 		return nil, err
 	}
 	if who.ID != snap.Requester.ID {
 		if err := b.Desk.MayRequest(ctx, "requests", approvals.ClassRead, who); err != nil {
-			return nil, err
+			return nil, b.refused(ctx, id, d, who, err)
 		}
 	}
-	return append(b.card(snap.Request, false), journal(snap.Request)...), nil
+	return append(draw(snap.Request, room{}), journal(snap.Request)...), nil
 }
 
-// fill replaces a view that was opened before its content was known.
-func (b *Bot) fill(ctx context.Context, opened *slack.ViewResponse, view slack.ModalViewRequest) {
-	if _, err := b.api.UpdateViewContext(ctx, view, "", "", opened.ID); err != nil && !errIs(err, "not_found", "view_not_found") {
+// fill replaces a view that was opened before its content was known. An error
+// means that it may not be before anybody's eyes; it may have been closed.
+func (b *Bot) fill(ctx context.Context, view string, content slack.ModalViewRequest) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
+	defer cancel()
+	_, err := b.api.UpdateViewContext(ctx, content, "", "", view)
+	if err != nil && !errIs(err, "not_found", "view_not_found") {
 		b.Log.Warn("a view was not filled", "error", err)
 	}
+	return err
 }
 
 // tooLate offers a form again whose trigger has died.
-func (b *Bot) tooLate(ctx context.Context, d deed, value string, err error) {
-	b.Log.Warn("a form did not open", "error", err)
-	if len(value) > 2000 {
-		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open the form. Nothing happened. Please type the command again.")
+func (b *Bot) tooLate(ctx context.Context, d deed, in commands.Input) {
+	typed, value := in.String(), in.Command.Name+" "+in.String()
+	if utf8.RuneCountInString(value) > maxValue {
+		const text = "That took too long for Slack to open the form. Nothing happened. Please type the command again."
+		b.whisper(ctx, d, text, paragraphs(say(text), say("You typed: %s %s", commands.Slash(b.Prefix, in.Command), asTyped(typed))))
 		return
 	}
-	b.whisper(ctx, d, "That took too long for Slack to open the form. What you typed is kept.",
-		paragraphs(say("That took too long for Slack to open the form. What you typed is kept.")),
-		slack.NewActionBlock("", button(pressOpen, value, "Open the form", slack.StylePrimary)))
+	const text = "That took too long for Slack to open the form. What you typed is kept."
+	b.whisper(ctx, d, text, paragraphs(say(text)), slack.NewActionBlock("", button(pressOpen, value, "Open the form", slack.StylePrimary)))
 }
 
 // publishHome shows somebody their App Home: what waits, and what is theirs.
@@ -282,12 +374,11 @@ func (b *Bot) home(ctx context.Context, slackID string) ([]slack.Block, error) {
 		return nil, err
 	}
 	blocks = append(blocks, deskBlocks("Yours", mine, "You have requested nothing yet.")...)
-	blocks = append(blocks, slack.NewDividerBlock())
-	blocks = append(blocks, b.helpBlocks(ctx, who)...)
-	if len(blocks) > 100 {
-		blocks = blocks[:100]
+	help, err := b.helpBlocks(ctx, who)
+	if err != nil {
+		return nil, err
 	}
-	return blocks, nil
+	return append(append(blocks, slack.NewDividerBlock()), help...), nil
 }
 
 // deskBlocks lists requests with a button each.
@@ -332,5 +423,5 @@ func journal(r approvals.Request) []slack.Block {
 	if len(items) == 0 {
 		return nil
 	}
-	return []slack.Block{list("Journal", slack.RTEListBullet, items)}
+	return list("Journal", slack.RTEListBullet, items)
 }

@@ -2,7 +2,7 @@ package bot
 
 import (
 	"errors"
-	"fmt"
+	"regexp"
 	"strings"
 
 	"countersign/approvals"
@@ -24,13 +24,44 @@ func sentence(err error) string {
 	case errors.Is(err, approvals.ErrConflict):
 		return "Too many people pressed at once. Please press again."
 	}
+	var look interface{ Permanent() bool } // of a look-up in Entra
+	if !errors.As(err, &look) && !errors.Is(err, approvals.ErrNoPerson) {
+		return "Countersign could not look that up: its store does not answer. Try again in a minute."
+	}
 	return commands.Explain(err)
 }
 
 // notFound says that nobody, or no single person, is meant.
 func notFound(ref commands.Ref) *approvals.Refusal {
 	return approvals.Refuse(approvals.CodeMissing,
-		"Nobody in the tenant is called %s. Mention the person, or type the user principal name, the e-mail address or the object id.", fmt.Sprintf("“%s”", commands.Plain(ref.Typed, 100)))
+		"Nobody in the tenant is called “%s”. Mention the person, or type the user principal name, the e-mail address or the object id.", commands.Plain(ref.Typed, 100))
+}
+
+var markup = regexp.MustCompile(`<([^<>|]*)(?:\|([^<>]*))?>`)
+
+// asTyped is the text of a command as the person saw it, without what Slack
+// made of mentions and links.
+func asTyped(text string) string {
+	text = markup.ReplaceAllStringFunc(text, func(found string) string {
+		parts := markup.FindStringSubmatch(found)
+		link, label := parts[1], parts[2]
+		switch {
+		case label == "":
+			return strings.TrimPrefix(link, "mailto:")
+		case strings.HasPrefix(link, "@"), strings.HasPrefix(link, "#"):
+			return link[:1] + strings.TrimLeft(label, "@#")
+		}
+		return label
+	})
+	return strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(text)
+}
+
+// ignoreGone turns a missing request into a refusal for the one who pressed.
+func ignoreGone(err error) error {
+	if errors.Is(err, approvals.ErrNoRequest) {
+		return approvals.Refuse(approvals.CodeNoRequest, "That request is not there any more. Type the command again.")
+	}
+	return err
 }
 
 // capital begins a sentence.

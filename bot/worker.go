@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/slack-go/slack"
 
@@ -24,11 +25,12 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 		b.Log.Error("a deed cannot be read and is dropped", "envelope", a.Envelope, "error", err)
 		return nil
 	}
+	timing := b.Desk.Store.Timing()
 	// Another reader takes an entry over that is idle for longer.
-	ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().Takeover*9/10)
+	ctx, cancel := context.WithTimeout(ctx, timing.Takeover*9/10)
 	defer cancel()
 	if a.Stale || a.Poisoned {
-		why := "it waited for more than " + b.Desk.Store.Timing().Stale.String()
+		why := "it waited for more than " + timing.Stale.String()
 		if a.Poisoned {
 			why = "it failed again and again"
 		}
@@ -36,12 +38,39 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 			a.At.UTC().Format("15:04 UTC"), why, b.slash("requests")))
 		return nil
 	}
+	// A store that fails over is back in seconds; the next delivery is not.
+	for pause := 250 * time.Millisecond; ; pause *= 2 {
+		err := b.carryOut(ctx, a.Envelope, d)
+		no := (*approvals.Refusal)(nil)
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &no):
+			b.whisper(ctx, d, no.Sentence)
+			return nil
+		case pause > 4*time.Second || ctx.Err() != nil || errors.Is(err, approvals.ErrRewound):
+			b.Log.Warn("a deed failed and will be tried again", "envelope", a.Envelope, "user", d.User, "error", err)
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// carryOut returns a *approvals.Refusal for its author; any other error means
+// that it is not known to be done.
+func (b *Bot) carryOut(ctx context.Context, op string, d deed) error {
+	if d.Foreign != "" {
+		return b.refused(ctx, op, d, approvals.Person{Slack: d.User}, stranger)
+	}
 	who, err := b.people.actor(ctx, d.User)
 	if err != nil {
-		return b.answer(ctx, d, b.Desk.Refused(ctx, a.Envelope, b.about(ctx, d), who, err))
+		return b.refused(ctx, op, d, who, err)
 	}
 	if d.Press != "" {
-		return b.answer(ctx, d, b.press(ctx, a.Envelope, d, who))
+		return b.press(ctx, op, d, who)
 	}
 	c, ok := commands.Lookup(d.Command)
 	if !ok {
@@ -49,15 +78,24 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 	}
 	in, problems := commands.Parse(c, d.Text)
 	if len(problems) > 0 {
-		return b.answer(ctx, d, approvals.Refuse(approvals.CodeMissing, "%s", said(problems)))
+		return approvals.Refuse(approvals.CodeMissing, "%s", said(problems))
 	}
 	switch c.Name {
 	case "help":
-		return b.answer(ctx, d, b.help(ctx, d, in, who))
+		return b.help(ctx, op, d, in, who)
 	case "requests":
-		return b.answer(ctx, d, b.requests(ctx, a.Envelope, d, in, who))
+		return b.requests(ctx, op, d, in, who)
 	}
-	return b.answer(ctx, d, b.onTarget(ctx, a.Envelope, d, in, who))
+	return b.onTarget(ctx, op, d, in, who)
+}
+
+// refused records that somebody was told no, and gives err back. Errors that
+// are no refusals pass through.
+func (b *Bot) refused(ctx context.Context, op string, d deed, who approvals.Person, err error) error {
+	// Look-ups may have used up the time, and this must be written down.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return b.Desk.Refused(ctx, op, b.about(ctx, d), who, err)
 }
 
 // about is what a refused deed was about, as far as it can be told.
@@ -71,30 +109,18 @@ func (b *Bot) about(ctx context.Context, d deed) approvals.Plan {
 	return approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class}
 }
 
-// answer tells a person what became of a deed where nobody else will. A
-// refusal is an answer; any other error brings the entry back.
-func (b *Bot) answer(ctx context.Context, d deed, err error) error {
-	if err == nil {
-		return nil
-	}
-	no := (*approvals.Refusal)(nil)
-	if errors.As(err, &no) {
-		b.whisper(ctx, d, no.Sentence)
-		return nil
-	}
-	b.Log.Warn("a deed failed and will be tried again", "user", d.User, "error", err)
-	return err
-}
-
 // press carries out a button.
 func (b *Bot) press(ctx context.Context, op string, d deed, who approvals.Person) error {
-	var err error
 	switch d.Press {
-	case pressApprove, pressDeny, pressHalt:
+	case pressAgain:
+		return b.again(ctx, op, d, who)
+	case pressApprove, pressDeny, pressAttest, pressConfirm:
 		if no := b.place(ctx, d); no != nil {
-			return b.Desk.Refused(ctx, op, b.about(ctx, d), who, no)
+			return b.refused(ctx, op, d, who, no)
 		}
 	}
+	b.adopt(ctx, d)
+	var err error
 	switch d.Press {
 	case pressApprove:
 		_, err = b.Desk.Approve(ctx, op, d.Request, who)
@@ -104,34 +130,94 @@ func (b *Bot) press(ctx context.Context, op string, d deed, who approvals.Person
 		_, err = b.Desk.Cancel(ctx, op, d.Request, who)
 	case pressHalt:
 		_, err = b.Desk.Stop(ctx, op, d.Request, who, "pressed Halt")
+	case pressAttest:
+		_, err = b.Desk.Attest(ctx, op, d.Request, who)
+	case pressConfirm:
+		_, err = b.Desk.Confirm(ctx, op, d.Request, who)
 	}
-	if err != nil && d.Card.TS != "" {
+	if err != nil { // no event will redraw the card that led here
 		b.repair(ctx, d)
 	}
 	return err
 }
 
-// place refuses presses outside the approvals channel, and inside it when
+// again asks for what an earlier request of the same person asked for, with
+// everything looked up and planned afresh.
+func (b *Bot) again(ctx context.Context, op string, d deed, who approvals.Person) error {
+	snap, err := b.Desk.Store.Load(ctx, d.Request)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	if who.ID != snap.Requester.ID {
+		return b.refused(ctx, op, d, who, approvals.Refuse(approvals.CodeNotRequester, "Only %s, who asked for %s, can ask for it again.", snap.Requester, d.Request))
+	}
+	c, ok := commands.Lookup(snap.Plan.Command)
+	if !ok {
+		return approvals.Refuse(approvals.CodeMissing, "This Countersign has no command for that any more.")
+	}
+	in, problems := commands.Parse(c, snap.Plan.Target.ID+" "+snap.Plan.Args)
+	if len(problems) > 0 {
+		return approvals.Refuse(approvals.CodeMissing, "That cannot be asked for again as it was: %s", said(problems))
+	}
+	in.Ticket, in.Verified, in.Justification = snap.Ticket, snap.Verified, snap.Justification
+	return b.onTarget(ctx, op, d, in, who)
+}
+
+// place refuses decisions outside the approvals channel, and inside it when
 // that channel is no longer a private one of ours.
-func (b *Bot) place(ctx context.Context, d deed) *approvals.Refusal {
+func (b *Bot) place(ctx context.Context, d deed) error {
 	if d.Channel != b.ApprovalsChannel {
 		return approvals.Refuse(approvals.CodeChannel, "Requests are decided in the approvals channel only. Open the card there.")
 	}
-	if err := b.guard.fit(ctx, d.Channel); err != nil {
-		return approvals.Refuse(approvals.CodeChannel, "This channel no longer fits for decisions: %s.", err)
+	err := patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
+		err := b.guard.fit(ctx, d.Channel, 0)
+		if no := (*unfit)(nil); errors.As(err, &no) {
+			return approvals.Refuse(approvals.CodeChannel, "This channel is not fit for decisions any more. %s", no.sentence)
+		}
+		return err
+	})
+	if err != nil {
+		return unchecked(err, "Slack did not tell whether this channel is still private, and what cannot be checked is refused. Try again in a minute.")
 	}
 	return nil
 }
 
-// repair shows a card as its request now is, where a press met an old one.
+// adopt keeps a card up to date from now on that a lost reply of Slack left
+// over.
+func (b *Bot) adopt(ctx context.Context, d deed) {
+	if d.Card.TS == "" {
+		return
+	}
+	cards, err := b.Desk.Store.Cards(ctx, d.Request)
+	for _, card := range cards {
+		if card == d.Card {
+			return
+		}
+	}
+	name := cardRequester
+	if d.Card.Channel == b.ApprovalsChannel {
+		name = cardApprovers
+	}
+	if err == nil {
+		err = b.Desk.Store.SetCard(ctx, d.Request, name+":"+d.Card.TS, d.Card)
+	}
+	if err != nil {
+		b.Log.Warn("a spare card is not kept up to date", "request", d.Request, "error", err)
+	}
+}
+
+// repair shows the pressed card as its request now is.
 func (b *Bot) repair(ctx context.Context, d deed) {
+	if d.Card.TS == "" {
+		return
+	}
 	snap, err := b.Desk.Store.Load(ctx, d.Request)
 	if err != nil {
 		return
 	}
-	blocks := b.card(snap.Request, true)
-	if d.Channel != b.ApprovalsChannel {
-		blocks = b.receipt(snap.Request)
+	blocks := b.receipt(snap.Request)
+	if d.Card.Channel == b.ApprovalsChannel {
+		blocks = b.card(snap.Request)
 	}
 	if _, _, _, err := b.api.UpdateMessageContext(ctx, d.Card.Channel, d.Card.TS, slack.MsgOptionText(cardText(snap.Request), false), slack.MsgOptionBlocks(blocks...)); err != nil {
 		b.Log.Debug("an old card was not repaired", "request", d.Request, "error", err)
@@ -145,11 +231,11 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 	// Whether they may at all comes first: a stranger learns nothing about
 	// who is in the tenant.
 	if err := b.Desk.MayRequest(ctx, c.Name, c.Class, who); err != nil {
-		return b.Desk.Refused(ctx, op, b.about(ctx, d), who, err)
+		return b.refused(ctx, op, d, who, err)
 	}
 	found, err := b.find(ctx, in.Target)
 	if err != nil {
-		return b.Desk.Refused(ctx, op, b.about(ctx, d), who, unchecked(err, "%s", sentence(err)))
+		return b.refused(ctx, op, d, who, unchecked(err, "%s", sentence(err)))
 	}
 	if len(found) > 1 {
 		b.choose(ctx, d, in, found)
@@ -167,6 +253,9 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 		return err
 	}
 	about := approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class, Target: target}
+	if no := (*unfit)(nil); errors.As(b.guard.fit(ctx, b.ApprovalsChannel, guardAge), &no) {
+		return b.Desk.Refused(ctx, op, about, who, approvals.Refuse(approvals.CodeChannel, "Nobody could decide this now, so nothing was requested. %s", no.sentence))
+	}
 	terms, _, err := b.Desk.Terms(ctx, c.Name, c.Class, who, target)
 	if err != nil {
 		return b.Desk.Refused(ctx, op, about, who, err)
@@ -208,28 +297,43 @@ func (b *Bot) find(ctx context.Context, ref commands.Ref) ([]approvals.Person, e
 		person, err := b.people.target(ctx, ref.Slack)
 		return []approvals.Person{person}, err
 	}
-	found, err := b.Tenant.Find(ctx, ref)
+	var found []approvals.Person
+	err := patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
+		found, err = b.Tenant.Find(ctx, ref)
+		return err
+	})
 	if err == nil && len(found) == 0 {
 		err = notFound(ref)
 	}
 	return found, err
 }
 
-// choose shows several people for choosing; Countersign never guesses.
+// choose shows several people for choosing; Countersign never guesses. They
+// are listed whole, because a button may cut a name where it matters.
 func (b *Bot) choose(ctx context.Context, d deed, in commands.Input, found []approvals.Person) {
-	blocks := []slack.Block{paragraphs(say("“%s” fits %d people. Nothing was requested yet. Whom do you mean?", in.Target.Typed, len(found)))}
+	text := fmt.Sprintf("“%s” fits %d people. Nothing was requested yet. Whom do you mean?", in.Target.Typed, len(found))
+	const most = 10
+	var people []line
 	var buttons []slack.BlockElement
-	for i, p := range found[:min(len(found), 10)] {
+	for i, p := range found[:min(len(found), most)] {
 		one := in
 		one.Target = commands.Ref{ObjectID: p.ID, Typed: p.ID}
 		value := in.Command.Name + " " + one.String()
-		if len(value) > 2000 {
-			b.whisper(ctx, d, fmt.Sprintf("“%s” fits %d people. Type the command again with the user principal name.", in.Target.Typed, len(found)))
-			return
+		people = append(people, line{}.who(p))
+		if utf8.RuneCountInString(value) <= maxValue {
+			buttons = append(buttons, button(fmt.Sprintf("%s:%d", pressChoose, i), value, fmt.Sprintf("%d. %s", i+1, p.UPN), slack.StyleDefault))
 		}
-		buttons = append(buttons, button(fmt.Sprintf("%s:%d", pressChoose, i), value, p.String(), slack.StyleDefault))
 	}
-	b.whisper(ctx, d, "Several people fit. Whom do you mean?", append(blocks, slack.NewActionBlock("", buttons...))...)
+	blocks := append([]slack.Block{paragraphs(say("%s", text))}, list("They are", slack.RTEListOrdered, people)...)
+	if len(found) > most {
+		blocks = append(blocks, small("and %d more", len(found)-most))
+	}
+	if len(buttons) == len(found) {
+		blocks = append(blocks, slack.NewActionBlock("", buttons...))
+	} else {
+		blocks = append(blocks, paragraphs(say("Type the command again with the user principal name.")))
+	}
+	b.whisper(ctx, d, text, blocks...)
 }
 
 // look answers a read command: to the one who asked alone, and recorded.
@@ -248,7 +352,7 @@ func (b *Bot) look(ctx context.Context, op string, d deed, c commands.Command, w
 }
 
 // help explains one command, or lists what this person may do.
-func (b *Bot) help(ctx context.Context, d deed, in commands.Input, who approvals.Person) error {
+func (b *Bot) help(ctx context.Context, op string, d deed, in commands.Input, who approvals.Person) error {
 	if len(in.Rest) > 0 {
 		name := strings.TrimPrefix(strings.TrimPrefix(in.Rest[0], "/"), b.Prefix)
 		if c, ok := commands.Lookup(name); ok {
@@ -265,7 +369,11 @@ func (b *Bot) help(ctx context.Context, d deed, in commands.Input, who approvals
 			return nil
 		}
 	}
-	b.whisper(ctx, d, "What you may do with Countersign", b.helpBlocks(ctx, who)...)
+	blocks, err := b.helpBlocks(ctx, who)
+	if err != nil {
+		return b.refused(ctx, op, d, who, err)
+	}
+	b.whisper(ctx, d, "What you may do with Countersign", blocks...)
 	return nil
 }
 
@@ -296,7 +404,7 @@ func (b *Bot) requests(ctx context.Context, op string, d deed, in commands.Input
 	}
 	snap, err := b.Desk.Store.Load(ctx, strings.ToUpper(what))
 	if errors.Is(err, approvals.ErrNoRequest) {
-		return approvals.Refuse(approvals.CodeNoRequest, "There is no request %s. Say mine, pending, or a request's id such as R-7K3M9QXA.", commands.Plain(what, 40))
+		return b.refused(ctx, op, d, who, approvals.Refuse(approvals.CodeNoRequest, "There is no request %s. Say mine, pending, or a request's id such as R-7K3M9QXA.", commands.Plain(what, 40)))
 	}
 	if err != nil {
 		return err
@@ -306,41 +414,45 @@ func (b *Bot) requests(ctx context.Context, op string, d deed, in commands.Input
 			return err
 		}
 	}
-	b.whisper(ctx, d, snap.ID+" is "+snap.Says(), append(b.card(snap.Request, false), journal(snap.Request)...)...)
+	b.whisper(ctx, d, snap.ID+" is "+snap.Says(), append(draw(snap.Request, room{}), journal(snap.Request)...)...)
 	return nil
 }
 
 // whisper answers one person alone: by the response URL while it lives, else
-// as an ephemeral message, else as a direct message. It is never the only
-// copy of anything.
+// as an ephemeral message, else as a direct message. What does not fit into
+// one message comes in several. It is never the only copy of anything.
 func (b *Bot) whisper(ctx context.Context, d deed, text string, blocks ...slack.Block) {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 	defer cancel()
-	text = fallback("%s", text)
-	if len(blocks) == 0 {
-		blocks = nil
+	if len(blocks) == 0 { // as blocks, nothing in it can be a link or formatting
+		blocks = []slack.Block{paragraphs(say("%s", text))}
 	}
-	if d.ResponseURL != "" {
-		msg := &slack.WebhookMessage{Text: text, ResponseType: slack.ResponseTypeEphemeral}
-		if blocks != nil {
-			msg.Blocks = &slack.Blocks{BlockSet: blocks}
-		}
-		if err := slack.PostWebhookCustomHTTPContext(ctx, d.ResponseURL, b.HTTP, msg); err == nil {
+	text = fallback("%s", text)
+	for _, page := range pages(blocks) {
+		if err := b.whisperOne(ctx, d, text, page); err != nil {
+			b.Log.Warn("somebody could not be answered", "user", d.User, "error", err)
 			return
 		}
 	}
-	options := []slack.MsgOption{slack.MsgOptionText(text, false)}
-	if blocks != nil {
-		options = append(options, slack.MsgOptionBlocks(blocks...))
+}
+
+func (b *Bot) whisperOne(ctx context.Context, d deed, text string, blocks []slack.Block) error {
+	if d.ResponseURL != "" {
+		err := slack.PostWebhookCustomHTTPContext(ctx, d.ResponseURL, b.HTTP, &slack.WebhookMessage{
+			Text: text, ResponseType: slack.ResponseTypeEphemeral, Blocks: &slack.Blocks{BlockSet: blocks},
+		})
+		if err == nil {
+			return nil
+		}
 	}
+	options := []slack.MsgOption{slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...)}
 	if d.Channel != "" {
 		if _, err := b.api.PostEphemeralContext(ctx, d.Channel, d.User, options...); err == nil {
-			return
+			return nil
 		}
 	}
-	if _, err := b.direct(ctx, d.User, options...); err != nil {
-		b.Log.Warn("somebody could not be answered", "user", d.User, "error", err)
-	}
+	_, err := b.direct(ctx, d.User, options...)
+	return err
 }
 
 // direct posts a direct message and says where it is.

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"countersign/entra"
 )
 
 // The app manifest as far as Countersign has something to say in it.
@@ -98,11 +100,19 @@ func MarkdownTable(prefix string) string {
 	b.WriteString("| command | does | class | application permissions |\n|---|---|---|---|\n")
 	cell := strings.NewReplacer("|", `\|`)
 	for _, c := range Table() {
-		var permissions []string
-		for _, p := range c.Permissions {
-			permissions = append(permissions, "`"+string(p)+"`")
+		permissions := quotedList(c.Permissions)
+		for _, e := range c.More {
+			permissions += "; with `" + e.With + "` also " + quotedList(e.Permissions)
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", cell.Replace(strings.TrimSpace(Slash(prefix, c)+" "+c.Usage)), cell.Replace(c.Does), c.Class, strings.Join(permissions, ", "))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", cell.Replace(strings.TrimSpace(Slash(prefix, c)+" "+c.Usage)), cell.Replace(c.Does), c.Class, permissions)
 	}
 	return b.String()
+}
+
+func quotedList(permissions []entra.Permission) string {
+	var list []string
+	for _, p := range permissions {
+		list = append(list, "`"+string(p)+"`")
+	}
+	return strings.Join(list, ", ")
 }

@@ -93,13 +93,17 @@ func (t *Tenant) Profile(ctx context.Context, id string) (Profile, error) {
 	return p, nil
 }
 
-// methodLines puts the methods in the order in which people look for them.
-func methodLines(l entra.MethodList) []MethodLine {
+// sortedMethods are the methods in the order in which people look for them.
+func sortedMethods(l entra.MethodList) []entra.Method {
 	order := []entra.Kind{entra.KindPasskey, entra.KindWindowsHello, entra.KindPlatformCredential, entra.KindAuthenticator, entra.KindSoftwareOATH,
 		entra.KindHardwareOATH, entra.KindExternal, entra.KindPhone, entra.KindPass, entra.KindQRCode, entra.KindUnknown, entra.KindEmail, entra.KindPassword}
 	sorted := slices.Clone(l.Methods)
 	slices.SortStableFunc(sorted, func(a, b entra.Method) int { return slices.Index(order, a.Kind) - slices.Index(order, b.Kind) })
+	return sorted
+}
 
+func methodLines(l entra.MethodList) []MethodLine {
+	sorted := sortedMethods(l)
 	isDefault, candidates := defaultAmong(l), 0
 	for _, m := range sorted {
 		if isDefault(m) {

@@ -2,6 +2,7 @@ package commands
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -32,7 +33,8 @@ func (r Ref) Empty() bool { return r.Slack == "" && r.ObjectID == "" && r.Name =
 type Input struct {
 	Command       Command
 	Target        Ref
-	Rest          []string // all words, for commands that act on nobody
+	Args          map[Field]string // canonical values of the command's own arguments
+	Rest          []string         // all words, for commands that act on nobody
 	Ticket        string
 	Verified      string // the Value of a Verification
 	Justification string
@@ -48,7 +50,8 @@ type Problem struct {
 // Parse reads the text behind a slash command of an app whose manifest says
 // should_escape, as Slack sends it
 // (https://docs.slack.dev/interactivity/implementing-slash-commands): the
-// target first, then ticket=, verified= and the justification in any order.
+// target first, then the command's own arguments, then ticket=, verified= and
+// the justification in any order.
 //
 // What is wrong is a Problem; what is only missing is not (see Missing). The
 // Input holds everything that could be read, so that a modal can be filled
@@ -61,6 +64,7 @@ func Parse(c Command, text string) (Input, []Problem) {
 		return in, nil
 	}
 	var why []string
+	inArgs := true // until a word is none
 	for first := true; p.next(); {
 		if k, ok := p.key(); ok {
 			value, ok := p.value(k)
@@ -74,9 +78,12 @@ func Parse(c Command, text string) (Input, []Problem) {
 				p.set(&in.Verified, k, p.verification(value))
 			case FieldJustification:
 				why = append(why, value)
+			default:
+				p.named(&in, k, value)
 			}
 			continue
 		}
+		from := p.text
 		word := p.word()
 		if p.misspelt(word) {
 			continue
@@ -91,6 +98,14 @@ func Parse(c Command, text string) (Input, []Problem) {
 				in.Target = ref
 				continue
 			}
+		}
+		if inArgs {
+			behind := p.text
+			p.text = from
+			if p.argument(&in) {
+				continue
+			}
+			p.text, inArgs = behind, false
 		}
 		why = append(why, written(word))
 	}
@@ -111,34 +126,45 @@ func (in Input) String() string {
 	if !in.Command.Target {
 		return escape(Plain(strings.Join(in.Rest, " "), 0))
 	}
-	var parts []string
+	var target, keys, args, named []string
 	switch {
 	case in.Target.Slack != "":
-		parts = append(parts, "<@"+in.Target.Slack+">")
+		target = []string{"<@" + in.Target.Slack + ">"}
 	case in.Target.ObjectID != "":
-		parts = append(parts, in.Target.ObjectID)
+		target = []string{in.Target.ObjectID}
 	case in.Target.Name != "":
-		parts = append(parts, escape(in.Target.Name))
+		target = []string{escape(in.Target.Name)}
+	}
+	for _, a := range in.Command.Args {
+		if value := in.Args[a.Field]; value != "" {
+			args = append(args, escape(value))
+			named = append(named, string(a.Field)+"="+escape(quote(value)))
+		}
 	}
 	if in.Verified != "" {
-		parts = append(parts, "verified="+quote(in.Verified))
+		keys = append(keys, "verified="+quote(in.Verified))
 	}
 	ticket := Plain(in.Ticket, 0)
 	if ticket != "" {
-		parts = append(parts, "ticket="+escape(quote(ticket)))
+		keys = append(keys, "ticket="+escape(quote(ticket)))
 	}
 	why := Plain(in.Justification, 0)
-	if why == "" {
-		return strings.Join(parts, " ")
+	var bare, quotedWhy []string
+	if why != "" {
+		bare, quotedWhy = []string{escape(why)}, []string{"why=" + escape(quoted(why))}
 	}
-	bare := strings.Join(append(slices.Clone(parts), escape(why)), " ")
-	// Words that would be read as a target or a key have to be quoted, and
+	// Words that would be read as something else have to be quoted, and
 	// nobody knows better than Parse which these are.
-	if again, problems := Parse(in.Command, bare); len(problems) == 0 && again.Justification == why &&
-		again.Target.Empty() == in.Target.Empty() && again.Ticket == ticket && again.Verified == in.Verified {
-		return bare
+	for _, parts := range [][]string{
+		slices.Concat(target, args, keys, bare), slices.Concat(target, args, keys, quotedWhy), slices.Concat(target, named, keys, bare),
+	} {
+		text := strings.Join(parts, " ")
+		if again, problems := Parse(in.Command, text); len(problems) == 0 && again.Justification == why && maps.Equal(again.Args, in.Args) &&
+			again.Target.Empty() == in.Target.Empty() && again.Ticket == ticket && again.Verified == in.Verified {
+			return text
+		}
 	}
-	return strings.Join(append(parts, "why="+escape(quoted(why))), " ")
+	return strings.Join(slices.Concat(target, named, keys, quotedWhy), " ")
 }
 
 // symbol is one character of what was typed, or one mention of a person.
@@ -196,6 +222,8 @@ func unescape(text string) []symbol {
 			out = append(out, symbol{mention: m[1], label: "@" + strings.TrimPrefix(label, "@")})
 		case strings.HasPrefix(link, "mailto:"):
 			literal(strings.TrimPrefix(link, "mailto:"))
+		case strings.HasPrefix(link, "tel:") && label == "":
+			literal(strings.TrimPrefix(link, "tel:"))
 		case labelled && label != "":
 			if strings.HasPrefix(link, "#") && !strings.HasPrefix(label, "#") {
 				label = "#" + label
@@ -315,7 +343,7 @@ func (p *parser) word() []symbol {
 
 // key reads a known key and its equals sign.
 func (p *parser) key() (key, bool) {
-	for _, k := range keys() {
+	for _, k := range append(keys(), p.argKeys()...) {
 		rest, ok := p.text, true
 		for _, r := range k.name {
 			if len(rest) == 0 || rest[0].mention != "" || unicode.ToLower(rest[0].r) != r {

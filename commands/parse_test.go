@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -87,7 +88,7 @@ func TestParse(t *testing.T) {
 		"stray brackets":        {"<@U1> a > b < c <d", Input{Target: slack("U1"), Justification: "a b c d"}, nil},
 		"unknown link":          {"<@U1> <tel:+15550100|+1 555 0100> <foo>", Input{Target: slack("U1"), Justification: "+1 555 0100 foo"}, nil},
 		"unknown verification":  {"<@U1> verified=trustme", Input{Target: slack("U1")}, []Field{FieldVerified}},
-		"compromise":            {"<@U1> verified=compromise", Input{Target: slack("U1")}, []Field{FieldVerified}},
+		"compromise":            {"<@U1> verified=compromise", Input{Target: slack("U1"), Verified: "compromise"}, nil},
 		"misspelt ticket":       {"<@U1> tikcet=INC-7 x", Input{Target: slack("U1"), Justification: "x"}, []Field{FieldTicket}},
 		"misspelt verified":     {"<@U1> verifed=video", Input{Target: slack("U1")}, []Field{FieldVerified}},
 		"verify":                {"<@U1> verify=video", Input{Target: slack("U1")}, []Field{FieldVerified}},
@@ -228,6 +229,9 @@ func FuzzParse(f *testing.F) {
 		}
 		in, problems := Parse(c, text)
 		fields := append([]string{in.Target.Name, in.Target.ObjectID, in.Ticket, in.Verified, in.Justification}, in.Rest...)
+		for _, value := range in.Args {
+			fields = append(fields, value)
+		}
 		for _, s := range fields {
 			if !strings.Contains(text, "&") && slackish.MatchString(s) {
 				t.Errorf("%q leaves %q", text, s)
@@ -279,9 +283,9 @@ func FuzzString(f *testing.F) {
 
 // same compares everything but the command, which holds functions.
 func same(a, b Input) bool {
-	return a.Target == b.Target && a.Ticket == b.Ticket && a.Verified == b.Verified && a.Justification == b.Justification && slices.Equal(a.Rest, b.Rest)
+	return a.Target == b.Target && a.Ticket == b.Ticket && a.Verified == b.Verified && a.Justification == b.Justification && maps.Equal(a.Args, b.Args) && slices.Equal(a.Rest, b.Rest)
 }
 
 func show(in Input) []any {
-	return []any{in.Target, in.Ticket, in.Verified, in.Justification, in.Rest}
+	return []any{in.Target, in.Args, in.Ticket, in.Verified, in.Justification, in.Rest}
 }

@@ -59,8 +59,14 @@ func revoke(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result 
 // revokeAgain finds out whether a worker that is gone has revoked the
 // sessions. To do it twice signs the person out twice, and no more.
 func revokeAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result {
-	if done, err := t.revokedSince(ctx, job); err == nil && done {
+	done, err := t.revokedSince(ctx, job)
+	switch {
+	case err == nil && done:
 		return approvals.Result{State: approvals.StepDone}
+	case job.LookOnly && err != nil:
+		return unseen(err)
+	case job.LookOnly:
+		return notCarriedOut()
 	}
 	return revoke(ctx, t, job)
 }

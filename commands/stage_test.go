@@ -18,6 +18,7 @@ type stage struct {
 	*testing.T
 	api    *sandbox.Client
 	tenant *Tenant
+	secret string // the prepared one, as the runner keeps it
 }
 
 func newStage(t *testing.T, change ...func(*sandbox.World, *graph.Options)) *stage {
@@ -45,7 +46,7 @@ func newStage(t *testing.T, change ...func(*sandbox.World, *graph.Options)) *sta
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &stage{t, box.Client(), NewTenant(client, []string{sandbox.GroupExecutives})}
+	return &stage{T: t, api: box.Client(), tenant: NewTenant(client, []string{sandbox.GroupExecutives})}
 }
 
 // granted is what the README tells an administrator to grant.
@@ -57,21 +58,38 @@ func granted() []string {
 	return all
 }
 
-// plan plans a command for somebody.
-func (s *stage) plan(name, id string) (approvals.Plan, error) {
+// plan plans a command for somebody, with arguments given as pairs of field
+// and canonical value.
+func (s *stage) plan(name, id string, args ...string) (approvals.Plan, error) {
 	s.Helper()
-	return s.tenant.Plan(s.Context(), Input{Command: command(s.T, name)}, approvals.Person{ID: id, Slack: "U1"})
+	in := Input{Command: command(s.T, name)}
+	for i := 0; i < len(args); i += 2 {
+		if Field(args[i]) == FieldVerified {
+			in.Verified = args[i+1]
+			continue
+		}
+		in.setArg(Field(args[i]), args[i+1])
+	}
+	return s.tenant.Plan(s.Context(), in, approvals.Person{ID: id, Slack: "U1"})
 }
 
 // request plans a command for somebody and makes a request of it that is
 // about to run.
-func (s *stage) request(name, id string) approvals.Request {
+func (s *stage) request(name, id string, args ...string) approvals.Request {
 	s.Helper()
-	p, err := s.plan(name, id)
+	p, err := s.plan(name, id, args...)
 	if err != nil {
 		s.Fatal(err)
 	}
-	return approvals.Request{ID: "R1", Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
+	return s.requestOf(p, args...)
+}
+
+func (s *stage) requestOf(p approvals.Plan, args ...string) approvals.Request {
+	r := approvals.Request{ID: "R1", Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
+	if i := slices.Index(args, string(FieldVerified)); i >= 0 {
+		r.Verified = args[i+1]
+	}
+	return r
 }
 
 // work does one job within ten seconds, the time of a Graph call.
@@ -84,7 +102,14 @@ func (s *stage) workWithin(d time.Duration, kind approvals.JobKind, r approvals.
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), d)
 	defer cancel()
-	return s.tenant.Work(ctx, approvals.Job{Kind: kind, Request: r, Step: step})
+	job := approvals.Job{Kind: kind, Request: r, Step: step}
+	if step >= 0 && r.Plan.Steps[step].Secret == approvals.SecretPrepared {
+		if s.secret == "" {
+			s.secret = s.tenant.Work(ctx, approvals.Job{Kind: approvals.Prepare, Request: r, Step: step}).Secret
+		}
+		job.Secret = s.secret
+	}
+	return s.tenant.Work(ctx, job)
 }
 
 // begin journals a step as started, as the runner does before each call.
@@ -100,7 +125,11 @@ func (s *stage) run(r approvals.Request) approvals.Request {
 	if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
 		s.Fatalf("the check of a fresh plan: %+v", got)
 	}
-	for i := range r.Plan.Steps {
+	for i, step := range r.Plan.Steps {
+		if step.ByPeople {
+			r.Journal[i].State = approvals.StepHandedOff
+			continue
+		}
 		r = begin(r, i)
 		got := s.work(approvals.Run, r, i)
 		r.Journal[i].State, r.Journal[i].Detail, r.Journal[i].RequestID = got.State, got.Detail, got.RequestID

@@ -18,6 +18,15 @@ const (
 	FieldVerified      Field = "verified"
 	FieldTicket        Field = "ticket"
 	FieldJustification Field = "justification"
+
+	FieldPhoneType Field = "type"
+	FieldNumber    Field = "number"
+	FieldAddress   Field = "address"
+	FieldMethod    Field = "method"
+	FieldScope     Field = "scope"
+	FieldAfter     Field = "after"
+	FieldLifetime  Field = "lifetime"
+	FieldUse       Field = "use"
 )
 
 // Command is one row of the table.
@@ -28,11 +37,21 @@ type Command struct {
 	Does        string             // in one line
 	Class       approvals.Class    // decides the policy's defaults
 	Target      bool               // it acts on one person, named first
+	Args        []Arg              // what it takes beside the person, in the order in which it is written
 	Permissions []entra.Permission // application permissions it needs for everything it does, the least privileged ones
+	More        []Extra            // what some ways of using it need in addition
 	Help        string             // a short paragraph: what it does, what it leaves alone, what to know
+	Handing     string             // for commands with a secret: what the requester does with it
 
 	// plan makes the plan; nil for commands that only look.
 	plan func(ctx context.Context, t *Tenant, s subject) (approvals.Plan, error)
+}
+
+// Extra is what one way of using a command needs beyond the command's own
+// Permissions. A tenant that does without that way need not grant it.
+type Extra struct {
+	With        string // what is typed for it, e.g. "everything"
+	Permissions []entra.Permission
 }
 
 // Table is every command, in the order in which help and the README list
@@ -40,8 +59,16 @@ type Command struct {
 func Table() []Command {
 	table := []Command{
 		methods(),
+		addPhone(),
+		addEmail(),
+		removeMethod(),
+		resetPassword(),
 		requireReregister(),
 		revokeSessions(),
+		deleteAppPasswords(),
+		issuePass(),
+		blockSignIn(),
+		unblockSignIn(),
 		{
 			Name:  "requests",
 			Title: "List requests",
@@ -64,10 +91,22 @@ func Table() []Command {
 		},
 	}
 	for i := range table {
-		slices.Sort(table[i].Permissions)
-		table[i].Permissions = slices.Compact(table[i].Permissions)
+		c := &table[i]
+		if acceptsCompromise(*c) {
+			c.More = append(c.More, Extra{"verified=" + approvals.VerifiedCompromise, ofCompromise()})
+		}
+		c.Permissions = sorted(c.Permissions)
+		for j := range c.More {
+			c.More[j].Permissions = slices.DeleteFunc(sorted(c.More[j].Permissions), func(p entra.Permission) bool { return slices.Contains(c.Permissions, p) })
+		}
 	}
 	return table
+}
+
+// sorted is a list of permissions with each of them once.
+func sorted(permissions []entra.Permission) []entra.Permission {
+	slices.Sort(permissions)
+	return slices.Compact(permissions)
 }
 
 // ofAnybody is what every command needs: its requester's account, and the
@@ -103,17 +142,24 @@ func Permissions() []entra.Permission {
 	var all []entra.Permission
 	for _, c := range Table() {
 		all = append(all, c.Permissions...)
+		for _, e := range c.More {
+			all = append(all, e.Permissions...)
+		}
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	return sorted(all)
 }
 
-// Missing is what the class of c requires and in lacks. A ticket stands in
+// Missing is what c and its class require and in lacks. A ticket stands in
 // for a justification, because it holds one.
 func Missing(c Command, in Input) []Field {
 	var missing []Field
 	if c.Target && in.Target.Empty() {
 		missing = append(missing, FieldTarget)
+	}
+	for _, a := range c.Args {
+		if a.Required && in.Args[a.Field] == "" {
+			missing = append(missing, a.Field)
+		}
 	}
 	if c.Class != approvals.ClassDestroy && c.Class != approvals.ClassTakeover {
 		return missing
@@ -138,6 +184,9 @@ type Verification struct {
 func Verifications(c Command) []Verification {
 	if c.Class != approvals.ClassDestroy && c.Class != approvals.ClassTakeover {
 		return nil
+	}
+	if acceptsCompromise(c) {
+		return append(waysToVerify(), Verification{approvals.VerifiedCompromise, "Nobody called: the account is lost. Blocks it and revokes sessions"})
 	}
 	return waysToVerify()
 }

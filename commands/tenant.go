@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,19 +118,31 @@ func (t *Tenant) Plan(ctx context.Context, in Input, target approvals.Person) (a
 	}
 	s := subject{Input: in, user: user, person: person(user)}
 	s.person.Slack = target.Slack
-	protected, _, err := t.protection(ctx, user.ID)
+	protected, groups, err := t.protection(ctx, user.ID)
 	if err != nil {
 		return approvals.Plan{}, err
+	}
+	for _, g := range groups {
+		s.groups = append(s.groups, g.ID)
 	}
 	if len(protected) > 0 && c.Class != approvals.ClassContain {
-		return approvals.Plan{}, approvals.Refuse(approvals.CodeProtected, "%s is a protected target. Countersign only revokes sessions or blocks sign-in there. "+
-			"Ask a Privileged Authentication Administrator to do this in the Entra admin center.", s.person)
+		return approvals.Plan{}, refuseProtected(s.person)
 	}
 	plan, err := c.plan(ctx, t, s)
+	if nothing, ok := errors.AsType[*NothingToDo](err); ok && in.Verified == approvals.VerifiedCompromise {
+		return approvals.Plan{}, &NothingToDo{nothing.Sentence + " To keep whoever has the account out, block its sign-in and revoke its sessions."}
+	}
 	if err != nil {
 		return approvals.Plan{}, err
 	}
-	plan.Command, plan.Title, plan.Class, plan.Target = c.Name, c.Title, c.Class, s.person
+	if in.Verified == approvals.VerifiedCompromise {
+		if !acceptsCompromise(c) {
+			return approvals.Plan{}, fmt.Errorf("commands: %s asks for a caller who was verified", c.Name)
+		}
+		plan = compromised(s, plan)
+	}
+	plan.Command, plan.Class, plan.Target = c.Name, c.Class, s.person
+	plan.Title = cmp.Or(plan.Title, c.Title)
 	return plan, nil
 }
 
@@ -138,7 +151,13 @@ type subject struct {
 	Input
 	user   entra.User
 	person approvals.Person
+	groups []string // object ids of every group the person is in
 }
+
+// outsider says that an account belongs to another organisation, which signs
+// the person in and holds the password and most methods. An internal guest,
+// made here with a password of this tenant, does not.
+func (s subject) outsider() bool { return strings.Contains(s.user.UPN, "#EXT#") }
 
 // NothingToDo says that a plan would have no step.
 type NothingToDo struct{ Sentence string }
@@ -206,6 +225,13 @@ func (t *Tenant) protection(ctx context.Context, id string) (reasons []string, g
 		add("is in a restricted management administrative unit")
 	}
 	return reasons, p.Groups, nil
+}
+
+// refuseProtected is the answer to whoever asks for more than containment of
+// a protected target.
+func refuseProtected(p approvals.Person) *approvals.Refusal {
+	return approvals.Refuse(approvals.CodeProtected, "%s is a protected target. Countersign only revokes sessions or blocks sign-in there. "+
+		"Ask a Privileged Authentication Administrator to do this in the Entra admin center.", p)
 }
 
 // harmless says that a directory role, by its template id, gives nobody power

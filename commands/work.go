@@ -32,6 +32,18 @@ func operations(op string) (operation, bool) {
 		return operation{deactivateToken, deactivateTokenAgain, changesOfRemoval}, true
 	case opVerifyRemoval:
 		return operation{verifyRemoval, verifyRemoval, nil}, true
+	case opResetPassword:
+		return operation{resetPasswordOnce, resetPasswordAgain, func(approvals.Step) []string { return []string{factPassword, factSessions} }}, true
+	case opIssuePass:
+		return operation{issuePassOnce, issuePassAgain, changesOfPass}, true
+	case opSetPhone:
+		return operation{setPhone, setPhoneAgain, changesOfPhone}, true
+	case opSetEmail:
+		return operation{setEmail, setEmailAgain, changesOfEmail}, true
+	case opBlockSignIn:
+		return setEnabled(false), true
+	case opUnblockSignIn:
+		return setEnabled(true), true
 	case opRevokeSessions:
 		return operation{revoke, revokeAgain, func(approvals.Step) []string { return []string{factSessions} }}, true
 	}
@@ -48,8 +60,11 @@ func operations(op string) (operation, bool) {
 // settled within the deadline of ctx: the account is read, and the change is
 // made once more if it does not show.
 func (t *Tenant) Work(ctx context.Context, job approvals.Job) approvals.Result {
-	if job.Kind == approvals.Check {
+	switch job.Kind {
+	case approvals.Check:
 		return t.check(ctx, job.Request)
+	case approvals.Prepare:
+		return prepare(job.Request.Plan.Steps[job.Step])
 	}
 	op := job.Request.Plan.Steps[job.Step].Op
 	o, ok := operations(op)
@@ -72,6 +87,7 @@ const (
 	factPassword = "password changed"
 	factSessions = "sessions valid from"
 	factListed   = "methods" // present where the plan rests on the whole list of methods
+	factPasses   = "passes"  // present where it rests on the list of passes alone
 	factDefault  = "default method"
 	factMethod   = "method " // and its id
 	factGap      = "gap "    // and what could not be read
@@ -119,7 +135,9 @@ func (t *Tenant) check(ctx context.Context, r approvals.Request) approvals.Resul
 			}
 		}
 	}
-	if len(r.Plan.Assumes) == 0 || !ahead {
+	// Whoever took an account over could stop a plan against that by changing
+	// the account once more: such a plan rests on nothing, like containment.
+	if len(r.Plan.Assumes) == 0 || !ahead || r.Verified == approvals.VerifiedCompromise {
 		return approvals.Result{State: approvals.StepDone}
 	}
 	var now map[string]string
@@ -161,6 +179,13 @@ func (t *Tenant) factsNow(ctx context.Context, p approvals.Plan) (map[string]str
 	user, err := t.user(ctx, p.Target.ID)
 	if err != nil {
 		return nil, err
+	}
+	if _, passes := p.Assumes[factPasses]; passes {
+		list, err := t.graph.Passes(ctx, p.Target.ID)
+		if err != nil {
+			return nil, err
+		}
+		return factsOfPasses(user, list), nil
 	}
 	if _, listed := p.Assumes[factListed]; !listed {
 		return factsOfUser(user), nil
@@ -389,7 +414,11 @@ func words(err error) string {
 		if w := e.Permission.Wider(); w != "" {
 			wider = " (or " + string(w) + ")"
 		}
-		return fmt.Sprintf("Microsoft Graph refused to %s%s. An administrator grants %s%s to Countersign's app registration.", e.Call, code, e.Permission, wider)
+		role := ""
+		if e.Call == string(entra.CallSetPassword) {
+			role = " and assigns the directory role User Administrator to its service principal: passwords need both"
+		}
+		return fmt.Sprintf("Microsoft Graph refused to %s%s. An administrator grants %s%s to Countersign's app registration%s.", e.Call, code, e.Permission, wider, role)
 	case errors.Is(e, entra.ErrDefaultMethod):
 		return "Entra deletes the default method only as the last one" + code + ". The person chooses another default at mysignins.microsoft.com/security-info; or ask again when the other methods are gone."
 	case errors.Is(e, entra.ErrSynced):

@@ -112,6 +112,9 @@ func (e *Error) Error() string {
 		if e.Call == string(CallSetEnabled) {
 			b.WriteString(" and, for accounts that hold a directory role, a directory role that may manage them")
 		}
+		if e.Call == string(CallSetPassword) {
+			b.WriteString(" and assign the directory role User Administrator to its service principal")
+		}
 	case e.Is(ErrDefaultMethod):
 		fmt.Fprintf(&b, "Microsoft Graph refused to %s; it is the default method: delete the other ones first, or have another default chosen", e.Call)
 	case e.Is(ErrSynced):

@@ -27,6 +27,10 @@ const (
 	PermQRCodeWrite        Permission = "UserAuthMethod-QR.ReadWrite.All"
 	PermSessionsRevoke     Permission = "User.RevokeSessions.All"
 	PermAccountEnable      Permission = "User.EnableDisableAccount.All"
+	PermPasswordWrite      Permission = "User-PasswordProfile.ReadWrite.All"
+	PermDomainRead         Permission = "Domain.Read.All"
+	PermPolicyRead         Permission = "Policy.Read.All"
+	PermMethodPolicyRead   Permission = "Policy.Read.AuthenticationMethod"
 )
 
 // Call names one call to Microsoft Graph in words that fit after "Microsoft Graph refused to …".
@@ -34,31 +38,41 @@ type Call string
 
 // The calls that this package makes.
 const (
-	CallReadUser        Call = "read the account"
-	CallFindUser        Call = "look up the account"
-	CallReadManager     Call = "read the manager"
-	CallListGroups      Call = "list the groups of the account"
-	CallListOwned       Call = "list the groups the account owns"
-	CallListRoles       Call = "list the directory roles of the account"
-	CallListEligible    Call = "list the directory roles the account is eligible for"
-	CallRoleNames       Call = "read the names of the directory roles"
-	CallListMethods     Call = "list the authentication methods"
-	CallListHardware    Call = "list the hardware tokens"
-	CallReadDefault     Call = "read the default sign-in method"
-	CallDeletePhone     Call = "delete a phone number"
-	CallDeleteEmail     Call = "delete the e-mail address for password reset"
-	CallDeleteAuthApp   Call = "delete an Authenticator app"
-	CallDeleteSoftware  Call = "delete a software token"
-	CallDeleteHardware  Call = "take a hardware token away from the account"
-	CallDeletePasskey   Call = "delete a passkey"
-	CallDeleteHello     Call = "delete a Windows Hello credential"
-	CallDeletePlatform  Call = "delete a platform credential"
-	CallDeletePass      Call = "delete a Temporary Access Pass"
-	CallDeleteExternal  Call = "delete an external method"
-	CallDeleteQRCode    Call = "delete the QR code"
-	CallDeactivateToken Call = "deactivate a hardware token"
-	CallRevokeSessions  Call = "revoke the sessions"
-	CallSetEnabled      Call = "block or unblock sign-in"
+	CallReadUser         Call = "read the account"
+	CallFindUser         Call = "look up the account"
+	CallReadManager      Call = "read the manager"
+	CallListGroups       Call = "list the groups of the account"
+	CallListOwned        Call = "list the groups the account owns"
+	CallListRoles        Call = "list the directory roles of the account"
+	CallListEligible     Call = "list the directory roles the account is eligible for"
+	CallRoleNames        Call = "read the names of the directory roles"
+	CallListMethods      Call = "list the authentication methods"
+	CallListHardware     Call = "list the hardware tokens"
+	CallReadDefault      Call = "read the default sign-in method"
+	CallAddPhone         Call = "add a phone number"
+	CallReplacePhone     Call = "replace a phone number"
+	CallAddEmail         Call = "add the e-mail address for password reset"
+	CallReplaceEmail     Call = "replace the e-mail address for password reset"
+	CallDeletePhone      Call = "delete a phone number"
+	CallDeleteEmail      Call = "delete the e-mail address for password reset"
+	CallDeleteAuthApp    Call = "delete an Authenticator app"
+	CallDeleteSoftware   Call = "delete a software token"
+	CallDeleteHardware   Call = "take a hardware token away from the account"
+	CallDeletePasskey    Call = "delete a passkey"
+	CallDeleteHello      Call = "delete a Windows Hello credential"
+	CallDeletePlatform   Call = "delete a platform credential"
+	CallDeletePass       Call = "delete a Temporary Access Pass"
+	CallDeleteExternal   Call = "delete an external method"
+	CallDeleteQRCode     Call = "delete the QR code"
+	CallDeactivateToken  Call = "deactivate a hardware token"
+	CallRevokeSessions   Call = "revoke the sessions"
+	CallSetEnabled       Call = "block or unblock sign-in"
+	CallSetPassword      Call = "set a temporary password"
+	CallReadDomain       Call = "read how the domain signs its people in"
+	CallReadRequirements Call = "read the state of per-user MFA"
+	CallReadPassPolicy   Call = "read the policy for Temporary Access Passes"
+	CallListPasses       Call = "list the Temporary Access Passes"
+	CallIssuePass        Call = "issue a Temporary Access Pass"
 	// CallSignIn is what precedes all others: getting an access token from Entra. It needs no permission.
 	CallSignIn Call = "sign Countersign in"
 )
@@ -76,7 +90,7 @@ type Endpoint struct {
 // Endpoints lists every call of this package with its application permission. It is the only place that knows which call needs what.
 //
 // Listing the hardware tokens would be content with UserAuthMethod-HardwareOATH.Read.All, but is only done beside listing all
-// methods, whose permission covers it. Lists of groups are answered to User.Read.All, yet with ids alone where the app may not
+// methods, whose permission covers it; the passes are listed only before one is issued. Lists of groups are answered to User.Read.All, yet with ids alone where the app may not
 // read groups: whether one is role-assignable shows with GroupMember.Read.All only, see Client.Groups.
 func Endpoints() []Endpoint {
 	const user, methods = "/v1.0/users/{id}", "/v1.0/users/{id}/authentication/"
@@ -93,6 +107,10 @@ func Endpoints() []Endpoint {
 		{CallListMethods, "GET", methods + "methods", PermMethodsRead, ""},
 		{CallListHardware, "GET", beta + "hardwareOathMethods", PermMethodsRead, ""},
 		{CallReadDefault, "GET", beta + "signInPreferences", PermMethodsRead, ""},
+		{CallAddPhone, "POST", methods + "phoneMethods", PermPhoneWrite, ""},
+		{CallReplacePhone, "PATCH", methods + "phoneMethods/{mid}", PermPhoneWrite, ""},
+		{CallAddEmail, "POST", methods + "emailMethods", PermEmailWrite, ""},
+		{CallReplaceEmail, "PATCH", methods + "emailMethods/{mid}", PermEmailWrite, ""},
 		{CallDeletePhone, "DELETE", methods + "phoneMethods/{mid}", PermPhoneWrite, ""},
 		{CallDeleteEmail, "DELETE", methods + "emailMethods/{mid}", PermEmailWrite, ""},
 		{CallDeleteAuthApp, "DELETE", methods + "microsoftAuthenticatorMethods/{mid}", PermAuthenticatorWrite, ""},
@@ -107,6 +125,12 @@ func Endpoints() []Endpoint {
 		{CallDeactivateToken, "POST", beta + "hardwareOathMethods/{mid}/deactivate", PermHardwareOATHWrite, ""},
 		{CallRevokeSessions, "POST", user + "/revokeSignInSessions", PermSessionsRevoke, ""},
 		{CallSetEnabled, "PATCH", user, PermAccountEnable, PermUserRead},
+		{CallSetPassword, "PATCH", user, PermPasswordWrite, ""},
+		{CallReadDomain, "GET", "/v1.0/domains/{id}", PermDomainRead, ""},
+		{CallReadRequirements, "GET", beta + "requirements", PermPolicyRead, ""},
+		{CallReadPassPolicy, "GET", "/v1.0/policies/authenticationMethodsPolicy/authenticationMethodConfigurations/{id}", PermMethodPolicyRead, ""},
+		{CallListPasses, "GET", methods + "temporaryAccessPassMethods", PermPassWrite, ""},
+		{CallIssuePass, "POST", methods + "temporaryAccessPassMethods", PermPassWrite, ""},
 	}
 }
 

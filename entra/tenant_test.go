@@ -515,9 +515,15 @@ func calls(t *testing.T, x *tenant) map[Call]func() error {
 			}
 			return nil
 		},
-		CallDeactivateToken: func() error { return x.DeactivateHardwareToken(ctx, dana, "aa3d7e10-6f24-4c85-b9e1-0d5a8c72f3b6") },
-		CallRevokeSessions:  func() error { return x.RevokeSessions(ctx, dana) },
-		CallSetEnabled:      func() error { return x.SetEnabled(ctx, dana, true) },
+		CallDeactivateToken:  func() error { return x.DeactivateHardwareToken(ctx, dana, "aa3d7e10-6f24-4c85-b9e1-0d5a8c72f3b6") },
+		CallRevokeSessions:   func() error { return x.RevokeSessions(ctx, dana) },
+		CallSetEnabled:       func() error { return x.SetEnabled(ctx, dana, true) },
+		CallSetPassword:      func() error { return x.SetPassword(ctx, dana, "Correct-Horse-7", false) },
+		CallReadDomain:       func() error { _, err := x.Domain(ctx, "fernhill.example"); return err },
+		CallReadRequirements: func() error { _, err := x.PerUserMFA(ctx, dana); return err },
+		CallReadPassPolicy:   func() error { _, err := x.PassPolicy(ctx); return err },
+		CallListPasses:       func() error { _, err := x.Passes(ctx, dana); return err },
+		CallIssuePass:        func() error { _, err := x.IssuePass(ctx, dana, time.Hour, true); return err },
 	}
 	for _, k := range []Kind{KindPhone, KindEmail, KindAuthenticator, KindSoftwareOATH, KindHardwareOATH, KindPasskey, KindWindowsHello,
 		KindPlatformCredential, KindPass, KindExternal, KindQRCode} {
@@ -551,10 +557,11 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("%s with %v: %v", e.Call, own, err)
 		}
 		x.grant(t, slices.DeleteFunc(permissions(), func(p string) bool {
-			// Three calls would be content with the permission of another one, too.
+			// These calls would be content with the permission of another one, too.
 			return p == string(e.Permission) || p == string(e.Also) ||
 				e.Call == CallListEligible && p == string(PermRolesRead) || e.Call == CallListGroups && p == string(PermGroupMemberRead) ||
-				e.Call == CallListHardware && p == string(PermHardwareOATHWrite)
+				e.Call == CallListHardware && p == string(PermHardwareOATHWrite) ||
+				e.Call == CallReadPassPolicy && p == string(PermPolicyRead) || e.Call == CallListPasses && p == string(PermMethodsRead)
 		}))
 		err := do()
 		if e.Call == CallReadDefault { // a gap, whose first reason is the list itself

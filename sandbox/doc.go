@@ -97,7 +97,7 @@
 //	curl -s $B/press -d '{"as":"U0RAVI","channel":"C0APPROVE","ts":"'$TS'","action_id":"approve"}'
 //
 //	# It happens. The audit has a line of it; in the tenant Dana's phones are gone, and her passkey is still there.
-//	ready "$B/messages?as=U0RAVI&channel=C0AUDIT" succeeded
+//	ready "$B/messages?as=U0RAVI&channel=C0AUDIT" '[Ss]ucceeded'
 //	curl -s "$B/messages?as=U0RAVI&channel=C0AUDIT"
 //	curl -s $B/tenant/users/dana.whitfield@fernhill.example
 package sandbox

@@ -85,7 +85,7 @@ func (s service) run(ctx context.Context) error {
 	}
 	b := bot.New(bot.Options{
 		BotToken: s.secrets.BotToken, AppToken: s.secrets.AppToken, APIURL: s.config.Slack.APIURL, HTTP: &http.Client{Timeout: 20 * time.Second},
-		Team: s.config.Slack.Team, ApprovalsChannel: s.config.Slack.ApprovalsChannel, AuditChannel: s.config.Slack.AuditChannel, Prefix: s.config.Slack.CommandPrefix,
+		Team: s.config.Slack.Team, ApprovalsChannel: s.config.Slack.ApprovalsChannel, AuditChannel: s.config.Slack.AuditChannel, SecurityChannel: s.config.Slack.SecurityChannel, Prefix: s.config.Slack.CommandPrefix,
 		People: s.config.People.Table, MatchEmail: s.config.People.MatchEmail,
 		Desk: desk, Inbox: approvals.NewInbox(store, quick, s.log), Tenant: tenant, Audit: log, Name: name, Log: s.log,
 	})

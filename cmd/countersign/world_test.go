@@ -23,11 +23,13 @@ const patience = 30 * time.Second
 // over real sockets.
 type world struct {
 	*testing.T
-	box    *sandbox.Sandbox
-	client *sandbox.Client
-	redis  *redistest.Server
-	log    *buffer
-	stop   func() // ends the bot in order and waits for it
+	box     *sandbox.Sandbox
+	client  *sandbox.Client
+	redis   *redistest.Server
+	log     *buffer
+	service service
+	key     string // as COUNTERSIGN_KEYS has it
+	stop    func() // ends the bot in order and waits for it
 }
 
 // begin starts a world. tune may change the configuration before the bot
@@ -48,35 +50,18 @@ func begin(t *testing.T, tune ...func(*config)) *world {
 	if err := c.check(); err != nil {
 		t.Fatal(err)
 	}
-	ring, err := approvals.ParseRing(newKey())
+	w.key = newKey()
+	ring, err := approvals.ParseRing(w.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	up, ended := make(chan struct{}), make(chan error, 1)
-	s := service{
+	w.service = service{
 		config:  c,
-		secrets: secrets{BotToken: sandbox.BotToken, AppToken: sandbox.AppToken, ClientSecret: sandbox.ClientSecret, Ring: ring, RedisURL: w.redis.URL()},
+		secrets: secrets{BotToken: sandbox.BotToken, AppToken: sandbox.AppToken, ClientSecret: sandbox.ClientSecret, Ring: ring, RedisURL: c.Redis.URL},
 		log:     slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		trust:   box.HTTPClient(),
-		up:      func() { close(up) },
 	}
-	go func() { ended <- s.run(ctx) }()
-	select {
-	case <-up:
-	case err := <-ended:
-		cancel()
-		t.Fatalf("the bot did not start: %v\n%s", err, w.log)
-	}
-	var once sync.Once
-	w.stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Errorf("the bot did not stop in order: %v", err)
-			}
-		})
-	}
+	w.start()
 	t.Cleanup(func() {
 		w.stop()
 		if t.Failed() {
@@ -84,6 +69,35 @@ func begin(t *testing.T, tune ...func(*config)) *world {
 		}
 	})
 	return w
+}
+
+// start starts the bot, for the first time or again.
+func (w *world) start() {
+	w.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	up, ended := make(chan struct{}), make(chan error, 1)
+	s := w.service
+	s.up = func() { close(up) }
+	go func() { ended <- s.run(ctx) }()
+	select {
+	case <-up:
+	case err := <-ended:
+		cancel()
+		w.Fatalf("the bot did not start: %v\n%s", err, w.log)
+	}
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.Errorf("the bot did not stop in order: %v", err)
+		}
+	})
+}
+
+// restart stops the bot in order and starts it again on the same Redis.
+func (w *world) restart() {
+	w.Helper()
+	w.stop()
+	w.start()
 }
 
 // as is somebody's hands and eyes, in a channel.

@@ -1,0 +1,397 @@
+package approvals
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"countersign/audit"
+)
+
+// byHand is a plan that deletes methods and then hands the rest to people.
+func byHand(ids ...string) Plan {
+	p := deletes(ClassDestroy, dana, ids...)
+	p.Command, p.Title = "entra-delete-app-passwords", "Delete app passwords"
+	p.Steps = append(p.Steps, Step{Op: "people", Words: "Delete the app passwords in the Entra admin center", ByPeople: true})
+	return p
+}
+
+// handedOff is a request that waits for people, and attested one that waits
+// for somebody to confirm what Ravi says that he did.
+func handedOff(w *world) Snapshot {
+	snap := w.claimed(byHand())
+	if _, err := w.store.advance(w.t.Context(), snap.Request, snap.Now, "hand-off:0", HandOff{Step: 0}); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.load(snap.ID)
+}
+
+func attested(w *world) Snapshot {
+	at := handedOff(w)
+	if _, err := w.desk.Attest(w.t.Context(), w.op(), at.ID, ravi); err != nil {
+		w.t.Fatal(err)
+	}
+	return w.load(at.ID)
+}
+
+// untilIn waits for a request to be in a state.
+func (w *world) untilIn(id string, s State) Snapshot {
+	w.t.Helper()
+	var snap Snapshot
+	waitFor(w.t, fmt.Sprint(id, " to be ", s), func() bool { snap = w.load(id); return snap.State == s })
+	return snap
+}
+
+// told counts the events of a kind.
+func (w *world) told(id string, kind audit.Kind) int {
+	w.t.Helper()
+	n := 0
+	for _, k := range w.kinds(id) {
+		if k == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// What came before a hand-off decides what it comes to.
+func TestHandOffsBehindOtherSteps(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		first   Result
+		carryOn bool
+		state   State // after the runner has done its part
+		outcome Outcome
+		last    StepState
+	}{
+		{"done", Result{State: StepDone}, false, HandedOff, Attested, StepAttested},
+		{"already so", Result{State: StepAlready}, false, HandedOff, Attested, StepAttested},
+		{"failed, carrying on", Result{State: StepFailed}, true, HandedOff, Partial, StepAttested},
+		{"uncertain, carrying on", Result{State: StepUncertain}, true, HandedOff, Uncertain, StepAttested},
+		{"failed", Result{State: StepFailed}, false, Done, Failed, StepSkipped},
+		{"uncertain", Result{State: StepUncertain}, false, Done, Uncertain, StepSkipped},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, calm())
+			w.tenant.says(func(job Job) (Result, bool) { return tt.first, job.Kind == Run })
+			w.run(w.desk, "w")
+			plan := byHand("m1")
+			plan.Steps[0].CarryOn = tt.carryOn
+			got := w.untilIn(w.approved(plan).ID, tt.state)
+			if tt.state == HandedOff {
+				events := w.events()
+				if e := events[len(events)-1]; e.Kind != audit.HandedOff || len(e.Steps) != 2 || e.Steps[0].State != string(tt.first.State) || e.Steps[1].State != string(StepHandedOff) {
+					t.Errorf("the event is %+v", e)
+				}
+				for i, press := range []func(context.Context, string, string, Person) (Request, error){w.desk.Attest, w.desk.Confirm} {
+					if _, err := press(t.Context(), w.op(), got.ID, []Person{ravi, olga}[i]); err != nil {
+						t.Fatal(err)
+					}
+				}
+				got = w.until(got.ID)
+			}
+			if got.Outcome != tt.outcome || got.Journal[1].State != tt.last {
+				t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+			}
+			if jobs := w.tenant.did(Run); len(jobs) != 1 {
+				t.Errorf("what people do was given to the tenant: %v", jobs)
+			}
+			w.invariants()
+		})
+	}
+}
+
+// An open hand-off lies on the desk and is reminded of, by one process at a
+// time, until it is closed; it is in nobody's way but that of its like.
+func TestAnOpenHandOffStaysOnTheDesk(t *testing.T) {
+	t.Parallel()
+	timing := calm()
+	timing.Remind = 100 * time.Millisecond
+	w := newWorld(t, timing)
+	ctx := t.Context()
+	for i := range 3 {
+		_, desk := w.process(w.server.Client(t))
+		w.run(desk, fmt.Sprint("worker-", i))
+	}
+	r := w.untilIn(w.approved(byHand()).ID, HandedOff)
+	ask := Ask{Plan: byHand(), Requester: hanna, Justification: "again"}
+	if _, err := w.desk.Ask(ctx, w.op(), ask); code(err) != CodeIdentical {
+		t.Errorf("the same while it is open: %v", err)
+	}
+	if other := w.until(w.approved(deletes(ClassDestroy, dana, "m1", "m2")).ID); other.Outcome != Succeeded {
+		t.Errorf("another one for its target is %s", other.Says())
+	}
+	waitFor(t, "three reminders", func() bool { return w.told(r.ID, audit.Reminded) >= 3 })
+	if _, err := w.desk.Attest(ctx, w.op(), r.ID, hanna); err != nil {
+		t.Fatal(err)
+	}
+	before := w.told(r.ID, audit.Reminded)
+	waitFor(t, "a reminder to confirm", func() bool { return w.told(r.ID, audit.Reminded) >= before+2 })
+	open, err := w.store.Open(ctx)
+	if err != nil || len(open) != 1 || open[0].ID != r.ID || open[0].State != HandedOff {
+		t.Errorf("the desk has %+v, %v", open, err)
+	}
+	if _, err := w.desk.Confirm(ctx, w.op(), r.ID, ravi); err != nil {
+		t.Fatal(err)
+	}
+	closed, start := w.told(r.ID, audit.Reminded), time.Now()
+	waitFor(t, "the time of some reminders", func() bool { return time.Since(start) > 3*timing.Remind })
+	if n := w.told(r.ID, audit.Reminded); n != closed {
+		t.Errorf("reminded %d times of what is closed", n-closed)
+	}
+	if open, err := w.store.Open(ctx); err != nil || len(open) != 0 {
+		t.Errorf("the desk still has %+v, %v", open, err)
+	}
+	var last time.Time
+	reasons := map[string]bool{}
+	for _, e := range w.events() {
+		if e.Kind != audit.Reminded {
+			continue
+		}
+		if !last.IsZero() && e.At.Sub(last) < timing.Remind {
+			t.Errorf("two reminders within %v", e.At.Sub(last))
+		}
+		last = e.At
+		reasons[e.Reason] = true
+		lint(t, e.Reason)
+	}
+	if len(reasons) != 2 {
+		t.Errorf("the reminders say %v", reasons)
+	}
+	if _, err := w.desk.Ask(ctx, w.op(), ask); err != nil {
+		t.Errorf("the same once it is closed: %v", err)
+	}
+	w.invariants()
+}
+
+// Who read it a moment too early reminds of nothing, and brings nothing back.
+func TestALateReminder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	at := attested(w)
+	if err := w.store.remind(ctx, at); err != nil || w.told(at.ID, audit.Reminded) != 0 {
+		t.Errorf("it reminded before its time: %v", err)
+	}
+	w.die(at.ID)
+	at = w.load(at.ID)
+	for _, err := range atOnce(8, func(int) error { return w.store.remind(context.Background(), at) }) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := w.told(at.ID, audit.Reminded); n != 1 {
+		t.Errorf("eight processes reminded %d times", n)
+	}
+	w.die(at.ID)
+	stale := w.load(at.ID)
+	if _, err := w.desk.Confirm(ctx, w.op(), at.ID, olga); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.remind(ctx, stale); err != nil {
+		t.Error(err)
+	}
+	if got := w.load(at.ID); got.State != Done || got.Version != stale.Version+1 || w.told(at.ID, audit.Reminded) != 1 {
+		t.Errorf("it is %s, version %d after %d", got.Says(), got.Version, stale.Version)
+	}
+	w.invariants()
+}
+
+// The requester may take a hand-off back for as long as nobody says that it
+// is done. What was carried out before it stays told.
+func TestAHandOffIsTakenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	w.run(w.desk, "w")
+	r := w.untilIn(w.approved(byHand("m1")).ID, HandedOff)
+	if _, err := w.desk.Cancel(ctx, w.op(), r.ID, ravi); code(err) != CodeNotRequester {
+		t.Errorf("an approver cancels it: %v", err)
+	}
+	if _, err := w.desk.Cancel(ctx, w.op(), r.ID, hanna); err != nil {
+		t.Errorf("its requester cancels it: %v", err)
+	}
+	got := w.load(r.ID)
+	if got.State != Cancelled || got.Journal[0].State != StepDone || got.Journal[1].State != StepSkipped {
+		t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+	}
+	events := w.events()
+	if e := events[len(events)-1]; e.Kind != audit.Cancelled || len(e.Steps) != 2 || e.Steps[0].State != string(StepDone) || e.Steps[1].State != string(StepSkipped) {
+		t.Errorf("the event is %+v", e)
+	}
+	if _, err := w.desk.Attest(ctx, w.op(), r.ID, ravi); code(err) != CodeDecided {
+		t.Errorf("somebody did what was cancelled: %v", err)
+	}
+	again := w.untilIn(w.approved(byHand("m2")).ID, HandedOff)
+	if _, err := w.desk.Attest(ctx, w.op(), again.ID, ravi); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.desk.Cancel(ctx, w.op(), again.ID, hanna)
+	if code(err) != CodeDecided || !strings.Contains(err.Error(), "Ravi Menon (ravi.menon@fernhill.example) says that it is done") {
+		t.Errorf("cancelling what was done: %v", err)
+	}
+	w.invariants()
+}
+
+// Every no about a hand-off is recorded, and is the same when the press comes
+// again.
+func TestRefusalsAboutAHandOffAreRecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	at := attested(w)
+	w.directory.change(dana, func(s *Standing) { s.Groups = []string{helpDesk, approvers} }) // whom the policy would let
+	if err := w.rdb.Set(ctx, w.store.keys.mark(mina.ID), "R-OLD", time.Minute).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.rdb.Del(ctx, w.store.keys.mark(dana.ID)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for verb, press := range map[string]func(context.Context, string, string, Person) (Request, error){"report it as done": w.desk.Attest, "confirm": w.desk.Confirm} {
+		for i, tt := range []struct {
+			who  Person
+			want Code
+		}{
+			{ravi, CodeTwice}, // he attested it
+			{dana, CodeTarget}, {sam, CodeNotAllowed}, {pat, CodeGuest}, {bo, CodeDisabled}, {mina, CodeRecentTarget}, {Person{Slack: "U0X"}, CodeNobody},
+		} {
+			op := fmt.Sprint(verb, i)
+			_, err := press(ctx, op, at.ID, tt.who)
+			if code(err) != tt.want {
+				t.Errorf("%s by %s: %v, want %q", verb, tt.who, err, tt.want)
+				continue
+			}
+			all := w.events()
+			if e := all[len(all)-1]; e.Kind != audit.Refused || e.Actor != tt.who || e.Outcome != verb || e.Reason != err.Error() || e.Request != at.ID {
+				t.Errorf("%s by %s left the event %+v", verb, tt.who, e)
+			}
+			if _, twice := press(ctx, op, at.ID, tt.who); twice == nil || twice.Error() != err.Error() || len(w.events()) != len(all) {
+				t.Errorf("%s by %s, redelivered: %v", verb, tt.who, twice)
+			}
+		}
+		if _, err := press(ctx, "none"+verb, "R-NOTHING", ravi); code(err) != CodeNoRequest {
+			t.Errorf("%s of nothing: %v", verb, err)
+		}
+	}
+	if got := w.load(at.ID); got.Version != at.Version || got.State != HandedOff {
+		t.Errorf("after all that it is %s, version %d", got.Says(), got.Version)
+	}
+	w.invariants()
+}
+
+// However many say so at one moment, one did it and one other confirms it.
+func TestHandOffsAtOneMoment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	at := handedOff(w)
+	people := []Person{hanna, ravi, olga, mina}
+	for _, press := range []struct {
+		name string
+		by   func(context.Context, string, string, Person) (Request, error)
+	}{{"attest", w.desk.Attest}, {"confirm", w.desk.Confirm}} {
+		yes := 0
+		for i, err := range atOnce(16, func(i int) error { // each of them twice, and delivered twice
+			_, err := press.by(context.Background(), fmt.Sprint(press.name, i%8), at.ID, people[i%4])
+			return err
+		}) {
+			switch code(err) {
+			case "":
+				yes++
+			case CodeTwice, CodeDecided:
+			default:
+				t.Errorf("%s %d: %v", press.name, i, err)
+			}
+		}
+		if yes != 2 {
+			t.Errorf("%s: %d presses heard yes, want the two deliveries of one", press.name, yes)
+		}
+	}
+	got := w.until(at.ID)
+	if e := got.Journal[0]; e.DoneBy == nil || e.Confirmed == nil || e.DoneBy.By.ID == e.Confirmed.By.ID {
+		t.Errorf("journal %+v", e)
+	}
+	want := []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested, audit.Confirmed, audit.Finished}
+	if kinds := slices.DeleteFunc(w.kinds(at.ID), func(k audit.Kind) bool { return k == audit.Refused }); !slices.Equal(kinds, want) {
+		t.Errorf("events %v, want %v", kinds, want)
+	}
+	w.invariants()
+}
+
+// A worker that died before its hand-off, wherever it stood, is succeeded by
+// one that hands off.
+func TestADeadWorkersHandOff(t *testing.T) {
+	t.Parallel()
+	for steps, name := range []string{"behind the claim", "in the middle of a step", "between the steps"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, calm())
+			snap := w.claimed(byHand("m1"))
+			r := snap.Request
+			for i, a := range []Action{Begin{Step: 0}, End{Step: 0, Result: Result{State: StepDone}}}[:steps] {
+				var err error
+				if r, err = w.store.advance(t.Context(), r, snap.Now, fmt.Sprint("write-", i), a); err != nil {
+					t.Fatal(err)
+				}
+				if i == 0 {
+					w.tenant.Work(t.Context(), Job{Kind: Run, Request: r, Step: 0})
+				}
+			}
+			w.die(snap.ID)
+			for i := range 2 {
+				_, desk := w.process(w.server.Client(t))
+				w.run(desk, fmt.Sprint("worker-", i))
+			}
+			got := w.untilIn(snap.ID, HandedOff)
+			if got.Journal[0].State != StepDone || w.told(snap.ID, audit.HandedOff) != 1 {
+				t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+			}
+			w.tenant.once(t, "m1")
+			w.invariants()
+
+			// And the dead worker, awake again, changes nothing any more.
+			if _, err := w.store.advance(t.Context(), r, snap.Now, "finish", Finish{}); code(err) == "" {
+				t.Error("a late worker finished it")
+			}
+			if _, err := w.desk.Attest(t.Context(), w.op(), snap.ID, ravi); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A halt during the step before it keeps the rest from being handed off.
+func TestAHaltBeforeAHandOff(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	var once sync.Once
+	w.tenant.says(func(job Job) (Result, bool) {
+		if job.Kind == Run {
+			once.Do(func() {
+				if _, err := w.desk.Stop(context.Background(), "stop", job.Request.ID, olga, "it is the wrong Dana"); err != nil {
+					t.Errorf("halting: %v", err)
+				}
+			})
+		}
+		return Result{}, false
+	})
+	w.run(w.desk, "w")
+	got := w.until(w.approved(byHand("m1")).ID)
+	if got.Outcome != Partial || got.Journal[1].State != StepSkipped || !strings.HasPrefix(got.Why, "Halted by Olga") || w.told(got.ID, audit.HandedOff) != 0 {
+		t.Errorf("it is %s because %q, journal %+v", got.Says(), got.Why, got.Journal)
+	}
+	w.invariants()
+}
+
+func TestOnlyTheLastStepIsHandedOff(t *testing.T) {
+	plan := byHand()
+	plan.Steps = append(plan.Steps, Step{Op: "delete", Words: "Delete m1"})
+	if _, _, err := Apply(Request{ID: "R-TEST"}, Ask{Plan: plan, Requester: hanna, Terms: Terms{Approvals: 1}}, noon); err == nil {
+		t.Error("a plan goes on behind a hand-off, which no worker would come back to")
+	}
+}
