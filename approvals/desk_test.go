@@ -501,14 +501,14 @@ func TestRates(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calm())
 	allowed := func() bool {
-		ok, err := w.store.Allow(t.Context(), "read", "x", 2, 50*time.Millisecond)
+		ok, err := w.store.Allow(t.Context(), "read", "x", 2, 300*time.Millisecond)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return ok
 	}
-	if !allowed() || !allowed() || allowed() {
-		t.Error("two uses a window are not what is allowed")
+	if got, want := []bool{allowed(), allowed(), allowed()}, []bool{true, true, false}; !slices.Equal(got, want) {
+		t.Errorf("three uses in a window: %v, want %v", got, want)
 	}
 	waitFor(t, "the window's end", allowed)
 }

@@ -191,6 +191,37 @@ var faulty = []struct {
 		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: Running},
 	{name: "finish", words: []string{"evalsha", "run:1:finish"}, prepare: held, write: advances("finish", Finish{Why: "enough"}),
 		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Finished}, state: Done},
+	{name: "hand off", words: []string{"evalsha", "run:1:hand-off:0"}, prepare: func(w *world) Snapshot { return w.claimed(byHand()) }, write: advances("hand-off:0", HandOff{Step: 0}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff}, state: HandedOff},
+	{name: "remind", words: []string{"evalsha", "remind:"}, prepare: func(w *world) Snapshot { at := handedOff(w); w.die(at.ID); return w.load(at.ID) },
+		write: func(s *Store, _ *Desk, at Snapshot) error { return s.remind(context.Background(), at) },
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Reminded}, state: HandedOff},
+	{name: "attest", words: []string{"evalsha", "op-x"}, prepare: handedOff,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Attest(context.Background(), "op-x", at.ID, ravi)
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested}, state: HandedOff},
+	{name: "confirm", words: []string{"evalsha", "op-x"}, prepare: attested,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Confirm(context.Background(), "op-x", at.ID, olga)
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested, audit.Confirmed, audit.Finished}, state: Done},
+	{name: "cancel a hand-off", words: []string{"evalsha", "op-x"}, prepare: handedOff,
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			_, err := d.Cancel(context.Background(), "op-x", at.ID, hanna)
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Cancelled}, state: Cancelled},
+	{name: "reveal", words: []string{"evalsha", "op-x"}, prepare: offeredFor(time.Minute),
+		write: func(_ *Store, d *Desk, at Snapshot) error {
+			secret, err := d.Reveal(context.Background(), "op-x", at.ID, hanna)
+			if err == nil && secret.Value != "offered" {
+				return errors.New("it reveals nothing")
+			}
+			return err
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Stepped, audit.Finished, audit.Revealed}, state: Done},
+	{name: "unseen", words: []string{"evalsha", "unseen:"}, prepare: offeredFor(time.Millisecond),
+		write: func(s *Store, _ *Desk, _ Snapshot) error { return s.endOffers(context.Background()) },
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Stepped, audit.Finished, audit.Unseen}, state: Done},
 }
 
 func pending(w *world) Snapshot { return w.load(w.ask(deletes(ClassDestroy, dana, "m1", "m2")).ID) }
@@ -397,8 +428,8 @@ var writers = map[string]string{
 	"Inbox.setAside XAck":             "TestPoisonIsSetAside",
 	"Inbox.setAside XDel":             "TestPoisonIsSetAside",
 
-	"Store.stash Run":      "TestSecretsSurviveLostWrites",
-	"Store.dropSecret Run": "TestASecretNobodyOpensEnds", // it ends by itself, and is dropped again at the next sweep
+	"Store.stash Run":      "TestOfferingIsAttacked", // and TestSecretsSurviveLostWrites
+	"Store.dropSecret Run": "TestDroppingIsAttacked",
 
 	"Store.lead Run":   "TestProjectionsAreAttacked",
 	"Store.Follow Run": "TestTheLead", // a lease that is not given back runs out

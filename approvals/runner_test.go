@@ -274,6 +274,53 @@ func TestWaitingHoldsTheTarget(t *testing.T) {
 	w.invariants()
 }
 
+// A press is followed by its effect at once, and so is the end of whatever a
+// request waited for: nobody waits for the next sweep.
+func TestNothingWaitsForTheSweep(t *testing.T) {
+	t.Parallel()
+	timing := calm()
+	timing.Sweep = time.Hour
+	w := newWorld(t, timing)
+	r := &Runner{Desk: w.desk, Work: w.tenant.Work, Name: "w", Hands: 1, Log: w.log}
+	background(t, r.Run)
+	inHand, goOn := make(chan struct{}), make(chan struct{})
+	w.tenant.says(func(job Job) (Result, bool) {
+		if job.Kind == Run && job.Request.Plan.Steps[0].Args["id"] == "m1" {
+			close(inHand)
+			<-goOn
+		}
+		return Result{}, false
+	})
+	first := w.approved(deletes(ClassDestroy, dana, "m1"))
+	<-inHand
+	second := w.approved(deletes(ClassDestroy, dana, "m2")) // waits for the target
+	third := w.approved(deletes(ClassDestroy, sam, "m3"))   // waits for a hand
+	close(goOn)
+	for _, id := range []string{first.ID, second.ID, third.ID} {
+		if got := w.until(id); got.Outcome != Succeeded {
+			t.Errorf("%s is %s", id, got.Says())
+		}
+	}
+	w.invariants()
+}
+
+// A worker that stood still between its write and its call, for so long that
+// its lease may run out during the call, does not make it.
+func TestAWorkerThatStoodStillDoesNotCall(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	snap := begun(w)
+	r := &Runner{Desk: w.desk, Work: w.tenant.Work, Name: "w", Hands: 1, Log: w.log}
+	h := &hand{Runner: r, ctx: t.Context(), req: snap.Request, at: clock(snap.Now), renewed: time.Now().Add(calm().GraphCall + calm().GraphGrace - calm().Lease)}
+	if _, err := h.settle(Job{Kind: Run, Step: 0}); !errors.Is(err, ErrFenced) {
+		t.Errorf("it goes on: %v", err)
+	}
+	w.tenant.untouched(t)
+	if got := w.load(snap.ID); got.Journal[0].State != StepStarted {
+		t.Errorf("its step is %s, and has to be reconciled", got.Journal[0].State)
+	}
+}
+
 // What cannot start must not be tried without a pause: two requests for one
 // target, and the first one takes its time.
 func TestABlockedRequestIsNotTriedWithoutAPause(t *testing.T) {

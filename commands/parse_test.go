@@ -216,6 +216,8 @@ func FuzzParse(f *testing.F) {
 		"", "<@U0DANA|dana> ticket=INC-7 verified=callback lost phone", `why="a \" b" c`, "<mailto:a@b.example|a@b.example>",
 		"<<@U1|x>> &amp;lt;", "@dana", "tikcet=1", "ticket = 1", `ticket="`, "<http://a.b|a.b>#EXT#@<http://c.d|c.d>", "\u00a0“x” \xff",
 		"<!subteam^S1|@x> <#C1|y> <|> <> |", "&lt;@U1&gt; x", "<@U1>\\\"", "a\u0301\u0301\u0301\u0301\u0301", "verified=“in person” why=\u0301",
+		"<@U1> mobile <tel:+14255550142|+1 (425) 555-0142> x 12 2 days", "<@U1> +49 30 901820 2 days mobile", "<@U1> office +1 425 555 0142 ext. 12 type=mobile number=\"00 1\"",
+		"<@U1> <mailto:a@b.example|c@d.example> x", "address=a@b.example", "<@U1> passkey “iPad Air” x", "<@U1> phone +1 •••• ••42 (mobile) why", "method=\"\\\"\"",
 	} {
 		for _, c := range Table() {
 			f.Add(c.Name, s)

@@ -184,7 +184,7 @@ func methodWord(symbols []symbol, first bool) bool {
 	switch parts := nameWords(word); {
 	case mentioned || len(parts) == 0 && !strings.ContainsRune(word, '•'):
 		return false
-	case strings.ContainsAny(word, "•…") || address.MatchString(word) || numberWord.MatchString(word) && (!first || strings.HasPrefix(word, "+")):
+	case strings.ContainsAny(word, "•…") || address.MatchString(word) || numberWord.MatchString(word) && strings.ContainsFunc(word, isDigit) && (!first || strings.HasPrefix(word, "+")):
 		return true // the end of a number, as it is masked, or all of it
 	case first && (methodRef.MatchString(word) || longID.MatchString(word) && strings.ContainsFunc(word, unicode.IsDigit)):
 		return true
@@ -307,7 +307,7 @@ func mustStay(s subject, list entra.MethodList, m entra.Method) error {
 		return refuse("Entra keeps the mobile number as long as there is an alternate mobile. Remove the alternate mobile first, or replace the mobile by another number with “Add or replace phone”.")
 	}
 	if isDefault, others := defaultFor(list, m); isDefault && len(others) > 0 {
-		return refuse("Entra deletes the default method only as the last one: %s is the default of %s, and there are %s. Remove these first, or have the person choose another default at mysignins.microsoft.com/security-info.",
+		return refuse("Entra deletes the default method only as the last one: %s is the default of %s, who has others: %s. Remove these first, or have the person choose another default at mysignins.microsoft.com/security-info.",
 			methodWords(m), s.person, series(allWords(others)))
 	}
 	return nil

@@ -139,7 +139,7 @@ func Fernhill(now time.Time) World {
 			"UserAuthMethod-Phone.ReadWrite.All", "UserAuthMethod-Email.ReadWrite.All", "UserAuthMethod-MicrosoftAuthApp.ReadWrite.All",
 			"UserAuthMethod-SoftwareOATH.ReadWrite.All", "UserAuthMethod-HardwareOATH.ReadWrite.All", "UserAuthMethod-Passkey.ReadWrite.All",
 			"UserAuthMethod-WindowsHello.ReadWrite.All", "UserAuthMethod-PlatformCred.ReadWrite.All", "UserAuthMethod-External.ReadWrite.All",
-			"UserAuthMethod-QR.ReadWrite.All", "UserAuthMethod-TAP.ReadWrite.All", "Policy.Read.AuthenticationMethod",
+			"UserAuthMethod-QR.ReadWrite.All", "UserAuthMethod-TAP.ReadWrite.All", "Policy.Read.AuthenticationMethod", "Policy.Read.All", "Domain.Read.All",
 			"User-PasswordProfile.ReadWrite.All", "User.EnableDisableAccount.All", "User.RevokeSessions.All",
 		},
 		Hints: map[string]string{
