@@ -26,6 +26,13 @@
 //     approvers, a ciphertext that does not open.
 //  10. No key, value or event in Redis shows a name, a phone number, an
 //     address or a secret in the clear.
+//  11. A secret is shown to its requester alone, after the record that it was
+//     opened, and is the one that is in force. It stands outside the request,
+//     lives for a quarter of an hour at most once it is offered, and its end
+//     unseen is told. Where it is lost, that is told.
+//  12. What people did by hand is said to be so by two of them, neither of
+//     whom is the target. Until then it stays on the desk and is reminded of,
+//     and holds neither a worker nor its target.
 //
 // # Rooms
 //
@@ -33,17 +40,20 @@
 // rule about people and states, policy.go who may, desk.go the look-ups
 // around both, store.go and commit.lua the one write there is, inbox.go what
 // people did before it is looked at, follow.go how events become something to
-// see, runner.go execution, seal.go the encryption, timing.go every duration.
+// see, runner.go execution, secrets.go what a step makes for the requester's
+// eyes and the reminders, seal.go the encryption, timing.go every duration.
 //
 // # Keys
 //
 // All share one hash tag, {countersign} unless configured, so that Redis
 // Cluster keeps them in one slot.
 //
-//	request:<id>            hash: version, claim, state, deadline, lease, halt (sealed), op:<operation> (answers), body (sealed)
+//	request:<id>            hash: version, claim, state, deadline, lease (of a hand-off: until the next reminder), halt (sealed), op:<operation> (answers), body (sealed)
 //	note:<operation>        hash: the answer of an operation that made no request; lives an hour
 //	cards:<id>              hash: where the request is shown in Slack
-//	due                     sorted set: when a request must be looked at next
+//	secret:<id>/<step>      a temporary password or a pass (sealed); an hour where it is prepared, timing.SecretLife where it is offered
+//	offers                  sorted set: when an offered secret ends, by <id>/<step>
+//	due                     sorted set: when a request must be looked at next, or reminded of
 //	open                    sorted set: requests that are not over
 //	mine:<person>           sorted set: a person's last hundred requests
 //	holder:<target>         the request that runs for a target; no TTL, freed by that request's own end

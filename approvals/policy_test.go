@@ -206,6 +206,7 @@ func TestTimingCheck(t *testing.T) {
 	for name, spoil := range map[string]func(*Timing){
 		"more than zero":       func(t *Timing) { t.Sweep = 0 },
 		"graph_call":           func(t *Timing) { t.Lease = t.LookUps + t.GraphCall + t.GraphGrace },
+		"run_for":              func(t *Timing) { t.RunFor = time.Hour },
 		"longer than look_ups": func(t *Timing) { t.Takeover = t.LookUps },
 		"at most 2s":           func(t *Timing) { t.InboxWrite = 3 * time.Second },
 		"three times follow":   func(t *Timing) { t.Lead = t.Follow },

@@ -528,8 +528,8 @@ func TestOfferingIsAttacked(t *testing.T) {
 					if from == SecretPrepared && len(slices.Compact(all)) != 1 {
 						t.Errorf("several passwords were sent: %v", all)
 					}
-					if lost || times < 1000 && len(all) != 1 {
-						t.Errorf("lost %v, set %v: trouble for a moment costs nothing", lost, all)
+					if lost { // who lost it could ask again
+						t.Errorf("it was told to be lost, set %v", all)
 					}
 					w.invariants()
 				})

@@ -172,7 +172,7 @@ func argument(a commands.Arg, value string, methods []commands.Choice) slack.Blo
 	}
 	var box *slack.InputBlock
 	if len(choices) > 0 {
-		box = input(string(a.Field), a.Words, a.Hint, choose(string(a.Field), value, choices))
+		box = input(string(a.Field), a.Words, "", choose(string(a.Field), value, choices))
 	} else {
 		text := slack.NewPlainTextInputBlockElement(nil, string(a.Field))
 		text.InitialValue, text.MaxLength = commands.Plain(value, commands.MaxArg), commands.MaxArg

@@ -35,6 +35,14 @@
 //   - A step that may have been carried out is never blindly made again: the
 //     account is read first. Deleting, deactivating and revoking may be made
 //     twice; what may not, must say so in its file.
+//   - A temporary password or a pass is in the Secret of one result, and only
+//     when it is certain that it is the account's. It is in no other field, no
+//     error and no log.
+//   - verified=compromise adds to a plan that the account is blocked and its
+//     sessions revoked, before all else. Like containment it is not compared with
+//     the account first: whoever has the account must not be able to stop it.
+//   - What Graph cannot do is a hand-off: a step by people, which says what to
+//     do and which nothing here carries out.
 //   - A result says what is known and never more, names the permission that is
 //     missing and who can grant it, and carries Graph's request-id. Every
 //     sentence about a failure is in work.go.

@@ -11,6 +11,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
+
+	"countersign/entra"
 )
 
 // The schema is Slack's own (see testdata/README.md). What it lets through
@@ -102,6 +104,14 @@ func TestTable(t *testing.T) {
 	}
 	if _, ok := Lookup("entra-methods"); ok {
 		t.Error("the prefix is not part of the name")
+	}
+	for _, p := range Permissions() {
+		if len(UsedBy(p)) == 0 {
+			t.Errorf("nothing needs %s", p)
+		}
+	}
+	if got := UsedBy(entra.PermPasskeyWrite); !slices.Contains(got, "require-reregister everything") || slices.Contains(got, "require-reregister") {
+		t.Errorf("passkeys are deleted by %q", got)
 	}
 	lines := strings.Split(strings.TrimSpace(MarkdownTable("entra-")), "\n")
 	if len(lines) != len(Table())+2 || !strings.HasPrefix(lines[2], "| `/entra-methods @user` | show a person") || !strings.Contains(lines[len(lines)-2], `[mine\|pending\|ID]`) {

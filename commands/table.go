@@ -149,6 +149,23 @@ func Permissions() []entra.Permission {
 	return sorted(all)
 }
 
+// UsedBy names the commands that need a permission, with what is typed for it
+// where only that way of using one does.
+func UsedBy(p entra.Permission) []string {
+	var names []string
+	for _, c := range Table() {
+		if slices.Contains(c.Permissions, p) {
+			names = append(names, c.Name)
+		}
+		for _, e := range c.More {
+			if slices.Contains(e.Permissions, p) {
+				names = append(names, c.Name+" "+e.With)
+			}
+		}
+	}
+	return names
+}
+
 // Missing is what c and its class require and in lacks. A ticket stands in
 // for a justification, because it holds one.
 func Missing(c Command, in Input) []Field {

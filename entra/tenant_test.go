@@ -524,6 +524,14 @@ func calls(t *testing.T, x *tenant) map[Call]func() error {
 		CallReadPassPolicy:   func() error { _, err := x.PassPolicy(ctx); return err },
 		CallListPasses:       func() error { _, err := x.Passes(ctx, dana); return err },
 		CallIssuePass:        func() error { _, err := x.IssuePass(ctx, dana, time.Hour, true); return err },
+		CallAddPhone:         func() error { return x.AddPhone(ctx, bo, "mobile", "+1 4255551200") },
+		CallReplacePhone: func() error {
+			return x.ReplacePhone(ctx, dana, "3179e48a-750b-4051-897c-87b9720928f7", "mobile", "+1 4255551201")
+		},
+		CallAddEmail: func() error { return x.AddEmail(ctx, bo, "bo@mail.example") },
+		CallReplaceEmail: func() error {
+			return x.ReplaceEmail(ctx, dana, "3ddfcfc8-9383-446f-83cc-3ab9be4be18f", "dana.w2@mail.example")
+		},
 	}
 	for _, k := range []Kind{KindPhone, KindEmail, KindAuthenticator, KindSoftwareOATH, KindHardwareOATH, KindPasskey, KindWindowsHello,
 		KindPlatformCredential, KindPass, KindExternal, KindQRCode} {

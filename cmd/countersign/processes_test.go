@@ -17,23 +17,35 @@ import (
 	"countersign/sandbox"
 )
 
-// build builds the program once for a test.
-func build(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "countersign")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
+// asTheProgram is the environment variable that makes the test binary be
+// countersign itself, so that processes are tested with the race detector.
+const asTheProgram = "COUNTERSIGN_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asTheProgram) != "" {
+		main()
+		return
 	}
-	return path
+	os.Exit(m.Run())
+}
+
+// itself is how to run the program as a process of its own.
+func itself(t *testing.T, environ []string, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(append(os.Environ(), asTheProgram+"=yes"), environ...)
+	return cmd
 }
 
 // spawn starts a process, waits until a line of its standard output matches
 // says, and stops it in order at the end. It gives the match.
-func spawn(t *testing.T, says string, environ []string, name string, args ...string) []string {
+func spawn(t *testing.T, says string, environ []string, args ...string) []string {
 	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), environ...)
+	cmd := itself(t, environ, args...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -46,9 +58,9 @@ func spawn(t *testing.T, says string, environ []string, name string, args ...str
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s %s did not stop in order: %v\n%s", filepath.Base(name), args[0], err, errs)
+			t.Errorf("%s did not stop in order: %v\n%s", args[0], err, errs)
 		} else if t.Failed() {
-			t.Logf("%s %s logged:\n%s", filepath.Base(name), args[0], errs)
+			t.Logf("%s logged:\n%s", args[0], errs)
 		}
 	})
 	found := make(chan []string, 1)
@@ -67,11 +79,11 @@ func spawn(t *testing.T, says string, environ []string, name string, args ...str
 	select {
 	case m := <-found:
 		if m == nil {
-			t.Fatalf("%s %s ended without saying %q:\n%s", filepath.Base(name), args[0], says, errs)
+			t.Fatalf("%s ended without saying %q:\n%s", args[0], says, errs)
 		}
 		return m
 	case <-time.After(patience):
-		t.Fatalf("%s %s did not say %q in time:\n%s", filepath.Base(name), args[0], says, errs)
+		t.Fatalf("%s did not say %q in time:\n%s", args[0], says, errs)
 	}
 	return nil
 }
@@ -83,8 +95,8 @@ func TestStoryAcrossProcesses(t *testing.T) {
 	if !server.Real() {
 		t.Skip("this needs a real redis-server: apt-get install redis-server")
 	}
-	program, dir := build(t), t.TempDir()
-	address := spawn(t, `open (http://\S+)`, nil, program, "sandbox", "-addr", "127.0.0.1:0", "-dir", dir, "-redis", server.URL())[1]
+	dir := t.TempDir()
+	address := spawn(t, `open (http://\S+)`, nil, "sandbox", "-addr", "127.0.0.1:0", "-dir", dir, "-redis", server.URL())[1]
 
 	raw, err := os.ReadFile(filepath.Join(dir, "env"))
 	if err != nil {
@@ -92,7 +104,7 @@ func TestStoryAcrossProcesses(t *testing.T) {
 	}
 	environ := strings.Split(strings.TrimSpace(string(raw)), "\n")
 	for range 2 {
-		spawn(t, `ready`, environ, program, "serve", "-config", filepath.Join(dir, "countersign.yaml"))
+		spawn(t, `ready`, environ, "serve", "-config", filepath.Join(dir, "countersign.yaml"))
 	}
 	tellStory(&world{T: t, client: sandbox.NewClient(address)})
 }

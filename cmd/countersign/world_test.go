@@ -36,7 +36,13 @@ type world struct {
 // reads it.
 func begin(t *testing.T, tune ...func(*config)) *world {
 	t.Helper()
-	box, err := sandbox.New(sandbox.Options{Manifest: commands.Manifest(defaultPrefix)})
+	return beginIn(t, nil, tune...)
+}
+
+// beginIn is begin among other people than those of Fernhill.
+func beginIn(t *testing.T, people *sandbox.World, tune ...func(*config)) *world {
+	t.Helper()
+	box, err := sandbox.New(sandbox.Options{Manifest: commands.Manifest(defaultPrefix), World: people})
 	if err != nil {
 		t.Fatal(err)
 	}
