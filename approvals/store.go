@@ -32,7 +32,7 @@ const retention = 90 * 24 * time.Hour
 const noteRetention = time.Hour
 
 // dueAtOnce is how many due requests one sweep looks at.
-const dueAtOnce = 500
+const dueAtOnce = 200
 
 // recentTarget is how long somebody whose methods were destroyed, or whose
 // account could have been taken over, neither requests nor decides.

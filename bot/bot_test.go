@@ -365,18 +365,62 @@ func (d directory) Standing(ctx context.Context, id string, _ bool) (approvals.S
 	return approvals.Standing{Person: p, Enabled: true}, err
 }
 
-func TestAccount(t *testing.T) {
-	ann, ben := approvals.Person{ID: "ann-id", UPN: "ann@here.example"}, approvals.Person{ID: "ben-id", UPN: "ben@here.example"}
+func newDesk(t *testing.T, people directory) *approvals.Desk {
+	t.Helper()
 	ring, err := approvals.ParseRing("k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 	if err != nil {
 		t.Fatal(err)
 	}
 	timing := approvals.DefaultTiming()
-	timing.LookUps = 50 * time.Millisecond
-	desk := &approvals.Desk{
-		Store:     approvals.NewStore(redistest.Start(t).Client(t), ring, "", timing),
-		Directory: directory{"ann-id": ann, "ben-id": ben, "ann@here.example": ann, "ben@here.example": ben},
+	timing.LookUps, timing.Follow = 50*time.Millisecond, 10*time.Millisecond
+	return &approvals.Desk{
+		Store: approvals.NewStore(redistest.Start(t).Client(t), ring, "", timing), Directory: people, Log: slog.New(slog.DiscardHandler),
 	}
+}
+
+// What comes from another workspace, or was meant for another app, is
+// refused, answered and recorded, once, and nothing else is looked at.
+func TestForeign(t *testing.T) {
+	b, _ := workspace(t)
+	b.appID.Store("A0APP")
+	for _, c := range []struct {
+		team, user, app string
+		foreign         bool
+	}{
+		{"T0HERE", "T0HERE", "A0APP", false},
+		{"T0HERE", "", "A0APP", false}, // users.info tells
+		{"T0HERE", "T0THERE", "A0APP", true},
+		{"T0THERE", "T0THERE", "A0APP", true},
+		{"T0HERE", "T0HERE", "A0OTHER", true},
+		{"", "", "", true},
+	} {
+		if got := b.foreign(c.team, c.user, c.app); (got != "") != c.foreign {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+	b.Desk = newDesk(t, directory{})
+	for range 2 {
+		err := b.carryOut(t.Context(), "envelope", deed{Command: "revoke-sessions", Text: "<@U0ANN>", User: "U0STRANGER", Foreign: "its author is from workspace T0THERE"})
+		if no := (*approvals.Refusal)(nil); !errors.As(err, &no) || no.Code != approvals.CodeOutsider {
+			t.Fatalf("it was answered with %v", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var seen []audit.Event
+	b.Desk.Store.Follow(ctx, "test", approvals.Projection{Name: "test", Handle: func(_ context.Context, batch []audit.Event) (int, error) {
+		seen = append(seen, batch...)
+		cancel()
+		return len(batch), nil
+	}}, b.Log)
+	if len(seen) != 1 || seen[0].Kind != audit.Refused || seen[0].Actor.Slack != "U0STRANGER" || seen[0].Command != "revoke-sessions" {
+		t.Errorf("recorded is: %+v", seen)
+	}
+}
+
+func TestAccount(t *testing.T) {
+	ann, ben := approvals.Person{ID: "ann-id", UPN: "ann@here.example"}, approvals.Person{ID: "ben-id", UPN: "ben@here.example"}
+	desk := newDesk(t, directory{"ann-id": ann, "ben-id": ben, "ann@here.example": ann, "ben@here.example": ben})
 	user := func(id, mail string, confirmed bool) slack.User {
 		return slack.User{ID: id, IsEmailConfirmed: confirmed, Profile: slack.UserProfile{Email: mail}}
 	}

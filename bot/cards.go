@@ -79,7 +79,11 @@ func draw(r approvals.Request, in room) []slack.Block {
 		line{}.bold("Requested by ").who(r.Requester),
 	}
 	if r.Verified != "" {
-		facts = append(facts, line{}.bold("Caller verified: ").say("%s", verifiedWords(r)))
+		heading := "Caller verified: "
+		if r.Verified == approvals.VerifiedCompromise {
+			heading = "No caller: "
+		}
+		facts = append(facts, line{}.bold(heading).say("%s", verifiedWords(r)))
 	}
 	if r.Justification != "" {
 		facts = append(facts, line{}.bold("Why: ").say("%s", cut(r.Justification)))
@@ -177,7 +181,11 @@ func stepLine(r approvals.Request, i int, in room) line {
 func confirmation(r approvals.Request) string {
 	text := fmt.Sprintf("%s for %s.", r.Plan.Title, r.Plan.Target.UPN)
 	if r.Verified != "" {
-		text += " Caller verified: " + r.Verified + "."
+		if r.Verified == approvals.VerifiedCompromise {
+			text += " Nobody called: the account is believed to be lost, and is blocked first."
+		} else {
+			text += " Caller verified: " + r.Verified + "."
+		}
 	}
 	return text + fmt.Sprintf(" Requested by %s. You vouch for this with your name.", r.Requester.UPN)
 }

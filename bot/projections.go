@@ -245,10 +245,16 @@ func (b *Bot) remind(ctx context.Context, e audit.Event) error {
 
 // note posts a line into one of our private channels.
 func (b *Bot) note(ctx context.Context, e audit.Event, channel string, blocks []slack.Block) error {
-	if err := b.guard.fit(ctx, channel, guardAge); err != nil {
-		return fmt.Errorf("the channel %s: %w", channel, err)
+	err := b.guard.fit(ctx, channel, guardAge)
+	if no := (*unfit)(nil); errors.As(err, &no) {
+		// The record has it, and the news of others must not wait for this.
+		b.Log.Error("a line was not posted", "event", e.Kind, "request", e.Request, "error", no)
+		return nil
 	}
-	_, _, err := b.api.PostMessageContext(ctx, channel, slack.MsgOptionText(fallback("%s", e.Line()), false), slack.MsgOptionBlocks(blocks...))
+	if err != nil {
+		return err
+	}
+	_, _, err = b.api.PostMessageContext(ctx, channel, slack.MsgOptionText(fallback("%s", e.Line()), false), slack.MsgOptionBlocks(blocks...))
 	return b.passing(e, err)
 }
 

@@ -229,7 +229,9 @@ func TestCompromise(t *testing.T) {
 	if !card.Contains("lock sign-in", "evoke") {
 		t.Errorf("the card does not say that the account is blocked:\n%s", card.Text())
 	}
-	w.account("mina.haddad@fernhill.example", func(u sandbox.User) bool { return !u.Enabled && len(u.OfType("#microsoft.graph.phoneAuthenticationMethod")) == 0 })
+	w.account("mina.haddad@fernhill.example", func(u sandbox.User) bool {
+		return !u.Enabled && len(u.OfType("#microsoft.graph.phoneAuthenticationMethod")) == 0
+	})
 }
 
 // What changed since the plan was made stops it, and asking again is one

@@ -100,7 +100,7 @@ func loadConfig(path string) (config, error) {
 var (
 	guid       = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	slackID    = regexp.MustCompile(`^[UW][A-Z0-9]{2,}$`)
-	prefixText = regexp.MustCompile(`^[a-z0-9_-]{0,12}$`)
+	prefixText = regexp.MustCompile(`^[a-z0-9_-]{0,11}$`)
 )
 
 // check says everything that is wrong, not only the first thing.
@@ -117,7 +117,7 @@ func (c *config) check() error {
 	want(strings.HasPrefix(c.Slack.Team, "T") || strings.HasPrefix(c.Slack.Team, "E"), "slack.team: the workspace id, such as T0123ABCD")
 	want(c.Slack.ApprovalsChannel != "", "slack.approvals_channel: the id of the private channel in which requests are decided, such as C0123ABCD")
 	want(c.Slack.AuditChannel != "", "slack.audit_channel: the id of the private channel that keeps the record, such as C0123ABCD")
-	want(prefixText.MatchString(c.Slack.CommandPrefix), "slack.command_prefix: up to twelve of a-z, 0-9, _ and -")
+	want(prefixText.MatchString(c.Slack.CommandPrefix), "slack.command_prefix: up to eleven of a-z, 0-9, _ and -")
 	want(c.Slack.APIURL == "" || strings.HasSuffix(c.Slack.APIURL, "/"), "slack.api_url: it ends with a slash")
 	if c.Entra.Credential == "" {
 		c.Entra.Credential = "secret"

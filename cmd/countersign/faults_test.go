@@ -876,6 +876,21 @@ func TestChannelBecomesShared(t *testing.T) {
 	ravi.reads("Revoke sessions: done", requestID.FindString(card.Text()))
 }
 
+// The audit channel is shared with people outside: nothing is written into
+// it, and everything is once it is private again.
+func TestAuditChannelBecomesShared(t *testing.T) {
+	w := begin(t, brisk)
+	auditor := w.as(sandbox.Gloria, sandbox.Audit)
+	w.patch("channels/"+sandbox.Audit, `{"shared":true}`)
+	card := w.request("/entra-revoke-sessions @dana laptop stolen")
+	w.soon("the channel to be looked at", func() bool { return strings.Contains(w.log.String(), "the audit channel: #identity-audit is shared") })
+	if lines := auditor.all(); len(lines) > 0 {
+		t.Errorf("people outside read: %s", lines[0].Text())
+	}
+	w.patch("channels/"+sandbox.Audit, `{"shared":false}`)
+	auditor.reads("requested: ", requestID.FindString(card.Text()))
+}
+
 // Nothing that people write becomes a mention, a link or formatting in Slack,
 // wherever it is shown.
 func TestNothingIsMarkup(t *testing.T) {

@@ -17,7 +17,7 @@ func printManifest(_ context.Context, f *flag.FlagSet, args []string, env enviro
 		return err
 	}
 	if !prefixText.MatchString(*prefix) {
-		return fmt.Errorf("-prefix: up to twelve of a-z, 0-9, _ and -")
+		return fmt.Errorf("-prefix: up to eleven of a-z, 0-9, _ and -")
 	}
 	_, err := env.Stdout.Write(commands.Manifest(*prefix))
 	return err
@@ -39,15 +39,7 @@ func printPermissions(_ context.Context, f *flag.FlagSet, args []string, env env
 	}
 	table := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
 	for _, permission := range commands.Permissions() {
-		var users []string
-		for _, c := range commands.Table() {
-			for _, p := range c.Permissions {
-				if p == permission {
-					users = append(users, c.Name)
-				}
-			}
-		}
-		fmt.Fprintf(table, "%s\t%s\n", permission, strings.Join(users, ", "))
+		fmt.Fprintf(table, "%s\t%s\n", permission, strings.Join(commands.UsedBy(permission), ", "))
 	}
 	return table.Flush()
 }

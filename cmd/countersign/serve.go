@@ -59,7 +59,7 @@ func (s service) run(ctx context.Context) error {
 	defer rdb.Close()
 	defer quick.Close()
 	if err := rdb.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("Redis does not answer: %w", err)
+		return unlessStopped(ctx, fmt.Errorf("Redis does not answer: %w", err))
 	}
 	graph, err := s.graph()
 	if err != nil {
@@ -90,7 +90,7 @@ func (s service) run(ctx context.Context) error {
 		Desk: desk, Inbox: approvals.NewInbox(store, quick, s.log), Tenant: tenant, Audit: log, Name: name, Log: s.log,
 	})
 	if err := b.Check(ctx); err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	runner := &approvals.Runner{Desk: desk, Work: tenant.Work, Name: name, Audit: bot.AuditProjection, Hands: 4, Log: s.log}
 
@@ -113,6 +113,14 @@ func (s service) run(ctx context.Context) error {
 	}
 	s.log.Info("stopped in order", "process", name)
 	return nil
+}
+
+// unlessStopped drops an error that is only our being told to stop.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // graph is the client of Microsoft Graph that the configuration describes.
