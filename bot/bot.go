@@ -168,9 +168,9 @@ type unfit struct{ sentence string }
 
 func (u *unfit) Error() string { return u.sentence }
 
-// guardAge is how old an answer about a channel may be for a message. A press
-// is worth a fresh one.
-const guardAge = 10 * time.Second
+// guardAge is how old an answer about a channel may be for a message: Slack
+// takes some fifty such questions a minute. A press is worth a fresh one.
+const guardAge = 2 * time.Second
 
 // fit says why a channel is not one for cards; nil when it is. The answer may
 // be as old as age.

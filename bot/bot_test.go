@@ -484,6 +484,19 @@ func TestChannels(t *testing.T) {
 	}
 }
 
+// Nothing is written into an audit channel that people outside read, and what
+// was not written is kept for when they do not.
+func TestRecordIsKeptInside(t *testing.T) {
+	b, _ := workspace(t)
+	batch := []audit.Event{{Kind: audit.Requested, Request: "R-7K3M9QXA", Title: "Revoke sessions"}, {Kind: audit.Stepped}, {Kind: audit.Approved}}
+	for channel, done := range map[string]int{shared: 0, public: 0, elsewhere: 0, approvers: 3} {
+		b.AuditChannel = channel
+		if n, err := b.keepRecord(t.Context(), batch); n != done || (err == nil) != (done == 3) {
+			t.Errorf("in %s %d events are done: %v", channel, n, err)
+		}
+	}
+}
+
 func TestAsTyped(t *testing.T) {
 	for sent, want := range map[string]string{
 		"<@U0DANA|dana> lost phone":                        "@dana lost phone",

@@ -81,7 +81,7 @@ func draw(r approvals.Request, in room) []slack.Block {
 	if r.Verified != "" {
 		heading := "Caller verified: "
 		if r.Verified == approvals.VerifiedCompromise {
-			heading = "No caller: "
+			heading = "Caller: "
 		}
 		facts = append(facts, line{}.bold(heading).say("%s", verifiedWords(r)))
 	}

@@ -181,7 +181,11 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 		l, text = append(line{}.say("⌛ Your request expired: "), about...).say(". %s Nothing was done. Request it again if it is still needed.", e.Reason), "expired"
 		buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
 	case audit.Unseen:
-		l, text = append(line{}.say("⌛ Not opened in time, and gone: "), about...).say(". Request it again if it is still needed."), "not opened in time"
+		l, text = line{}.say("⌛ Not opened in time, and gone: "), "not opened in time"
+		if e.Outcome == "opened" { // Slack did not confirm that the view showed it
+			l, text = line{}.say("⌛ Opened, but perhaps never shown, and gone now: "), "gone"
+		}
+		l = append(l, about...).say(". Request it again if it is still needed.")
 		buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
 	case audit.HandedOff:
 		l, text = append(line{}.say("🤝 Approved, and now somebody has to do it by hand: "), about...).say(". The card in the approvals channel says how."), "to be done by hand"

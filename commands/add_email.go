@@ -96,7 +96,7 @@ func planAddEmail(ctx context.Context, t *Tenant, s subject) (approvals.Plan, er
 		step.Args["id"], step.Args["old"] = old.ID, old.Email
 		step.Words = fmt.Sprintf("Replace %s by %s, for password reset", methodWords(old), by)
 	}
-	p := approvals.Plan{Args: address, Steps: []approvals.Step{step}, Assumes: factsOfMethods(s.user, list)}
+	p := approvals.Plan{Args: escape(address), Steps: []approvals.Step{step}, Assumes: factsOfMethods(s.user, list)}
 	for _, m := range list.Methods {
 		if m.Kind != entra.KindEmail {
 			p.Keeps = append(p.Keeps, methodWords(m))

@@ -231,7 +231,11 @@ func (n number) where() string {
 	if region, err := language.ParseRegion(phonenumbers.GetRegionCodeForNumber(n.parsed)); err == nil && region.IsCountry() {
 		country = display.English.Regions().Name(region)
 	}
-	return country + ", " + n.kind()
+	words := country + ", " + n.kind()
+	if n.extension != "" {
+		words += " with an extension"
+	}
+	return words
 }
 
 func (n number) kind() string {

@@ -17,19 +17,23 @@
 //	/entra-require-reregister @user verified=callback ticket=INC-7 lost phone
 //
 // The target comes first: a mention, a UPN, an e-mail address or an object
-// id. ticket= and verified= may stand anywhere behind or before it; a value
-// with spaces goes in quotation marks. All other words are the justification,
-// which can also be written as why="…". What is missing is asked for in a
-// modal. What looks like a misspelt key is a Problem and never part of the
-// justification, because a ticket that nobody sees is no ticket.
+// id. Behind it stand the arguments of the command, in any order, or by name
+// as in number="+1 4255551234" (see Arg). ticket= and verified= may stand
+// anywhere; a value with spaces goes in quotation marks. All other words are
+// the justification, which can also be written as why="…". What is missing is
+// asked for in a modal. What looks like a misspelt key is a Problem and never
+// part of the justification, because a ticket that nobody sees is no ticket.
+// Where a number ends is not guessed either: a digit too few or too many is
+// somebody else's phone.
 //
 // Text from elsewhere goes through Plain before anybody reads it.
 //
 // # What is promised about plans
 //
 //   - A plan is data. Its words are complete: what is not in Words is not done.
-//     They mask phone numbers and e-mail addresses; its Args and Assumes hold
-//     neither in clear.
+//     They mask phone numbers and e-mail addresses, and so do Assumes. A number
+//     or an address that is to be set is in clear in the Args of the plan and of
+//     its step, which are stored sealed and shown to nobody.
 //   - Nothing but containment is planned for a protected target. What protects
 //     an account is decided in one place, and a look-up that fails is an error.
 //   - A step that may have been carried out is never blindly made again: the

@@ -133,7 +133,11 @@ func (in Input) String() string {
 	case in.Target.ObjectID != "":
 		target = []string{in.Target.ObjectID}
 	case in.Target.Name != "":
-		target = []string{escape(in.Target.Name)}
+		name := in.Target.Name
+		if strings.Contains(name, "=") {
+			name = `"` + name + `"` // or it would be read as a key
+		}
+		target = []string{escape(name)}
 	}
 	for _, a := range in.Command.Args {
 		if value := in.Args[a.Field]; value != "" {

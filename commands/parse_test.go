@@ -146,6 +146,7 @@ func TestCanonicalText(t *testing.T) {
 		{Input{Target: dana, Ticket: "INC 7", Justification: "R&D <3"}, `<@U0DANA> ticket="INC 7" R&amp;D &lt;3`},
 		{Input{Target: dana, Justification: "first\nticket=8 then"}, `<@U0DANA> why="first ticket=8 then"`},
 		{Input{Justification: "@dana asked"}, `why="@dana asked"`},
+		{Input{Target: Ref{Name: "ticket=a@b.example", Typed: "ticket=a@b.example"}}, `"ticket=a@b.example"`},
 		{Input{Target: dana, Justification: `tikcet=“x\”`}, `<@U0DANA> why="tikcet=\“x\\\”"`},
 	}
 	for _, tt := range tests {

@@ -256,6 +256,10 @@ type lookUpError struct{ error }
 func lookUp(err error) error { return &lookUpError{err} }
 
 func (e *lookUpError) Error() string { return Explain(e.error) }
+
+// Sentence is what approvals tells the person whose command it was.
+func (e *lookUpError) Sentence() string { return Explain(e.error) }
+
 func (e *lookUpError) Unwrap() error { return e.error }
 
 // Permanent says that trying again does not help: somebody has to change

@@ -418,6 +418,9 @@ func words(err error) string {
 		if e.Call == string(entra.CallSetPassword) {
 			role = " and assigns the directory role User Administrator to its service principal: passwords need both"
 		}
+		if e.Call == string(entra.CallSetEnabled) {
+			role = "; for an account that holds a directory role, its service principal also needs one that may manage such accounts"
+		}
 		return fmt.Sprintf("Microsoft Graph refused to %s%s. An administrator grants %s%s to Countersign's app registration%s.", e.Call, code, e.Permission, wider, role)
 	case errors.Is(e, entra.ErrDefaultMethod):
 		return "Entra deletes the default method only as the last one" + code + ". The person chooses another default at mysignins.microsoft.com/security-info; or ask again when the other methods are gone."
