@@ -85,7 +85,7 @@ func (b *Bot) Ready() <-chan struct{} { return b.ready }
 func (b *Bot) Check(ctx context.Context) error {
 	me, err := b.api.AuthTestContext(ctx)
 	if err != nil {
-		return fmt.Errorf("Slack does not accept SLACK_BOT_TOKEN: %w", err)
+		return fmt.Errorf("the bot token in SLACK_BOT_TOKEN is not accepted by Slack: %w", err)
 	}
 	if me.TeamID != b.Team {
 		return fmt.Errorf("SLACK_BOT_TOKEN belongs to workspace %s, but slack.team says %s", me.TeamID, b.Team)
@@ -181,7 +181,7 @@ func (g *channelGuard) fit(ctx context.Context, id string, age time.Duration) er
 	if !ok || time.Since(known.at) >= age {
 		no, err := g.look(ctx, id)
 		if err != nil {
-			return fmt.Errorf("Slack does not tell about the channel %s: %w", id, err)
+			return fmt.Errorf("asking Slack about the channel %s: %w", id, err)
 		}
 		known = channelCheck{time.Now(), no}
 		g.mu.Lock()

@@ -47,7 +47,7 @@ func (b *Bot) listen(ctx context.Context) error {
 		if err := b.socket.RunContext(socket); errIs(err, hopeless...) {
 			stop(unwelcome(err))
 		} else {
-			stop(fmt.Errorf("Slack's socket ended and will not come back: %v", err))
+			stop(fmt.Errorf("the socket to Slack ended and will not come back: %v", err))
 		}
 	})
 	ends.Go(func() { b.drain(ctx, socket, queue, stop) })
@@ -128,7 +128,7 @@ func (b *Bot) notice(evt socketmode.Event, queue chan<- socketmode.Event, stop c
 
 // unwelcome ends the program, with what an administrator has to look at.
 func unwelcome(why error) error {
-	return fmt.Errorf("Slack does not let Countersign in by Socket Mode. Check SLACK_APP_TOKEN, its scope connections:write, and that the app's Socket Mode is on: %w", why)
+	return fmt.Errorf("no Socket Mode: Slack does not let Countersign in. Check SLACK_APP_TOKEN, its scope connections:write, and that the app's Socket Mode is on: %w", why)
 }
 
 // contain keeps a panic over one envelope from ending the program.

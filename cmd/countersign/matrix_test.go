@@ -284,23 +284,34 @@ func (w *world) must(err error) {
 	}
 }
 
-// witness has seen every call to Graph, and every state of every card.
+// witness has seen every call to Graph, and the cards of what had to wait.
 type witness struct {
 	mu    sync.Mutex
 	calls map[int]entra.Entry
 	last  int
-	cards map[string]bool
+	waits map[string]bool // what a card said while its request waited for Graph
 }
 
-// watch looks at what the sandbox forgets, whenever something changes.
+// watch looks again and again at what the sandbox does not keep.
 func (w *world) watch() *witness {
-	seen := &witness{calls: map[int]entra.Entry{}, cards: map[string]bool{}}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	w.Cleanup(func() { cancel(); <-ended })
+	seen := &witness{calls: map[int]entra.Entry{}, waits: map[string]bool{}}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	w.Cleanup(func() { close(stop); <-ended })
 	go func() {
 		defer close(ended)
-		w.client.Wait(ctx, func() (bool, error) { return false, seen.look(w.client) })
+		tick := time.NewTicker(300 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				if err := seen.look(w.client); err != nil {
+					w.Errorf("watching: %v", err)
+					return
+				}
+			}
+		}
 	}()
 	return seen
 }
@@ -318,7 +329,9 @@ func (s *witness) look(c *sandbox.Client) error {
 	}
 	messages, err := c.As(sandbox.Ravi).Messages(sandbox.Approvals)
 	for _, m := range messages {
-		s.cards[m.Text()] = true
+		if text := m.Text(); strings.Contains(text, "waiting for Microsoft Graph") {
+			s.waits[text] = true
+		}
 	}
 	return err
 }
@@ -353,11 +366,11 @@ func (s *scene) deciding(d deed) int {
 	return n
 }
 
-// showed says whether a card ever had all of these parts.
-func (s *scene) showed(parts ...string) bool {
+// waited says whether a card had all of these parts while it waited for Graph.
+func (s *scene) waited(parts ...string) bool {
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
-	for text := range s.seen.cards {
+	for text := range s.seen.waits {
 		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) }) {
 			return true
 		}
@@ -547,15 +560,15 @@ func TestNothingToDo(t *testing.T) {
 	}
 }
 
-// A protected target is refused, but for containment, which takes one more
-// approval.
+// A protected target is refused, which the security people are told of, but for
+// containment, which takes one more approval.
 func TestProtectedTarget(t *testing.T) {
 	t.Parallel()
 	all := deeds()
 	s := newScene(t, all, func(_ deed, u *entra.User, w *sandbox.World) {
 		i := slices.IndexFunc(w.Groups, func(g entra.Group) bool { return g.ID == sandbox.GroupExecutives })
 		w.Groups[i].Members = append(slices.Clone(w.Groups[i].Members), u.ID)
-	})
+	}, func(c *config) { c.Slack.SecurityChannel = sandbox.HelpDesk })
 	s.asks(all)
 	for _, d := range all {
 		t.Run(d.name, func(t *testing.T) {
@@ -573,11 +586,12 @@ func TestProtectedTarget(t *testing.T) {
 				s.succeeds(p, 1, "olga.lindqvist@")
 				return
 			}
-			no := s.as(sandbox.Hanna, sandbox.HelpDesk).reads("protected target", d.upn(), "Privileged Authentication Administrator")
-			if !no.Ephemeral {
-				t.Error("everybody reads it")
-			}
+			s.until("the answer for her alone", func() bool {
+				answers := s.as(sandbox.Hanna, sandbox.HelpDesk).all("protected target", d.upn(), "Privileged Authentication Administrator")
+				return slices.ContainsFunc(answers, func(m sandbox.Message) bool { return m.Ephemeral })
+			})
 			s.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "refused", d.upn(), "protected target")
+			s.as(sandbox.Olga, sandbox.HelpDesk).reads("hanna.okafor@", "was refused", d.upn(), "protected target")
 			if cards := s.as(sandbox.Ravi, sandbox.Approvals).all(d.upn()); len(cards) > 0 {
 				t.Errorf("somebody is asked to approve it:\n%s", cards[0].Text())
 			}
@@ -646,7 +660,7 @@ func TestThrottled(t *testing.T) {
 	faced(t, func(deed) entra.Fault { return entra.Fault{Kind: entra.FaultThrottle, RetryAfter: &seconds} }, func(s *scene, p *play) {
 		s.succeeds(p, 1)
 		s.as(sandbox.Gloria, sandbox.Audit).reads("Microsoft Graph asked to wait", p.request)
-		if !s.showed(p.request, "waiting for Microsoft Graph", "asked to wait until") {
+		if !s.waited(p.request, "waiting for Microsoft Graph", "asked to wait until") {
 			s.Error("the card never said that it waits")
 		}
 	})

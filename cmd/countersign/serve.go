@@ -59,7 +59,7 @@ func (s service) run(ctx context.Context) error {
 	defer rdb.Close()
 	defer quick.Close()
 	if err := rdb.Ping(ctx).Err(); err != nil {
-		return unlessStopped(ctx, fmt.Errorf("Redis does not answer: %w", err))
+		return unlessStopped(ctx, fmt.Errorf("asking Redis: it does not answer: %w", err))
 	}
 	graph, err := s.graph()
 	if err != nil {
