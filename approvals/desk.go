@@ -186,6 +186,33 @@ func (d *Desk) Refused(ctx context.Context, op string, p Plan, who Person, err e
 	return d.refused(ctx, op, Request{}, about, no)
 }
 
+// RefusedPress is Refused for what somebody tried to do to a request and who
+// never got as far as the rules of Approve, Deny and the others: a guest, an
+// outsider, or somebody in the wrong channel. verb is what they tried.
+func (d *Desk) RefusedPress(ctx context.Context, op, id, verb string, who Person, err error) error {
+	no := (*Refusal)(nil)
+	if !errors.As(err, &no) {
+		return err
+	}
+	snap, gone := d.Store.Load(ctx, id)
+	if errors.Is(gone, ErrNoRequest) {
+		return d.refused(ctx, op, Request{}, audit.Event{Actor: who, Title: "a request that is not there", Outcome: verb}, no)
+	}
+	if gone != nil {
+		return gone
+	}
+	about := snap.event(audit.Refused, who)
+	about.Version, about.Outcome = snap.Version, verb
+	return d.refused(ctx, op, snap.Request, about, no)
+}
+
+// Alarm records something that only the security people can judge. It goes
+// beside the answer to the operation, and is recorded once.
+func (d *Desk) Alarm(ctx context.Context, op string, who Person, reason string) error {
+	_, err := d.Store.note(ctx, op+"#alarm", "ok", Request{}, audit.Event{Kind: audit.Alarm, Actor: who, Reason: reason})
+	return err
+}
+
 // refused records a refusal and gives back what the person is told: this one,
 // or what the operation was answered when it came before.
 func (d *Desk) refused(ctx context.Context, op string, r Request, about audit.Event, no *Refusal) error {

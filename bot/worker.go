@@ -95,18 +95,30 @@ func (b *Bot) refused(ctx context.Context, op string, d deed, who approvals.Pers
 	// Look-ups may have used up the time, and this must be written down.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	return b.Desk.Refused(ctx, op, b.about(ctx, d), who, err)
-}
-
-// about is what a refused deed was about, as far as it can be told.
-func (b *Bot) about(ctx context.Context, d deed) approvals.Plan {
-	if d.Request != "" {
-		if snap, err := b.Desk.Store.Load(ctx, d.Request); err == nil {
-			return approvals.Plan{Command: snap.Plan.Command, Title: "to " + d.Press + " " + d.Request + ", " + snap.Plan.Title, Class: snap.Plan.Class, Target: snap.Plan.Target}
+	if misled := (*misledPair)(nil); errors.As(err, &misled) {
+		if err := b.Desk.Alarm(ctx, op, who, misled.Reason); err != nil {
+			return err
 		}
 	}
+	if d.Request != "" {
+		return b.Desk.RefusedPress(ctx, op, d.Request, tried(d.Press), who, err)
+	}
 	c, _ := commands.Lookup(d.Command)
-	return approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class}
+	return b.Desk.Refused(ctx, op, approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class}, who, err)
+}
+
+// tried is what somebody tried to do with a button, in the words of an audit
+// line.
+func tried(press string) string {
+	switch press {
+	case pressDetails:
+		return "see the details"
+	case pressAttest:
+		return "report as done"
+	case pressAgain:
+		return "ask again"
+	}
+	return press
 }
 
 // press carries out a button.

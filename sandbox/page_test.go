@@ -125,7 +125,11 @@ func invisible(selector string) step { return chromedp.WaitNotVisible(chromedp.C
 
 func absent(selector string) step { return chromedp.WaitNotPresent(chromedp.CSS(selector)) }
 
-func keys(selector, text string) step { return chromedp.SendKeys(chromedp.CSS(selector), text) }
+// Not SendKeys: it reads the attributes of the node while the browser reports
+// that they change, which the race detector sees.
+func keys(selector, text string) step {
+	return chromedp.Steps(chromedp.Focus(chromedp.CSS(selector)), chromedp.KeyEvent(text))
+}
 
 // empty empties a field the way selecting all and deleting does.
 func empty(testid string) step {

@@ -100,7 +100,7 @@ func TestStoryInTheBrowser(t *testing.T) {
 	)
 	do("typing the command",
 		chromedp.Click(at("composer")),
-		chromedp.SendKeys(at("composer"), "/entra-require-reregister @dana lost phone"),
+		chromedp.KeyEvent("/entra-require-reregister @dana lost phone"), // into what was clicked
 		chromedp.Click(at("send")),
 	)
 	do("the form",

@@ -839,7 +839,8 @@ func TestChangedEmail(t *testing.T) {
 	w.patch("people/"+sandbox.Dana, `{"email":"ravi.menon@fernhill.example"}`)
 	dana.presses(card, "approve")
 	dana.reads("does not trust it")
-	auditor.reads("Dana Whitfield", "refused", "does not trust it", requestID.FindString(card.Text()))
+	auditor.reads("Dana Whitfield tried to approve and was refused", "does not trust it", requestID.FindString(card.Text()))
+	auditor.reads("Alarm about Dana Whitfield", sandbox.Dana, "now has the e-mail address of Ravi Menon")
 
 	w.patch("people/"+sandbox.Mina, `{"email":"alex.morgan@fernhill.example"}`)
 	hanna.types("/entra-revoke-sessions @mina once more")

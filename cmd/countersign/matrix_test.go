@@ -791,8 +791,8 @@ func TestKilledBetweenCallAndJournal(t *testing.T) {
 		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
 			t.Parallel()
 			s := newScene(t, some, nil, func(c *config) {
-				c.Timing.GraphCall, c.Timing.GraphGrace, c.Timing.LookUps = 4*time.Second, 100*time.Millisecond, time.Second
-				c.Timing.Lease, c.Timing.Takeover = 5200*time.Millisecond, 1500*time.Millisecond
+				c.Timing.GraphCall, c.Timing.GraphGrace, c.Timing.LookUps = 4*time.Second, 100*time.Millisecond, 4*time.Second
+				c.Timing.Lease, c.Timing.Takeover = 8200*time.Millisecond, 5*time.Second
 			})
 			s.stop()
 			kill := s.process()

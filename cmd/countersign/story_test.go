@@ -204,7 +204,7 @@ func TestRefusedPresses(t *testing.T) {
 		if !no.Ephemeral {
 			t.Errorf("everybody reads what only %s should: %s", c.who, no.Text())
 		}
-		gloria.reads(c.upn, "refused", c.says)
+		gloria.reads(c.upn, "tried to approve and was refused", c.says, requestID.FindString(card.Text()))
 	}
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 	if still := ravi.reads("waiting for approval", danaUPN); still.TS != card.TS {

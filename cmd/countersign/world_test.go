@@ -17,7 +17,7 @@ import (
 
 // patience is how long a test waits for something that should take
 // milliseconds: a slow machine is no failure.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // world is a bot at work: the real program against the sandbox and a Redis,
 // over real sockets.
