@@ -85,6 +85,15 @@ func (t *Tenant) Profile(ctx context.Context, id string) (Profile, error) {
 	} else if ok {
 		p.Manager = person(manager)
 	}
+	if used, err := t.graph.LastUsed(ctx, user.ID); err != nil {
+		p.Gaps = append(p.Gaps, "When the methods were last used is not known. "+Explain(err))
+	} else {
+		for i := range list.Methods {
+			if at, ok := used[list.Methods[i].ID]; ok {
+				list.Methods[i].LastUsed = at
+			}
+		}
+	}
 	p.Methods = methodLines(list)
 	p.Flags = flags(list)
 	for _, g := range list.Gaps {

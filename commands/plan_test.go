@@ -466,6 +466,9 @@ func TestProfile(t *testing.T) {
 	if p.Methods[0].Created.IsZero() {
 		t.Error("the passkey does not say when it was made")
 	}
+	if p.Methods[0].LastUsed.IsZero() || !p.Methods[1].LastUsed.IsZero() {
+		t.Errorf("last used: the passkey %v, Windows Hello, of which Graph does not tell, %v", p.Methods[0].LastUsed, p.Methods[1].LastUsed)
+	}
 	if len(p.Flags) != 1 || !strings.HasPrefix(p.Flags[0], "A Temporary Access Pass is there, valid until") {
 		t.Errorf("flags %q", p.Flags)
 	}

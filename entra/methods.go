@@ -202,6 +202,30 @@ func (c *Client) Methods(ctx context.Context, userID string) (MethodList, error)
 	return l, nil
 }
 
+// LastUsed tells when the methods of an account were last used, by method id, as far as Graph knows: only beta does, and not
+// for every kind.
+func (c *Client) LastUsed(ctx context.Context, userID string) (map[string]time.Time, error) {
+	if _, err := c.user(userID); err != nil {
+		return nil, err
+	}
+	used := map[string]time.Time{}
+	err := c.do(ctx, CallListUse, func(ctx context.Context) error {
+		all, err := list[models.AuthenticationMethodable, models.AuthenticationMethodCollectionResponseable](ctx, c,
+			"/beta/users/{user}/authentication/methods", map[string]string{"user": userID}, nil,
+			models.CreateAuthenticationMethodCollectionResponseFromDiscriminatorValue)
+		for _, m := range all {
+			if t := extra(m.GetAdditionalData()).time("lastUsedDateTime"); !t.IsZero() && m.GetId() != nil {
+				used[*m.GetId()] = t
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return used, nil
+}
+
 // addHardware adds the hardware tokens, or completes those that the first list already had.
 func (c *Client) addHardware(ctx context.Context, userID string, l *MethodList) error {
 	var all []models.AuthenticationMethodable

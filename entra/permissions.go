@@ -48,6 +48,7 @@ const (
 	CallRoleNames        Call = "read the names of the directory roles"
 	CallListMethods      Call = "list the authentication methods"
 	CallListHardware     Call = "list the hardware tokens"
+	CallListUse          Call = "read when the authentication methods were last used"
 	CallReadDefault      Call = "read the default sign-in method"
 	CallAddPhone         Call = "add a phone number"
 	CallReplacePhone     Call = "replace a phone number"
@@ -106,6 +107,7 @@ func Endpoints() []Endpoint {
 		{CallRoleNames, "GET", "/v1.0" + roles + "roleDefinitions", PermRolesRead, ""},
 		{CallListMethods, "GET", methods + "methods", PermMethodsRead, ""},
 		{CallListHardware, "GET", beta + "hardwareOathMethods", PermMethodsRead, ""},
+		{CallListUse, "GET", beta + "methods", PermMethodsRead, ""},
 		{CallReadDefault, "GET", beta + "signInPreferences", PermMethodsRead, ""},
 		{CallAddPhone, "POST", methods + "phoneMethods", PermPhoneWrite, ""},
 		{CallReplacePhone, "PATCH", methods + "phoneMethods/{mid}", PermPhoneWrite, ""},

@@ -227,6 +227,16 @@ func TestMethodsOfEveryKind(t *testing.T) {
 	}
 }
 
+// When a method was last used is known for the one of which beta tells it, and for no other.
+func TestLastUsed(t *testing.T) {
+	x := newTenant(t)
+	used, err := x.LastUsed(t.Context(), dana)
+	want := map[string]time.Time{"aa3d7e10-6f24-4c85-b9e1-0d5a8c72f3b6": time.Date(2026, 11, 20, 17, 5, 0, 0, time.UTC)}
+	if diff := cmp.Diff(want, used); err != nil || diff != "" {
+		t.Errorf("%v; want -, got +:\n%s", err, diff)
+	}
+}
+
 // What only beta knows may fail without taking the list with it; the list itself may not.
 func TestMethodsWithGaps(t *testing.T) {
 	x := newTenant(t)
@@ -509,6 +519,7 @@ func calls(t *testing.T, x *tenant) map[Call]func() error {
 		CallRoleNames:    func() error { _, err := x.roleNames(ctx); return err },
 		CallListMethods:  func() error { _, err := x.Client.Methods(ctx, dana); return err },
 		CallListHardware: func() error { return x.addHardware(ctx, dana, new(MethodList)) },
+		CallListUse:      func() error { _, err := x.LastUsed(ctx, dana); return err },
 		CallReadDefault: func() error {
 			if l, err := x.Client.Methods(ctx, dana); err != nil || l.Default != "push" {
 				return errors.Join(err, fmt.Errorf("gaps: %q", l.Gaps))

@@ -203,6 +203,9 @@ func fernhillUsers(now time.Time) []entra.User {
 	since := func(m entra.Method, days, hour, minute int) entra.Method {
 		return m.With("createdDateTime", ago(days, hour, minute))
 	}
+	used := func(m entra.Method, days, hour, minute int) entra.Method { // which only beta tells
+		return m.With("lastUsedDateTime", ago(days, hour, minute))
+	}
 	member := func(id, local, given, surname, title, department, employee string, methods ...entra.Method) entra.User {
 		address := local + "@" + domain
 		return entra.User{
@@ -236,11 +239,11 @@ func fernhillUsers(now time.Time) []entra.User {
 		entra.Phone("mobile", "+1 4255550142"),
 		entra.Phone("alternateMobile", "+1 4255550187"),
 		entra.Phone("office", "+1 4255550100x204"),
-		since(entra.Authenticator("_mHq3TgWRku8Zc2VbN7dXw2", "Dana’s iPhone 15"), 311, 12, 6),
+		used(since(entra.Authenticator("_mHq3TgWRku8Zc2VbN7dXw2", "Dana’s iPhone 15"), 311, 12, 6), 3, 8, 52),
 		since(entra.Authenticator("027b72e3-1d49-4ca5-a7ca-78de6ebb33a0", "iPad Air"), 96, 19, 37),
 		since(entra.SoftwareOATH("2ce8a0e2-5b2a-4e80-b4e8-7ed70b5d6a29"), 640, 15, 20),
 		since(entra.HardwareOATH("e6233aed-62c6-4957-8032-279097b9aadc", "2308431", "Feitian", "OTP c200"), 702, 9, 30),
-		since(entra.Passkey("A8nLw0cQyEi5sJ2pXeRk7g2", "Security key, top drawer", "YubiKey 5 Series with NFC", modelYubiKey5NFC), 187, 11, 45),
+		used(since(entra.Passkey("A8nLw0cQyEi5sJ2pXeRk7g2", "Security key, top drawer", "YubiKey 5 Series with NFC", modelYubiKey5NFC), 187, 11, 45), 41, 16, 20),
 		since(entra.WindowsHello("615e703d-e598-4677-affe-0d21504aa6d8", "FH-LT-0417"), 311, 8, 17),
 		since(entra.PlatformCredential("5bb37e4c-5b44-4478-a897-6ef04b20ca3c", "Dana’s MacBook Air", "macOS"), 58, 14, 9),
 		entra.Email("dana.whitfield@mailbox.example"),
