@@ -263,6 +263,8 @@ func verb(a Action) string {
 		return "report it as done"
 	case Confirm:
 		return "confirm"
+	case Retract:
+		return "take back"
 	}
 	return ""
 }
@@ -320,7 +322,7 @@ func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refus
 		return nil
 	}
 	switch a.(type) {
-	case Attest, Confirm: // whoever may ask for it or decide it may do it
+	case Attest, Confirm, Retract: // whoever may ask for it or decide it may do it
 		if d.Policy.MayRequest(r.Plan.Command, r.Plan.Class, who) == nil {
 			return d.recent(ctx, by)
 		}
@@ -348,6 +350,11 @@ func (d *Desk) Attest(ctx context.Context, op, id string, by Person) (Request, e
 // Confirm is a second person's word that it is so.
 func (d *Desk) Confirm(ctx context.Context, op, id string, by Person) (Request, error) {
 	return d.decide(ctx, op, id, by, Confirm{By: by})
+}
+
+// Retract is somebody's word that it is not so: it has to be done again.
+func (d *Desk) Retract(ctx context.Context, op, id string, by Person) (Request, error) {
+	return d.decide(ctx, op, id, by, Retract{By: by})
 }
 
 // recheck asks again, at the moment of execution, everything that was asked

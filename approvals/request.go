@@ -220,6 +220,10 @@ type Attest struct{ By Person }
 // Confirm is a second person's word that it is so. It ends the hand-off.
 type Confirm struct{ By Person }
 
+// Retract is somebody's word that what was attested is not so. The hand-off
+// waits for people again.
+type Retract struct{ By Person }
+
 // Finish ends a running request. Steps that never began are skipped, and Why
 // says why.
 type Finish struct{ Why string }
@@ -237,6 +241,7 @@ func (Stop) action()    {}
 func (HandOff) action() {}
 func (Attest) action()  {}
 func (Confirm) action() {}
+func (Retract) action() {}
 func (Finish) action()  {}
 
 // Apply is the state machine: the request after the action at the instant
@@ -255,7 +260,8 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	case Approve:
 		return approve(r, a, at)
 	case Deny:
-		if refusal := mayDecide(r, a.By, at); refusal != nil {
+		// Whoever said yes and sees the mistake in time may still say no.
+		if refusal := mayDecide(r, a.By, at); refusal != nil && refusal.Code != CodeTwice {
 			return r, nil, refusal
 		}
 		r.State, r.Ended = Denied, at
@@ -300,10 +306,8 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		e := r.event(audit.Halted, a.By)
 		e.Reason = a.Why
 		return r, []audit.Event{e}, nil
-	case Attest:
-		return attest(r, a.By, false, at)
-	case Confirm:
-		return attest(r, a.By, true, at)
+	case Attest, Confirm, Retract:
+		return attest(r, a, at)
 	case Claim:
 		return claim(r, a, at)
 	}
@@ -344,9 +348,18 @@ func approve(r Request, a Approve, at time.Time) (Request, []audit.Event, error)
 }
 
 // attest takes the word of the first person, and then of a second one, that
-// a hand-off is done. Who attests is told apart by Entra object id like
-// everybody else, and the target has no voice.
-func attest(r Request, by Person, confirm bool, at time.Time) (Request, []audit.Event, error) {
+// a hand-off is done, or anybody's that it is not so. Who attests is told apart
+// by Entra object id like everybody else, and the target has no voice.
+func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
+	var by Person
+	switch a := a.(type) {
+	case Attest:
+		by = a.By
+	case Confirm:
+		by = a.By
+	case Retract:
+		by = a.By
+	}
 	step := slices.IndexFunc(r.Journal, func(e Entry) bool { return e.State == StepHandedOff })
 	switch {
 	case r.State != HandedOff || step < 0:
@@ -357,14 +370,21 @@ func attest(r Request, by Person, confirm bool, at time.Time) (Request, []audit.
 		return r, nil, refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
 	}
 	j := &r.Journal[step]
+	_, attesting := a.(Attest)
+	_, confirming := a.(Confirm)
 	switch {
-	case !confirm && j.DoneBy != nil:
+	case attesting && j.DoneBy != nil:
 		return r, nil, refuse(CodeTwice, "%s has said already that it is done. It waits for a second person to confirm it.", j.DoneBy.By)
-	case !confirm:
+	case attesting:
 		j.DoneBy = &Decision{By: by, At: at}
 		return r, []audit.Event{r.event(audit.Attested, by)}, nil
 	case j.DoneBy == nil:
 		return r, nil, refuse(CodeNotRunning, "Nobody has said yet that it is done. Whoever did it presses Done first; then somebody else confirms.")
+	case !confirming:
+		e := r.event(audit.Retracted, by)
+		e.Reason = j.DoneBy.By.String() + " had said that it was done."
+		j.DoneBy = nil
+		return r, []audit.Event{e}, nil
 	case j.DoneBy.By.ID == by.ID:
 		return r, nil, refuse(CodeTwice, "You said yourself that it is done. Somebody else has to look and confirm it.")
 	}

@@ -100,6 +100,7 @@ func everything() map[string]Action {
 		list["stop by "+name] = Stop{By: who, Why: "stop"}
 		list["attest by "+name] = Attest{By: who}
 		list["confirm by "+name] = Confirm{By: who}
+		list["retract by "+name] = Retract{By: who}
 	}
 	return list
 }
@@ -122,7 +123,7 @@ var transitions = map[string]struct {
 	"deny by requester":      {"decided", map[string]string{"asked": "requester", "pending": "requester", "pending overdue": "expired", "expired": "expired"}},
 	"deny by target":         {"decided", map[string]string{"asked": "target", "pending": "target", "pending overdue": "expired", "expired": "expired"}},
 	"deny by approver":       {"decided", map[string]string{"asked": "denied", "pending": "denied", "pending overdue": "expired", "expired": "expired"}},
-	"deny by approver again": {"decided", map[string]string{"asked": "denied", "pending": "twice", "pending overdue": "expired", "expired": "expired"}},
+	"deny by approver again": {"decided", map[string]string{"asked": "denied", "pending": "denied", "pending overdue": "expired", "expired": "expired"}},
 	"deny by nobody":         {"nobody", nil},
 
 	"cancel by requester": {"decided", map[string]string{
@@ -172,6 +173,12 @@ var transitions = map[string]struct {
 	"confirm by approver":       {"decided", map[string]string{"handed off": "not-running", "attested": "twice"}}, // who attested it
 	"confirm by approver again": {"decided", map[string]string{"handed off": "not-running", "attested": "done"}},
 	"confirm by nobody":         {"decided", map[string]string{"handed off": "nobody", "attested": "nobody"}},
+
+	"retract by requester":      {"decided", map[string]string{"handed off": "not-running", "attested": "handed-off"}},
+	"retract by target":         {"decided", map[string]string{"handed off": "target", "attested": "target"}},
+	"retract by approver":       {"decided", map[string]string{"handed off": "not-running", "attested": "handed-off"}}, // who attested it
+	"retract by approver again": {"decided", map[string]string{"handed off": "not-running", "attested": "handed-off"}},
+	"retract by nobody":         {"decided", map[string]string{"handed off": "nobody", "attested": "nobody"}},
 }
 
 func TestEveryActionInEveryState(t *testing.T) {

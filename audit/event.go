@@ -55,6 +55,7 @@ const (
 	Finished  Kind = "finished"   // no step is left; Outcome is succeeded, partial, failed, uncertain or attested
 	HandedOff Kind = "handed-off" // the rest is for people to do by hand
 	Attested  Kind = "attested"   // somebody says that they did it
+	Retracted Kind = "retracted"  // somebody says that it was not done after all
 	Confirmed Kind = "confirmed"  // a second person says that it is so
 	Reminded  Kind = "reminded"   // people were reminded of what they have to do; Reason is where it stands
 	Revealed  Kind = "revealed"   // the requester opened a temporary password or a pass
@@ -208,6 +209,8 @@ func (e Event) headline() string {
 		return "Handed over to people, because Microsoft Graph cannot do it: " + what
 	case Attested:
 		return actor + " says that it was done by hand: " + what
+	case Retracted:
+		return actor + " says that it was not done by hand after all: " + what
 	case Confirmed:
 		return actor + " confirms that it was done by hand: " + what
 	case Reminded:

@@ -7,7 +7,7 @@ import (
 )
 
 // handOffButtons are what a request that waits for people can be pressed for:
-// Done by whoever did it, then Confirmed by somebody else.
+// Done by whoever did it, then Confirmed by somebody else, or Not so.
 func handOffButtons(r approvals.Request) []slack.BlockElement {
 	if r.State != approvals.HandedOff {
 		return nil
@@ -23,7 +23,7 @@ func handOffButtons(r approvals.Request) []slack.BlockElement {
 	confirm.Confirm = slack.NewConfirmationBlockObject(plain("Did you look?", 100),
 		plain("You say with your name that you looked in the Entra admin center, and that it is done for "+r.Plan.Target.UPN+".", maxConfirm),
 		plain("I looked", 30), plain("Back", 30))
-	return []slack.BlockElement{confirm}
+	return []slack.BlockElement{confirm, button(pressRetract, r.ID, "Not so", slack.StyleDanger)}
 }
 
 // handOffFacts say who attested what.

@@ -40,6 +40,7 @@ const (
 	pressReveal  = "reveal"    // the requester opens a temporary password or a pass
 	pressAttest  = "attest"    // somebody did by hand what was handed off
 	pressConfirm = "confirm"   // somebody else confirms it
+	pressRetract = "retract"   // or says that it is not so
 	pressAgain   = "again"     // the same request once more
 	pressOpen    = "open-form" // the form again, after a trigger came too late
 	pressChoose  = "choose"    // one of several people; a number follows
@@ -178,7 +179,7 @@ func (b *Bot) pressed(ctx context.Context, id string, i slack.InteractionCallbac
 	case pressChoose:
 		name, text, _ := strings.Cut(a.Value, " ")
 		d.Press, d.Command, d.Text = "", name, text
-	case pressApprove, pressCancel, pressHalt, pressAttest, pressConfirm, pressAgain:
+	case pressApprove, pressCancel, pressHalt, pressAttest, pressConfirm, pressRetract, pressAgain:
 		d.Request = a.Value
 	default:
 		b.ack(ctx, id, nil)

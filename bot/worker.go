@@ -126,7 +126,7 @@ func (b *Bot) press(ctx context.Context, op string, d deed, who approvals.Person
 	switch d.Press {
 	case pressAgain:
 		return b.again(ctx, op, d, who)
-	case pressApprove, pressDeny, pressAttest, pressConfirm:
+	case pressApprove, pressDeny, pressAttest, pressConfirm, pressRetract:
 		if no := b.place(ctx, d); no != nil {
 			return b.refused(ctx, op, d, who, no)
 		}
@@ -146,6 +146,8 @@ func (b *Bot) press(ctx context.Context, op string, d deed, who approvals.Person
 		_, err = b.Desk.Attest(ctx, op, d.Request, who)
 	case pressConfirm:
 		_, err = b.Desk.Confirm(ctx, op, d.Request, who)
+	case pressRetract:
+		_, err = b.Desk.Retract(ctx, op, d.Request, who)
 	}
 	if err != nil { // no event will redraw the card that led here
 		b.repair(ctx, d)

@@ -217,6 +217,12 @@ func TestHandOff(t *testing.T) {
 	if no := ravi.reads("You said yourself that it is done"); !no.Ephemeral {
 		t.Error("everybody reads why Ravi may not confirm")
 	}
+	// Olga looks and finds them still there.
+	olga.presses(card, "retract")
+	card = olga.reads("mina.haddad@", "approved, to be done by hand")
+	w.as(sandbox.Gloria, sandbox.Audit).reads("olga.lindqvist@", "not done by hand after all")
+	ravi.presses(card, "attest")
+	card = olga.reads("mina.haddad@", "to be confirmed by somebody else")
 	olga.presses(card, "confirm")
 	olga.reads("mina.haddad@", "done by hand and confirmed")
 	w.as(sandbox.Gloria, sandbox.Audit).reads("Attested by people, not executed by Countersign", "mina.haddad@", "olga.lindqvist@")
