@@ -164,11 +164,16 @@ func stepLine(r approvals.Request, i int, in room) line {
 		return say("%s (%s)", words, detail)
 	}
 	l := say("%s %s", stepIcon(e.State), words)
-	if e.State != approvals.StepDone {
-		l = l.say(": %s", e.State)
+	switch e.State {
+	case approvals.StepDone, approvals.StepHandedOff, approvals.StepAttested: // the icon says it
+	default:
+		l = say("%s %s: %s", stepIcon(e.State), strings.TrimSuffix(words, "."), e.State)
 	}
 	if detail != "" {
-		l = l.say(". %s", detail)
+		if !strings.HasSuffix(words, ".") || e.State != approvals.StepDone && e.State != approvals.StepAttested {
+			l = l.say(".")
+		}
+		l = l.say(" %s", detail)
 	}
 	if e.RequestID != "" && e.State != approvals.StepDone && e.State != approvals.StepAlready && in.result == 0 {
 		l = l.say(" Graph request-id %s.", e.RequestID)

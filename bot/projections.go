@@ -215,7 +215,7 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 		case err != nil:
 			return err
 		case offered:
-			l = l.say(". %s", b.offered(snap.Request))
+			l = l.say(". %s", b.offered())
 			buttons = append(buttons, button(pressReveal, e.Request, "Reveal", slack.StylePrimary))
 		case approvals.Outcome(e.Outcome) == approvals.Failed:
 			buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))

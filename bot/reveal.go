@@ -71,6 +71,10 @@ func (b *Bot) secret(ctx context.Context, id string, d deed) (approvals.Secret, 
 }
 
 // offered is what the requester is told when a secret waits for them.
-func (b *Bot) offered(r approvals.Request) string {
-	return fmt.Sprintf("Press Reveal within %s; then it is gone.", b.Desk.Store.Timing().SecretLife.Round(time.Second))
+func (b *Bot) offered() string {
+	life := b.Desk.Store.Timing().SecretLife
+	if life < 2*time.Minute {
+		return "Press Reveal at once: it is gone soon."
+	}
+	return fmt.Sprintf("Press Reveal within %d minutes; then it is gone.", life/time.Minute)
 }

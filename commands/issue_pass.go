@@ -16,11 +16,13 @@ import (
 
 func issuePass() Command {
 	return Command{
-		Name:   "issue-pass",
-		Title:  "Issue Temporary Access Pass",
-		Usage:  "@user [60m] [once] [verified=callback] [ticket=INC-7] [why]",
-		Does:   "issue a Temporary Access Pass, with which a person can sign in and register methods",
-		Class:  approvals.ClassTakeover,
+		Name:  "issue-pass",
+		Title: "Issue Temporary Access Pass",
+		Usage: "@user [60m] [once] [verified=callback] [ticket=INC-7] [why]",
+		Does:  "issue a Temporary Access Pass, with which a person can sign in and register methods",
+		Class: approvals.ClassTakeover,
+		Handing: "They type it at sign-in in the place of their password, and can then enrol a passkey at https://aka.ms/mysecurityinfo. " +
+			"It can take a few minutes until it works everywhere.",
 		Target: true,
 		Args: []Arg{
 			{Field: FieldLifetime, Words: "Valid for", Hint: "Write how long the pass is valid, from 10m to 30d, such as 60m or 8h.", find: findLifetime, read: readLifetime},

@@ -14,12 +14,13 @@ import (
 
 func resetPassword() Command {
 	return Command{
-		Name:   "reset-password",
-		Title:  "Reset password",
-		Usage:  "@user [mfa] [verified=callback] [ticket=INC-7] [why]",
-		Does:   "give a person a temporary password, to be changed at the next sign-in, and revoke sessions",
-		Class:  approvals.ClassTakeover,
-		Target: true,
+		Name:    "reset-password",
+		Title:   "Reset password",
+		Usage:   "@user [mfa] [verified=callback] [ticket=INC-7] [why]",
+		Does:    "give a person a temporary password, to be changed at the next sign-in, and revoke sessions",
+		Class:   approvals.ClassTakeover,
+		Handing: "Read it to them group by group: the hyphens are part of it, and only its first letter is a capital. They choose a new one at the next sign-in.",
+		Target:  true,
 		Args: []Arg{{Field: FieldAfter, Words: "Before they may choose a password of their own",
 			Hint:    "Write mfa to make them pass MFA first, or nothing.",
 			Choices: []ArgChoice{{Value: "mfa", Words: "they must pass MFA", also: []string{"after-mfa", "with-mfa"}}}}},
