@@ -186,23 +186,34 @@ func (p Policy) Approvers(command string, class Class) []string {
 // stand looks a person up, and tries again for a while when that fails:
 // what cannot be looked up is refused.
 func stand(ctx context.Context, dir Directory, id string, withProtection bool, patience time.Duration) (Standing, error) {
+	var who Standing
+	err := Patiently(ctx, patience, func(ctx context.Context) (err error) {
+		who, err = dir.Standing(ctx, id, withProtection)
+		return err
+	})
+	return who, err
+}
+
+// Patiently tries a look-up again, with growing pauses, until it works, until
+// trying again cannot help (a refusal, nobody there, or an error that says so
+// with Permanent), or until patience runs out. It gives the last error.
+func Patiently(ctx context.Context, patience time.Duration, look func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	pause := 200 * time.Millisecond
-	for {
-		who, err := dir.Standing(ctx, id, withProtection)
-		if err == nil || errors.Is(err, ErrNoPerson) {
-			return who, err
+	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		err := look(ctx)
+		no := (*Refusal)(nil)
+		if err == nil || errors.As(err, &no) || errors.Is(err, ErrNoPerson) {
+			return err
 		}
-		var permanent interface{ Permanent() bool }
-		if errors.As(err, &permanent) && permanent.Permanent() {
-			return who, err
+		var lasting interface{ Permanent() bool }
+		if errors.As(err, &lasting) && lasting.Permanent() {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return who, err
+			return err
 		case <-time.After(pause):
-			pause = min(2*pause, 5*time.Second)
 		}
 	}
 }

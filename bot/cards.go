@@ -351,7 +351,7 @@ func profileBlocks(p commands.Profile) []slack.Block {
 // helpBlocks lists what this person may ask for, and what they may decide.
 func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Block, error) {
 	var standing approvals.Standing
-	err := patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
+	err := approvals.Patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
 		standing, err = b.Desk.Directory.Standing(ctx, who.ID, false)
 		return err
 	})

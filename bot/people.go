@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/slack-go/slack"
 
@@ -70,7 +69,7 @@ func known(u slack.User) approvals.Person {
 // somebody could have changed since.
 func (p *people) user(ctx context.Context, id string) (slack.User, error) {
 	var user slack.User
-	err := patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
+	err := approvals.Patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
 		found, err := p.api.GetUserInfoContext(ctx, id)
 		switch {
 		case errIs(err, "user_not_found", "user_not_visible"):
@@ -122,7 +121,7 @@ func (p *people) account(ctx context.Context, u slack.User, self bool) (approval
 		ref = u.Profile.Email
 	}
 	var person approvals.Person
-	err := patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
+	err := approvals.Patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
 		person, err = p.options.Desk.Directory.Person(ctx, ref)
 		return err
 	})
@@ -154,29 +153,6 @@ func (p *people) account(ctx context.Context, u slack.User, self bool) (approval
 			"The e-mail address of %s now leads to another Entra account than the one it was first seen with, so Countersign does not trust it. The security people have been told.", whose)
 	}
 	return person, nil
-}
-
-// patiently tries f again, with growing pauses, until it works, refuses, or
-// patience runs out.
-func patiently(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := f(ctx)
-		no := (*approvals.Refusal)(nil)
-		if err == nil || errors.As(err, &no) || errors.Is(err, approvals.ErrNoPerson) {
-			return err
-		}
-		var lasting interface{ Permanent() bool }
-		if errors.As(err, &lasting) && lasting.Permanent() {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-	}
 }
 
 // unchecked keeps a refusal as it is and turns every other error into one.

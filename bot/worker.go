@@ -183,7 +183,7 @@ func (b *Bot) place(ctx context.Context, d deed) error {
 	if d.Channel != b.ApprovalsChannel {
 		return approvals.Refuse(approvals.CodeChannel, "Requests are decided in the approvals channel only. Open the card there.")
 	}
-	err := patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
+	err := approvals.Patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
 		err := b.guard.fit(ctx, d.Channel, 0)
 		if no := (*unfit)(nil); errors.As(err, &no) {
 			return approvals.Refuse(approvals.CodeChannel, "This channel is not fit for decisions any more. %s", no.sentence)
@@ -312,7 +312,7 @@ func (b *Bot) find(ctx context.Context, ref commands.Ref) ([]approvals.Person, e
 		return []approvals.Person{person}, err
 	}
 	var found []approvals.Person
-	err := patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
+	err := approvals.Patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
 		found, err = b.Tenant.Find(ctx, ref)
 		return err
 	})

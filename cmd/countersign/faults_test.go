@@ -1207,3 +1207,79 @@ func (w *world) graphHung() {
 		return err == nil && len(faults) == 0
 	})
 }
+
+// What shows a secret is lost once, before it arrives and after: the secret
+// stays until the requester is known to have it before them, and no longer.
+// The line for the security people, and the reminder of what is to be done by
+// hand, arrive all the same, at most once too often.
+func TestSlackLosesSecretsRemindersAndWarnings(t *testing.T) {
+	t.Parallel()
+	slackAPI, through := meddle(t)
+	w := begin(t, brisk, through, func(c *config) { c.Slack.SecurityChannel, c.Timing.Remind = sandbox.HelpDesk, 2*time.Second })
+	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
+	meets := func(what string, met <-chan struct{}) {
+		t.Helper()
+		select {
+		case <-met:
+		case <-time.After(patience):
+			t.Fatalf("%s was not lost", what)
+		}
+	}
+	for n, carriedOut := range []bool{false, true} {
+		why := fmt.Sprintf("pass %d", n)
+		hanna.types("/entra-issue-pass @alex verified=video " + why)
+		ravi.presses(ravi.reads("waiting for approval", why), "approve")
+		id := requestID.FindString(ravi.reads(": done", why).Text())
+		offer := hanna.dm().reads("Done: ", id, "Reveal")
+		secrets, err := w.client.Secrets("alex.morgan@fernhill.example")
+		if err != nil || secrets.Pass == "" {
+			t.Fatalf("Alex has no pass: %v", err)
+		}
+		met := slackAPI.lose(loss{method: "views.update", parts: []string{"For your eyes only", secrets.Pass}, carriedOut: carriedOut})
+		hanna.dm().presses(offer, "reveal")
+		meets("the view with the pass", met)
+		w.restart()
+		hanna.dm().presses(offer, "reveal")
+		view := hanna.sees("For your eyes only", secrets.Pass)
+		w.until("the end of the sealed copy", func() bool {
+			for key := range w.redis.Dump(t) {
+				if strings.Contains(key, "secret:"+id) {
+					return false
+				}
+			}
+			return true
+		})
+		if err := hanna.p.Close(view.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.nowhere(secrets.Pass, "after it was shown at the second press")
+		if opened := w.as(sandbox.Gloria, sandbox.Audit).all("opened the secret", id); len(opened) < 1 {
+			t.Error("nobody is said to have opened the secret")
+		}
+
+		met = slackAPI.lose(loss{method: "chat.postMessage", parts: []string{"channel=" + sandbox.HelpDesk, "protected target"}, carriedOut: carriedOut})
+		before := len(hanna.all("was refused", "protected target"))
+		hanna.types("/entra-issue-pass @gloria verified=video " + why)
+		meets("the line for the security people", met)
+		w.restart()
+		w.until("the line for the security people", func() bool { return len(hanna.all("was refused", "protected target")) > before })
+	}
+	if lines := len(hanna.all("was refused", "protected target")); lines > 3 {
+		t.Errorf("the security people read %d lines of two attempts", lines)
+	}
+
+	hanna.types("/entra-delete-app-passwords @mina verified=callback old mail client")
+	ravi.presses(ravi.reads("waiting for approval", "old mail client"), "approve")
+	id := requestID.FindString(ravi.reads("to be done by hand", "old mail client").Text())
+	for _, carriedOut := range []bool{false, true} {
+		met := slackAPI.lose(loss{method: "chat.postMessage", parts: []string{"channel=" + sandbox.Approvals, "Still to be done by hand"}, carriedOut: carriedOut})
+		meets("a reminder", met)
+		before := len(ravi.all("Still to be done by hand", id))
+		w.restart()
+		w.until("the reminder", func() bool { return len(ravi.all("Still to be done by hand", id)) > before })
+	}
+	ravi.presses(ravi.reads("to be done by hand", "old mail client", "What will happen"), "attest")
+	olga := w.as(sandbox.Olga, sandbox.Approvals)
+	olga.presses(olga.reads("to be confirmed by somebody else", "old mail client"), "confirm")
+	olga.reads("done by hand and confirmed", "old mail client")
+}
