@@ -11,16 +11,16 @@ import (
 
 func TestPlanToDeleteAppPasswords(t *testing.T) {
 	s := newStage(t)
-	for state, want := range map[string]string{
-		"enforced": "It matters: per-user MFA is enforced",
-		"enabled":  "It may matter: per-user MFA is enabled",
-		"disabled": "It may not matter: per-user MFA is disabled",
-		"":         "Whether it matters could not be read (the state of per-user MFA). Microsoft Graph refused to read the state of per-user MFA (403 accessDenied). An administrator grants Policy.Read.All",
+	for _, c := range []struct{ state, want string }{ // in this order: the fault of the last stays
+		{"enforced", "It matters: per-user MFA is enforced"},
+		{"enabled", "It may matter: per-user MFA is enabled"},
+		{"disabled", "It may not matter: per-user MFA is disabled"},
+		{"", "Whether it matters could not be read (the state of per-user MFA). Microsoft Graph refused to read the state of per-user MFA (403 accessDenied). An administrator grants Policy.Read.All"},
 	} {
-		if state == "" {
+		if c.state == "" {
 			s.faults(graph.Fault{Path: "requirements", Kind: graph.FaultStatus, Status: 403, Code: "accessDenied", Times: -1})
 		} else {
-			s.patch(sandbox.DanaID, map[string]any{"per_user_mfa": state})
+			s.patch(sandbox.DanaID, map[string]any{"per_user_mfa": c.state})
 		}
 		p, err := s.plan("delete-app-passwords", sandbox.DanaID)
 		if err != nil {
@@ -34,9 +34,9 @@ func TestPlanToDeleteAppPasswords(t *testing.T) {
 				t.Errorf("the step does not say %q: %s", part, p.Steps[0].Words)
 			}
 		}
-		if !strings.HasPrefix(p.Warnings[0], "Microsoft Graph has no call for this: Countersign deletes nothing itself.") || !strings.HasPrefix(p.Warnings[1], want) ||
+		if !strings.HasPrefix(p.Warnings[0], "Microsoft Graph has no call for this: Countersign deletes nothing itself.") || !strings.HasPrefix(p.Warnings[1], c.want) ||
 			!strings.Contains(strings.Join(p.Warnings, "\n"), "block sign-in and revoke sessions") {
-			t.Errorf("%s: %q", state, p.Warnings)
+			t.Errorf("%s: %q", c.state, p.Warnings)
 		}
 	}
 	for id, want := range map[string]string{sandbox.PatID: "a guest from another organisation", sandbox.GloriaID: "is a protected target"} {
