@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"countersign/audit"
@@ -18,7 +21,16 @@ type Desk struct {
 	Store     *Store
 	Policy    Policy
 	Directory Directory
+	Slack     UserGroups // of the policy's Slack user groups; may be nil where it names none
+	Accounts  Accounts   // may be nil: then nobody's Slack account is looked at again before a request runs
 	Log       *slog.Logger
+}
+
+// Accounts tells whether a Slack account still speaks for a full member of the
+// workspace: nil where it does, a *Refusal where it does not (any more), any
+// other error where Slack did not tell, although it was asked for a while.
+type Accounts interface {
+	Active(ctx context.Context, slackID string) error
 }
 
 // Look checks that a person may use a read command now, and records it. The
@@ -28,7 +40,7 @@ func (d *Desk) Look(ctx context.Context, op, command, title string, who, target 
 		return err
 	}
 	about := audit.Event{Kind: audit.Read, Command: command, Title: title, Class: string(ClassRead), Actor: who, Target: target}
-	if no := d.mayRequest(ctx, command, ClassRead, who); no != nil {
+	if no := d.mayRequest(ctx, command, ClassRead, who, who.ID == target.ID); no != nil {
 		return d.refused(ctx, op, Request{}, about, no)
 	}
 	if d.Policy.ReadsAMinute > 0 {
@@ -61,25 +73,62 @@ func (d *Desk) answered(ctx context.Context, op string) (bool, error) {
 }
 
 // MayRequest says whether a person may use a command, without recording
-// anything: for help, completion and forms.
-func (d *Desk) MayRequest(ctx context.Context, command string, class Class, who Person) error {
-	if no := d.mayRequest(ctx, command, class, who); no != nil {
-		return no
+// anything: for help, completion and forms. selfOnly says that it is for their
+// own account only.
+func (d *Desk) MayRequest(ctx context.Context, command string, class Class, who Person) (selfOnly bool, err error) {
+	rule := d.Policy.rule(command, class)
+	standing, no := d.standing(ctx, who, false, rule.requesters())
+	if no != nil {
+		return false, no
 	}
-	return nil
+	if no = d.Policy.MayRequest(command, class, standing, false); no == nil {
+		return false, nil
+	}
+	if d.Policy.MayRequest(command, class, standing, true) == nil {
+		return true, nil
+	}
+	return false, no
 }
 
-func (d *Desk) mayRequest(ctx context.Context, command string, class Class, who Person) *Refusal {
-	standing, no := d.standing(ctx, who, false)
+// Rights looks a person up with every group that the policy names: for help
+// and for cards, never for a decision.
+func (d *Desk) Rights(ctx context.Context, who Person) (Standing, error) {
+	standing, no := d.standing(ctx, who, false, slices.Collect(maps.Keys(d.Policy.Groups)))
+	if no != nil {
+		return standing, no
+	}
+	return standing, nil
+}
+
+// Explain looks two people up and says what the policy would ask of whom; see
+// Policy.Explain. It records nothing.
+func (d *Desk) Explain(ctx context.Context, command string, class Class, as, target Person) ([]string, error) {
+	by, err := d.Rights(ctx, as)
+	if err != nil {
+		return nil, err
+	}
+	to, no := d.standing(ctx, target, true, slices.Collect(maps.Keys(d.Policy.Groups)))
+	if no != nil {
+		return nil, no
+	}
+	lines, no := d.Policy.Explain(command, class, by, to)
+	if no != nil {
+		return lines, no
+	}
+	return lines, nil
+}
+
+func (d *Desk) mayRequest(ctx context.Context, command string, class Class, who Person, self bool) *Refusal {
+	standing, no := d.standing(ctx, who, false, d.Policy.rule(command, class).requesters())
 	if no != nil {
 		return no
 	}
-	return d.Policy.MayRequest(command, class, standing)
+	return d.Policy.MayRequest(command, class, standing, self)
 }
 
-// standing looks somebody up for a rule, and turns every failure into a
-// refusal: what cannot be checked is refused.
-func (d *Desk) standing(ctx context.Context, who Person, withProtection bool) (Standing, *Refusal) {
+// standing looks somebody up for a rule about the groups named, and turns every
+// failure into a refusal: what cannot be checked is refused.
+func (d *Desk) standing(ctx context.Context, who Person, withProtection bool, groups []string) (Standing, *Refusal) {
 	if who.ID == "" {
 		return Standing{}, refuse(CodeNobody, "Countersign does not know which Entra account you are.")
 	}
@@ -97,8 +146,26 @@ func (d *Desk) standing(ctx context.Context, who Person, withProtection bool) (S
 		d.Log.Error("a look-up failed, so the answer is no", "about", who.ID, "error", err)
 		return standing, refuse(CodeUnchecked, "Microsoft Entra did not tell what is needed to check this, and what cannot be checked is refused: %s", unchecked(err))
 	}
+	standing.Slack = who.Slack
+	ids := d.Policy.slackGroups(groups)
+	if len(ids) == 0 {
+		return standing, nil
+	}
+	err = errNoUserGroups
+	if d.Slack != nil {
+		err = Patiently(ctx, d.Store.timing.LookUps, func(ctx context.Context) (err error) {
+			standing.SlackGroups, err = d.Slack.In(ctx, standing.Person, ids)
+			return err
+		})
+	}
+	if err != nil {
+		d.Log.Error("a look-up of Slack user groups failed, so the answer is no", "about", who.ID, "error", err)
+		return standing, refuse(CodeUnchecked, "Slack did not tell which user groups %s is in, and what cannot be checked is refused: %s", who, unchecked(err))
+	}
 	return standing, nil
 }
+
+var errNoUserGroups = errors.New("approvals: the policy names Slack user groups, and nothing here can look them up")
 
 // unchecked is an error of a look-up in words fit for the person who asked.
 func unchecked(err error) string {
@@ -112,17 +179,18 @@ func unchecked(err error) string {
 // Terms says what a command would take for this requester and target, or
 // refuses. It records nothing.
 func (d *Desk) Terms(ctx context.Context, command string, class Class, requester, target Person) (Terms, Standing, error) {
-	by, no := d.standing(ctx, requester, false)
+	rule := d.Policy.rule(command, class)
+	by, no := d.standing(ctx, requester, false, rule.requesters())
 	if no != nil {
 		return Terms{}, Standing{}, no
 	}
-	if no := d.Policy.MayRequest(command, class, by); no != nil {
+	if no := d.Policy.MayRequest(command, class, by, requester.ID == target.ID); no != nil {
 		return Terms{}, Standing{}, no
 	}
 	if no := d.recent(ctx, by.Person); no != nil {
 		return Terms{}, Standing{}, no
 	}
-	to, no := d.standing(ctx, target, true)
+	to, no := d.standing(ctx, target, true, rule.Approve)
 	if no != nil {
 		return Terms{}, to, no
 	}
@@ -163,12 +231,14 @@ func (d *Desk) Ask(ctx context.Context, op string, a Ask) (Request, error) {
 		return Request{}, err
 	}
 	var err error
-	if a.Terms.Approvals == 0 {
+	if no := d.Policy.complete(a); no != nil {
+		err = no
+	} else if a.Terms.Approvals == 0 {
 		a.Terms, _, err = d.Terms(ctx, a.Plan.Command, a.Plan.Class, a.Requester, a.Plan.Target)
 	}
 	if err == nil {
 		var snap Snapshot
-		if snap, err = d.Store.create(ctx, op, a); err == nil {
+		if snap, err = d.Store.create(ctx, op, a, d.asking(a)); err == nil {
 			return snap.Request, nil
 		}
 	}
@@ -248,6 +318,74 @@ func (d *Desk) Cancel(ctx context.Context, op, id string, by Person) (Request, e
 	return d.decide(ctx, op, id, by, Cancel{By: by})
 }
 
+// BreakGlass runs a containment now, before enough people have approved it.
+// Everybody who could have approved is told, and somebody else reviews it.
+func (d *Desk) BreakGlass(ctx context.Context, op, id string, by Person, why string) (Request, error) {
+	return d.decide(ctx, op, id, by, BreakGlass{By: by, Why: why})
+}
+
+// Judge is another person's review of what ran with broken glass: Justified or
+// NotJustified, the latter with a remark.
+func (d *Desk) Judge(ctx context.Context, op, id string, by Person, verdict, remark string) (Request, error) {
+	return d.decide(ctx, op, id, by, Judge{By: by, Verdict: verdict, Remark: remark})
+}
+
+// asking are the limits that a new request counts for.
+func (d *Desk) asking(a Ask) []tally {
+	l := d.Policy.Limits
+	var all []tally
+	if l.Requester.Count > 0 {
+		all = append(all, tally{"requester:" + a.Requester.ID, l.Requester, refuse(CodeTooMany,
+			"That is more than %s by you. Ask a colleague, or wait until some of them are longer ago.", l.Requester.says("request"))})
+	}
+	if l.Target.Count > 0 && a.Plan.Class != ClassContain {
+		all = append(all, tally{"target:" + a.Plan.Target.ID, l.Target, refuse(CodeTooMany,
+			"That is more than %s for %s. So many are unusual: speak to the person, and to your security people. Containment is still possible.", l.Target.says("request"), a.Plan.Target)})
+	}
+	return all
+}
+
+// deciding are the limits that a decision counts for.
+func (d *Desk) deciding(r Request, a Action) []tally {
+	l := d.Policy.Limits
+	switch a := a.(type) {
+	case Approve:
+		if l.Pair.Count > 0 {
+			pair := []string{r.Requester.ID, a.By.ID}
+			slices.Sort(pair)
+			return []tally{{"pair:" + strings.Join(pair, "+"), l.Pair, refuse(CodeTooMany,
+				"That is more than %s between you and %s. Another approver has to decide this one.", l.Pair.says("approval"), r.Requester)}}
+		}
+	case BreakGlass:
+		glass := l.glass()
+		return []tally{{"glass:" + a.By.ID, glass, refuse(CodeTooMany,
+			"That is more than %s with broken glass by you. Get somebody to approve it, or ask another on-call engineer.", glass.says("request"))}}
+	}
+	return nil
+}
+
+// says is the limit in words, such as 10 requests within 1h.
+func (l Limit) says(what string) string { return l.count(what) + " within " + inWords(l.Within) }
+
+func (l Limit) count(what string) string {
+	if l.Count != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", l.Count, what)
+}
+
+// inWords is a duration without the parts that are zero.
+func inWords(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
 // verb is what somebody tried to do to a request, for the record of a refusal.
 func verb(a Action) string {
 	switch a.(type) {
@@ -265,6 +403,10 @@ func verb(a Action) string {
 		return "confirm"
 	case Retract:
 		return "take back"
+	case BreakGlass:
+		return "break the glass"
+	case Judge:
+		return "review"
 	}
 	return ""
 }
@@ -291,7 +433,7 @@ func (d *Desk) decide(ctx context.Context, op, id string, by Person, a Action) (
 	}
 	no := d.voice(ctx, snap.Request, by, a)
 	if no == nil {
-		snap, err = d.Store.decide(ctx, op, id, a)
+		snap, err = d.Store.decide(ctx, op, id, a, d.deciding(snap.Request, a))
 		if !errors.As(err, &no) {
 			return snap.Request, err
 		}
@@ -308,7 +450,8 @@ func (d *Desk) decide(ctx context.Context, op, id string, by Person, a Action) (
 
 // voice asks everything about a person that Apply cannot know.
 func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refusal {
-	who, no := d.standing(ctx, by, false)
+	rule, self := d.Policy.rule(r.Plan.Command, r.Plan.Class), r.forSelf()
+	who, no := d.standing(ctx, by, false, slices.Concat(rule.requesters(), rule.deciders(self)))
 	if no != nil {
 		return no
 	}
@@ -323,14 +466,19 @@ func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refus
 	}
 	switch a.(type) {
 	case Attest, Confirm, Retract: // whoever may ask for it or decide it may do it
-		if d.Policy.MayRequest(r.Plan.Command, r.Plan.Class, who) == nil {
+		if d.Policy.MayRequest(r.Plan.Command, r.Plan.Class, who, false) == nil {
 			return d.recent(ctx, by)
 		}
+	case BreakGlass:
+		if no := d.Policy.MayBreakGlass(r.Plan.Command, r.Plan.Class, who); no != nil {
+			return no
+		}
+		return d.recent(ctx, by)
 	}
 	if r.State == Pending && (by.ID == r.Requester.ID || by.ID == r.Plan.Target.ID) {
 		return nil // Apply has the better sentence
 	}
-	if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who); no != nil {
+	if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who, self); no != nil {
 		return no
 	}
 	return d.recent(ctx, by)
@@ -366,10 +514,12 @@ func (d *Desk) recheck(ctx context.Context, r Request) *Refusal {
 	if err != nil {
 		return err
 	}
-	if terms.Approvals > len(r.Approvals) {
+	if no := d.active(ctx, r.Requester, "requested it"); no != nil {
+		return no
+	}
+	if r.Glass == nil && terms.Approvals > len(r.Approvals) {
 		return refuse(CodeNotAllowed, "%s now needs %d approvals and has %d: what was true of %s when it was requested has changed.", r.ID, terms.Approvals, len(r.Approvals), target.Person)
 	}
-	seen := map[string]bool{r.Requester.ID: true, r.Plan.Target.ID: true}
 	if r.Requester.ID != r.Plan.Target.ID { // this very request makes its target a recent one
 		if no := d.recent(ctx, r.Requester); no != nil && no.Code == CodeRecentTarget {
 			return refuse(no.Code, "%s, who requested it, was the target of such a request in the last 48 hours.", r.Requester)
@@ -377,16 +527,23 @@ func (d *Desk) recheck(ctx context.Context, r Request) *Refusal {
 			return no
 		}
 	}
+	if r.Glass != nil {
+		return d.recheckGlass(ctx, r, terms)
+	}
+	seen := map[string]bool{r.Requester.ID: true, r.Plan.Target.ID: true}
 	for _, approver := range r.Approvers() {
 		if seen[approver.ID] {
 			return refuse(CodeTwice, "%s has more than one part in %s, so the approval does not count.", approver, r.ID)
 		}
 		seen[approver.ID] = true
-		who, no := d.standing(ctx, approver, false)
+		if no := d.active(ctx, approver, "approved it"); no != nil {
+			return no
+		}
+		who, no := d.standing(ctx, approver, false, d.Policy.rule(r.Plan.Command, r.Plan.Class).deciders(r.forSelf()))
 		if no != nil {
 			return no
 		}
-		if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who); no != nil {
+		if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who, r.forSelf()); no != nil {
 			return refuse(no.Code, "%s, who approved it, may not decide such requests any more.", approver)
 		}
 		if no := d.recent(ctx, approver); no != nil && no.Code == CodeRecentTarget {
@@ -398,18 +555,62 @@ func (d *Desk) recheck(ctx context.Context, r Request) *Refusal {
 	return nil
 }
 
+// active refuses a person whose Slack account, through which they spoke, has
+// been deactivated or made a guest's since. Slack often hears of somebody's
+// leaving before Entra does, or instead of it.
+func (d *Desk) active(ctx context.Context, who Person, what string) *Refusal {
+	if d.Accounts == nil || who.Slack == "" {
+		return nil
+	}
+	err := d.Accounts.Active(ctx, who.Slack)
+	no := (*Refusal)(nil)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &no) && no.Code != CodeUnchecked:
+		return refuse(no.Code, "%s, who %s, is not a full member of the Slack workspace any more.", who, what)
+	}
+	d.Log.Error("a Slack account could not be looked at, so the answer is no", "slack", who.Slack, "error", err)
+	return refuse(CodeUnchecked, "Slack did not tell whether %s, who %s, is still a full member of the workspace, and what cannot be checked is refused.", who, what)
+}
+
 func (d *Desk) recheckTerms(ctx context.Context, r Request) (Terms, Standing, *Refusal) {
-	by, no := d.standing(ctx, r.Requester, false)
+	rule := d.Policy.rule(r.Plan.Command, r.Plan.Class)
+	by, no := d.standing(ctx, r.Requester, false, rule.requesters())
 	if no != nil {
 		return Terms{}, Standing{}, no
 	}
-	if no := d.Policy.MayRequest(r.Plan.Command, r.Plan.Class, by); no != nil {
+	if no := d.Policy.MayRequest(r.Plan.Command, r.Plan.Class, by, r.forSelf()); no != nil {
 		return Terms{}, Standing{}, refuse(no.Code, "%s, who requested it, may not request such things any more.", r.Requester)
 	}
-	target, no := d.standing(ctx, r.Plan.Target, true)
+	target, no := d.standing(ctx, r.Plan.Target, true, rule.Approve)
 	if no != nil {
 		return Terms{}, target, no
 	}
 	terms, no := d.Policy.TermsFor(r.Plan.Command, r.Plan.Class, by, target)
 	return terms, target, no
+}
+
+// recheckGlass asks again whether whoever broke the glass may do so, and
+// whether it may be broken for this target.
+func (d *Desk) recheckGlass(ctx context.Context, r Request, now Terms) *Refusal {
+	if !now.Glass {
+		return refuse(CodeNotAllowed, "%s cannot run before it is approved any more: the target is protected now, or the policy has changed.", r.ID)
+	}
+	who, no := d.standing(ctx, r.Glass.By, false, d.Policy.rule(r.Plan.Command, r.Plan.Class).BreakGlass)
+	if no != nil {
+		return no
+	}
+	if no := d.Policy.MayBreakGlass(r.Plan.Command, r.Plan.Class, who); no != nil {
+		return refuse(no.Code, "%s, who broke the glass, may not do so any more.", r.Glass.By)
+	}
+	if no := d.active(ctx, r.Glass.By, "broke the glass"); no != nil {
+		return no
+	}
+	if no := d.recent(ctx, r.Glass.By); no != nil && no.Code == CodeRecentTarget {
+		return refuse(no.Code, "%s, who broke the glass, was the target of such a request in the last 48 hours.", r.Glass.By)
+	} else if no != nil {
+		return no
+	}
+	return nil
 }

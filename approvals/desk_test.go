@@ -460,12 +460,12 @@ func TestAPressThatIsOverheldByTheDeadline(t *testing.T) {
 	r := w.ask(deletes(ClassDestroy, dana, "m1"))
 	rdb := w.server.Client(t)
 	held := false
-	rdb.AddHook(before{"evalsha", func() {
+	rdb.AddHook(before{w.store.commit.Hash(), func() {
 		held = w.load(r.ID).State == Pending && w.load(r.ID).Now.Before(r.Deadline)
 		waitFor(t, "the deadline", func() bool { return !w.load(r.ID).Now.Before(r.Deadline) })
 	}})
 	store, _ := w.process(rdb)
-	if _, err := store.decide(t.Context(), "press", r.ID, Approve{By: ravi}); code(err) != CodeExpired {
+	if _, err := store.decide(t.Context(), "press", r.ID, Approve{By: ravi}, nil); code(err) != CodeExpired {
 		t.Errorf("a press that came too late: %v", err)
 	}
 	if got := w.load(r.ID); !held || got.State != Pending || len(got.Approvals) > 0 {
@@ -486,11 +486,11 @@ func TestAnOperationHasOneAnswer(t *testing.T) {
 	if _, err := w.store.note(ctx, "op-1", w.store.refusedAnswer("op-1", no), Request{}, about); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.store.create(ctx, "op-1", ask); code(err) != CodeTooMany {
+	if _, err := w.store.create(ctx, "op-1", ask, nil); code(err) != CodeTooMany {
 		t.Errorf("what was refused is made: %v", err)
 	}
 	// … or was granted first.
-	if _, err := w.store.create(ctx, "op-2", ask); err != nil {
+	if _, err := w.store.create(ctx, "op-2", ask, nil); err != nil {
 		t.Fatal(err)
 	}
 	if said, err := w.store.note(ctx, "op-2", w.store.refusedAnswer("op-2", no), Request{}, about); err != nil || said != "requested" {

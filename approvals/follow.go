@@ -50,7 +50,7 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 		if pause > 0 {
 			select {
 			case <-ctx.Done():
-				return
+				continue
 			case <-time.After(pause):
 			}
 		}
@@ -58,7 +58,11 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
-			log.Warn("a projection stumbled; it goes on from where it stopped", "projection", p.Name, "error", err)
+			if _, itself := errors.AsType[stumble](err); itself {
+				log.Warn("a projection stumbled; it goes on from where it stopped", "projection", p.Name, "error", err)
+			} else {
+				s.outage.trouble(log, "a projection cannot read the events", err, "projection", p.Name)
+			}
 			pause = min(max(2*pause, 200*time.Millisecond), 15*time.Second)
 		case !leads:
 			pause = min(s.timing.Follow, s.timing.Lead/3)
@@ -73,6 +77,12 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 		log.Warn("a projection's lease was not given back; it runs out by itself", "projection", p.Name, "error", err)
 	}
 }
+
+// stumble is an error of a projection itself, which may well be one of the
+// network, but not of Redis.
+type stumble struct{ error }
+
+func (e stumble) Unwrap() error { return e.error }
 
 func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, error) {
 	leads, cursor, err := s.lead(ctx, me, p.Name, "", "")
@@ -90,6 +100,7 @@ func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, 
 	if leads, now, err := s.lead(ctx, me, p.Name, cursor, ""); err != nil || !leads || now != cursor {
 		return leads && err == nil, err
 	}
+	s.memory.heard(streams[0].Messages[len(streams[0].Messages)-1].ID)
 	batch := make([]audit.Event, 0, len(streams[0].Messages))
 	var broken error
 	for _, m := range streams[0].Messages {
@@ -103,6 +114,9 @@ func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, 
 		return true, broken
 	}
 	done, err := s.handOver(ctx, me, p, batch)
+	if err != nil {
+		err = stumble{err}
+	}
 	if done > 0 {
 		leads, _, moved := s.lead(context.WithoutCancel(ctx), me, p.Name, cursor, batch[done-1].ID)
 		switch {
@@ -202,17 +216,17 @@ func (s *Store) Lag(ctx context.Context, projection string) (time.Duration, erro
 	if err != nil || len(oldest) == 0 {
 		return 0, err
 	}
-	now, err := s.rdb.Time(ctx).Result()
+	now, err := s.clock(ctx)
 	if err != nil {
 		return 0, err
 	}
-	return now.Sub(streamTime(oldest[0].ID)), nil
+	return max(now.Sub(streamTime(oldest[0].ID)), time.Millisecond), nil // zero would say that it is up to date
 }
 
 // Trim drops the events that every named projection has handled and that are
 // older than keep. It never trims by length: a slow reader loses nothing.
 func (s *Store) Trim(ctx context.Context, projections []string, keep time.Duration) error {
-	now, err := s.rdb.Time(ctx).Result()
+	now, err := s.clock(ctx)
 	if err != nil {
 		return err
 	}

@@ -26,12 +26,13 @@ type Inbox struct {
 	keys   keys
 	timing Timing
 	log    *slog.Logger
+	outage *outage // the store's
 }
 
 // NewInbox returns the inbox beside a store. quick must have MaxRetries -1
 // and ContextTimeoutEnabled, so that an ack is never waited for in vain.
 func NewInbox(s *Store, quick redis.UniversalClient, log *slog.Logger) *Inbox {
-	return &Inbox{quick: quick, rdb: s.rdb, ring: s.ring, keys: s.keys, timing: s.timing, log: log}
+	return &Inbox{quick: quick, rdb: s.rdb, ring: s.ring, keys: s.keys, timing: s.timing, log: log, outage: &s.outage}
 }
 
 // Arrival is one thing a person did.
@@ -133,7 +134,7 @@ func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(c
 }
 
 func (in *Inbox) trouble(backoff time.Duration, err error) time.Duration {
-	in.log.Warn("the inbox cannot be read; trying again", "error", err)
+	in.outage.trouble(in.log, "the inbox cannot be read", err)
 	return min(max(2*backoff, 100*time.Millisecond), 5*time.Second)
 }
 
@@ -203,7 +204,7 @@ func (in *Inbox) keep(name string, d delivered) (stop func()) {
 			// With JUSTID and RETRYCOUNT this is no delivery.
 			err := in.rdb.Do(ctx, "XCLAIM", in.keys.inbox(), inboxGroup, name, 0, d.ID, "RETRYCOUNT", d.deliveries, "JUSTID").Err()
 			if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
-				in.log.Warn("an inbox entry in hand could not be held; another process may start on it too", "entry", d.ID, "error", err)
+				in.outage.trouble(in.log, "an inbox entry in hand could not be held, and another process may start on it too", err, "entry", d.ID)
 			}
 		}
 	}()
@@ -221,7 +222,7 @@ func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(
 		return
 	}
 	e := Arrival{Envelope: envelope, Payload: payload, At: streamTime(d.ID), Deliveries: d.deliveries, Poisoned: d.deliveries > maxDeliveries}
-	if now, err := in.rdb.Time(ctx).Result(); err == nil {
+	if now, _, err := readAt(ctx, in.rdb, in.keys); err == nil {
 		e.Stale = now.Sub(e.At) > in.timing.Stale
 	} else {
 		return // without a clock its age is unknown; it comes again
@@ -252,7 +253,7 @@ func (in *Inbox) done(ctx context.Context, id string) {
 	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, id)
 	pipe.XDel(ctx, in.keys.inbox(), id)
 	if _, err := pipe.Exec(ctx); err != nil {
-		in.log.Warn("an inbox entry was carried out but not removed; it will come again", "entry", id, "error", err)
+		in.outage.trouble(in.log, "an inbox entry was carried out but not removed, and will come again", err, "entry", id)
 	}
 }
 
@@ -262,6 +263,6 @@ func (in *Inbox) setAside(ctx context.Context, d delivered) {
 	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, d.ID)
 	pipe.XDel(ctx, in.keys.inbox(), d.ID)
 	if _, err := pipe.Exec(ctx); err != nil {
-		in.log.Warn("an inbox entry was not set aside; it will come again", "entry", d.ID, "error", err)
+		in.outage.trouble(in.log, "an inbox entry was not set aside, and will come again", err, "entry", d.ID)
 	}
 }

@@ -17,7 +17,15 @@ import (
 
 // inbox is an inbox of another process, with the client an ack needs.
 func (w *world) inbox() *Inbox {
-	return NewInbox(w.store, quick(w.t, w.server.Addr()), w.log)
+	return NewInbox(w.store, w.quick(), w.log)
+}
+
+// quick is the client that an ack needs.
+func (w *world) quick() redis.UniversalClient {
+	return w.server.ClientWith(w.t, func(o *redis.UniversalOptions) {
+		// In a cluster it goes where it is sent to.
+		o.MaxRetries, o.MaxRedirects, o.ContextTimeoutEnabled = -1, 2, true
+	})
 }
 
 func quick(t *testing.T, addr string) *redis.Client {
@@ -136,7 +144,7 @@ func TestADeadReadersEntriesAreTakenOver(t *testing.T) {
 func TestASlowReadersEntryStaysItsOwn(t *testing.T) {
 	t.Parallel()
 	timing := calm()
-	timing.Takeover = 400 * time.Millisecond
+	timing.Takeover = time.Second
 	w := newWorld(t, timing)
 	if err := w.inbox().Put(t.Context(), "envelope", []byte("x")); err != nil {
 		t.Fatal(err)
@@ -279,9 +287,7 @@ func TestTheInboxSurvivesItsRedis(t *testing.T) {
 		})
 	}
 	put("before")
-	if err := w.rdb.FlushAll(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
+	w.server.Empty(t)
 	put("after it was emptied")
 	w.server.Kill(t)
 	if err := in.Put(t.Context(), "while it is away", []byte("x")); err == nil {

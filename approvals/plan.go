@@ -74,6 +74,8 @@ type Standing struct {
 	Guest     bool
 	Groups    []string // object ids of every group, transitively
 	Protected []string // why nothing but containment may be done to this account, in words; empty for most people
+
+	SlackGroups []string // of the Slack user groups that were asked for, those the person is in; filled by Desk
 }
 
 // Directory looks people up. It is implemented over the tenant by commands.
@@ -84,6 +86,13 @@ type Directory interface {
 	// Standing looks a person up afresh: enabled, guest, groups.
 	// withProtection also asks for directory roles, which costs more calls.
 	Standing(ctx context.Context, id string, withProtection bool) (Standing, error)
+}
+
+// UserGroups tells which of some Slack user groups, by id, a person is in. It
+// asks every time, because it is asked at decisions. A person whose Slack
+// account is not known to be somebody's is in none of them.
+type UserGroups interface {
+	In(ctx context.Context, who Person, groups []string) ([]string, error)
 }
 
 // JobKind says what a worker wants done with a step.

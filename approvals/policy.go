@@ -17,31 +17,68 @@ type Policy struct {
 	Classes         map[Class]Rule   `yaml:"classes"`          // by class
 	Commands        map[string]Rule  `yaml:"commands"`         // by command; what is set here wins over the class
 	ProtectedGroups []string         `yaml:"protected_groups"` // Entra groups whose members nothing but containment may touch
-	AskForSelf      bool             `yaml:"ask_for_self"`     // whether the requester may be the target
+	Limits          Limits           `yaml:"limits"`           // of changes over time
 	ReadsAMinute    int              `yaml:"reads_a_minute"`   // read commands per person
 }
 
 // Group is a named set of people: the members of Entra groups, transitively,
-// and single people, all by object id. An empty group is nobody.
+// those of Slack user groups, and single people by Entra object id. An empty
+// group is nobody.
 type Group struct {
 	Entra  []string `yaml:"entra_groups"`
+	Slack  []string `yaml:"slack_groups"` // ids, S…
 	People []string `yaml:"people"`
 }
 
 // Rule is what one class or command asks for.
 type Rule struct {
-	Request   []string      `yaml:"request"`   // groups that may ask
-	Approve   []string      `yaml:"approve"`   // groups that may decide
-	Approvals int           `yaml:"approvals"` // how many of them must say yes
-	Lifetime  time.Duration `yaml:"lifetime"`  // how long a request waits for them
+	Request     []string      `yaml:"request"`      // groups that may ask
+	Approve     []string      `yaml:"approve"`      // groups that may decide
+	BreakGlass  []string      `yaml:"break_glass"`  // groups that may run a containment at once, reviewed afterwards
+	AskForSelf  *bool         `yaml:"ask_for_self"` // whether everybody may ask for their own account
+	ApproveSelf []string      `yaml:"approve_self"` // groups that decide what people ask for themselves; those under request when empty
+	Approvals   int           `yaml:"approvals"`    // how many people must say yes
+	Lifetime    time.Duration `yaml:"lifetime"`     // how long a request waits for them
+	Require     []string      `yaml:"require"`      // what a request must come with besides what its class demands: ticket, justification, verified
+	Verified    []string      `yaml:"verified"`     // the ways of verifying a caller that count; all when empty
 }
 
+// The things that Rule.Require may name.
+const (
+	NeedTicket        = "ticket"
+	NeedJustification = "justification"
+	NeedVerified      = "verified"
+)
+
+// Limits are how many changes there may be in any stretch of time, counted
+// over all commands. Containment does not count for its target, because an
+// intruder could use that up on purpose.
+type Limits struct {
+	Requester  Limit `yaml:"requester"`   // requests by one person
+	Target     Limit `yaml:"target"`      // requests for one account
+	Pair       Limit `yaml:"pair"`        // approvals between two people, whoever of them asked
+	BreakGlass Limit `yaml:"break_glass"` // by one person; 3 within an hour when not set
+}
+
+// Limit is a number of times within a stretch of time. None when Count is
+// zero.
+type Limit struct {
+	Count  int           `yaml:"count"`
+	Within time.Duration `yaml:"within"`
+}
+
+// glassLimit holds where the configuration sets none: breaking the glass is
+// never without a limit.
+var glassLimit = Limit{Count: 3, Within: time.Hour}
+
 // Check refuses a policy that names groups it does not define, or that could
-// never let a request through although it lets people ask.
+// never let a request through although it lets people ask, or that would let
+// anything but containment run unapproved.
 func (p Policy) Check(commands map[string]Class) error {
 	var wrong []string
+	ways := []string{"in-person", "video", "callback", "manager", VerifiedCompromise}
 	check := func(where string, r Rule) {
-		for _, name := range slices.Concat(r.Request, r.Approve) {
+		for _, name := range slices.Concat(r.Request, r.Approve, r.BreakGlass, r.ApproveSelf) {
 			if _, ok := p.Groups[name]; !ok {
 				wrong = append(wrong, fmt.Sprintf("%s names the group %q, which policy.groups does not define", where, name))
 			}
@@ -51,6 +88,21 @@ func (p Policy) Check(commands map[string]Class) error {
 		}
 		if r.Lifetime < 0 || r.Lifetime > 24*time.Hour {
 			wrong = append(wrong, where+" has a lifetime over 24h; approvals must be fresh")
+		}
+		for _, field := range r.Require {
+			if !slices.Contains([]string{NeedTicket, NeedJustification, NeedVerified}, field) {
+				wrong = append(wrong, fmt.Sprintf("%s requires %q; it can require ticket, justification and verified", where, field))
+			}
+		}
+		for _, way := range r.Verified {
+			if !slices.Contains(ways, way) {
+				wrong = append(wrong, fmt.Sprintf("%s counts %q as a verified caller; the ways are %s", where, way, strings.Join(ways, ", ")))
+			}
+		}
+	}
+	for name, l := range map[string]Limit{"requester": p.Limits.Requester, "target": p.Limits.Target, "pair": p.Limits.Pair, "break_glass": p.Limits.BreakGlass} {
+		if (l != Limit{}) && (l.Count < 1 || l.Within < time.Minute || l.Within > 30*24*time.Hour) {
+			wrong = append(wrong, fmt.Sprintf("policy.limits.%s: a count of at least 1 within 1m to 720h, such as {count: 10, within: 1h}", name))
 		}
 	}
 	for _, class := range slices.Sorted(maps.Keys(p.Classes)) {
@@ -67,7 +119,10 @@ func (p Policy) Check(commands map[string]Class) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(commands)) {
 		r := p.rule(name, commands[name])
-		if commands[name] != ClassRead && len(r.Request) > 0 && !slices.ContainsFunc(r.Approve, p.somebody) {
+		if len(r.BreakGlass) > 0 && commands[name] != ClassContain {
+			wrong = append(wrong, fmt.Sprintf("%s is of class %s, and only containment may be run before anybody approved it: take break_glass away there", name, commands[name]))
+		}
+		if commands[name] != ClassRead && len(r.Request)+len(r.BreakGlass) > 0 && !slices.ContainsFunc(r.Approve, p.somebody) {
 			wrong = append(wrong, fmt.Sprintf("people may ask for %s, but nobody may approve it: give policy.classes.%s or policy.commands.%s approvers, or no requesters", name, commands[name], name))
 		}
 	}
@@ -79,7 +134,8 @@ func (p Policy) Check(commands map[string]Class) error {
 
 // somebody says that a group names anybody at all.
 func (p Policy) somebody(group string) bool {
-	return len(p.Groups[group].Entra)+len(p.Groups[group].People) > 0
+	g := p.Groups[group]
+	return len(g.Entra)+len(g.Slack)+len(g.People) > 0
 }
 
 // rule is the class' rule with the command's own settings over it.
@@ -90,6 +146,21 @@ func (p Policy) rule(command string, class Class) Rule {
 	}
 	if own.Approve != nil {
 		r.Approve = own.Approve
+	}
+	if own.BreakGlass != nil {
+		r.BreakGlass = own.BreakGlass
+	}
+	if own.AskForSelf != nil {
+		r.AskForSelf = own.AskForSelf
+	}
+	if own.ApproveSelf != nil {
+		r.ApproveSelf = own.ApproveSelf
+	}
+	if own.Require != nil {
+		r.Require = own.Require
+	}
+	if own.Verified != nil {
+		r.Verified = own.Verified
 	}
 	if own.Approvals > 0 {
 		r.Approvals = own.Approvals
@@ -110,8 +181,39 @@ func (p Policy) in(who Standing, names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		g := p.Groups[name]
 		return slices.Contains(g.People, who.ID) ||
-			slices.ContainsFunc(g.Entra, func(id string) bool { return slices.Contains(who.Groups, id) })
+			slices.ContainsFunc(g.Entra, func(id string) bool { return slices.Contains(who.Groups, id) }) ||
+			slices.ContainsFunc(g.Slack, func(id string) bool { return slices.Contains(who.SlackGroups, id) })
 	})
+}
+
+// slackGroups are the Slack user groups that membership of the named groups
+// depends on.
+func (p Policy) slackGroups(names []string) []string {
+	var ids []string
+	for _, name := range names {
+		ids = append(ids, p.Groups[name].Slack...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// forSelf says whether people may ask for their own account.
+func (r Rule) forSelf() bool { return r.AskForSelf != nil && *r.AskForSelf }
+
+// requesters are the groups that may ask for others. Whoever may act before
+// anybody approved may also ask.
+func (r Rule) requesters() []string { return slices.Concat(r.Request, r.BreakGlass) }
+
+// deciders are the groups that decide. What somebody asks for themselves is
+// decided at the help desk, which knows how to verify a caller.
+func (r Rule) deciders(self bool) []string {
+	switch {
+	case !self:
+		return r.Approve
+	case len(r.ApproveSelf) > 0:
+		return r.ApproveSelf
+	}
+	return r.Request
 }
 
 // fit refuses people who have no voice whatever the policy says.
@@ -127,31 +229,55 @@ func fit(who Standing) *Refusal {
 	return nil
 }
 
-// MayRequest says whether this person may use a command at all.
-func (p Policy) MayRequest(command string, class Class, who Standing) *Refusal {
+// MayRequest says whether this person may use a command: for others, or with
+// self for their own account.
+func (p Policy) MayRequest(command string, class Class, who Standing, self bool) *Refusal {
 	if no := fit(who); no != nil {
 		return no
 	}
-	if r := p.rule(command, class); !p.in(who, r.Request) {
-		if len(r.Request) == 0 {
-			return refuse(CodeNotAllowed, "Nobody may use this command: the policy names nobody for it.")
+	r := p.rule(command, class)
+	switch {
+	case p.in(who, r.requesters()), self && r.forSelf():
+		return nil
+	case len(r.requesters()) == 0:
+		return refuse(CodeNotAllowed, "Nobody may use this command: the policy names nobody for it.")
+	case r.forSelf():
+		return refuse(CodeNotAllowed, "You may use this command for your own account only. For others it is for: %s.", strings.Join(r.requesters(), ", "))
+	}
+	return refuse(CodeNotAllowed, "You may not use this command. It is for: %s.", strings.Join(r.requesters(), ", "))
+}
+
+// MayDecide says whether the policy lets this person approve, deny or review;
+// self says that the requester asked for their own account. The rules about
+// requester, target and earlier decisions are in Apply.
+func (p Policy) MayDecide(command string, class Class, who Standing, self bool) *Refusal {
+	if no := fit(who); no != nil {
+		return no
+	}
+	if names := p.rule(command, class).deciders(self); !p.in(who, names) {
+		if len(names) == 0 {
+			return refuse(CodeNotAllowed, "Nobody may decide this: the policy names no approvers for it.")
 		}
-		return refuse(CodeNotAllowed, "You may not use this command. It is for: %s.", strings.Join(r.Request, ", "))
+		return refuse(CodeNotAllowed, "You may not decide this. The approvers are: %s.", strings.Join(names, ", "))
 	}
 	return nil
 }
 
-// MayDecide says whether the policy lets this person approve or deny. The
-// rules about requester, target and earlier decisions are in Apply.
-func (p Policy) MayDecide(command string, class Class, who Standing) *Refusal {
+// MayBreakGlass says whether the policy lets this person run a containment
+// before anybody approved it. Whether this request is one for that is in its
+// terms.
+func (p Policy) MayBreakGlass(command string, class Class, who Standing) *Refusal {
 	if no := fit(who); no != nil {
 		return no
 	}
-	if r := p.rule(command, class); !p.in(who, r.Approve) {
-		if len(r.Approve) == 0 {
-			return refuse(CodeNotAllowed, "Nobody may decide this: the policy names no approvers for it.")
-		}
-		return refuse(CodeNotAllowed, "You may not decide this. The approvers are: %s.", strings.Join(r.Approve, ", "))
+	r := p.rule(command, class)
+	switch {
+	case class != ClassContain:
+		return refuse(CodeNotAllowed, "Only containment, such as blocking sign-in, can be run before it is approved.")
+	case len(r.BreakGlass) == 0:
+		return refuse(CodeNotAllowed, "Nobody may break the glass here: the policy names nobody for it.")
+	case !p.in(who, r.BreakGlass):
+		return refuse(CodeNotAllowed, "You may not break the glass. It is for: %s.", strings.Join(r.BreakGlass, ", "))
 	}
 	return nil
 }
@@ -159,28 +285,76 @@ func (p Policy) MayDecide(command string, class Class, who Standing) *Refusal {
 // TermsFor says what it takes to do this to that target, or why it cannot be
 // done at all. It holds the rules about protected targets.
 func (p Policy) TermsFor(command string, class Class, requester, target Standing) (Terms, *Refusal) {
-	if requester.ID == target.ID && !p.AskForSelf {
+	r, self := p.rule(command, class), requester.ID == target.ID
+	if self && !r.forSelf() {
 		return Terms{}, refuse(CodeSelf, "You asked for your own account. Ask a colleague to request it for you.")
 	}
-	r := p.rule(command, class)
-	terms := Terms{Approvals: r.Approvals, Lifetime: r.Lifetime}
+	terms := Terms{Approvals: r.Approvals, Lifetime: r.Lifetime, Glass: class == ClassContain && len(r.BreakGlass) > 0}
 	switch {
 	case len(target.Protected) > 0 && class != ClassContain:
 		return Terms{}, refuse(CodeProtected, "%s is a protected target: the account %s. Countersign only revokes sessions or blocks sign-in there. "+
 			"Ask a Privileged Authentication Administrator to do this in the Entra admin center.", target, strings.Join(target.Protected, ", and "))
 	case len(target.Protected) > 0:
 		terms.Approvals++
+		terms.Glass = false
 		terms.Why = append(terms.Why, "One approval more, because the target is protected: the account "+strings.Join(target.Protected, ", and ")+".")
 	case p.in(target, r.Approve):
 		terms.Approvals++
 		terms.Why = append(terms.Why, "One approval more, because the target approves such requests.")
 	}
+	if self {
+		terms.Why = append(terms.Why, "The requester asks for their own account, so nobody has verified the caller yet: whoever approves does that first.")
+	}
 	return terms, nil
 }
 
-// Approvers names the groups that decide, for people to read.
-func (p Policy) Approvers(command string, class Class) []string {
-	return p.rule(command, class).Approve
+// Needs says what a request must come with besides what its class demands
+// (ticket, justification, verified), and which ways of verifying a caller
+// count; all when there are none.
+func (p Policy) Needs(command string, class Class) (fields, verified []string) {
+	r := p.rule(command, class)
+	return r.Require, r.Verified
+}
+
+// AllowsSelf says whether people may ask for their own account.
+func (p Policy) AllowsSelf(command string, class Class) bool { return p.rule(command, class).forSelf() }
+
+// complete refuses a request that lacks what the policy requires. Somebody who
+// asks for their own account cannot verify themselves.
+func (p Policy) complete(a Ask) *Refusal {
+	fields, verified := p.Needs(a.Plan.Command, a.Plan.Class)
+	self := a.Requester.ID == a.Plan.Target.ID
+	for _, need := range fields {
+		switch {
+		case need == NeedTicket && a.Ticket == "":
+			return refuse(CodeMissing, "The policy wants a ticket here, as in ticket=INC-7.")
+		case need == NeedJustification && a.Justification == "":
+			return refuse(CodeMissing, "The policy wants a justification here: say in a few words why.")
+		case need == NeedVerified && a.Verified == "" && !self:
+			return refuse(CodeMissing, "The policy wants to know how the caller was verified, as in verified=callback.")
+		}
+	}
+	if a.Verified != "" && len(verified) > 0 && !slices.Contains(verified, a.Verified) {
+		return refuse(CodeMissing, "The policy does not count verified=%s here. It takes: %s.", a.Verified, strings.Join(verified, ", "))
+	}
+	return nil
+}
+
+// glass is the limit on breaking the glass, which there always is.
+func (l Limits) glass() Limit {
+	if l.BreakGlass == (Limit{}) {
+		return glassLimit
+	}
+	return l.BreakGlass
+}
+
+// Glass says in words how often one person may break the glass.
+func (l Limits) Glass() string { return l.glass().says("request") }
+
+// Approvers names the groups that decide, for people to read; self where the
+// requester asks for their own account.
+func (p Policy) Approvers(command string, class Class, self bool) []string {
+	return p.rule(command, class).deciders(self)
 }
 
 // stand looks a person up, and tries again for a while when that fails:

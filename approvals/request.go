@@ -17,6 +17,7 @@ const (
 	Approved  State = "approved"   // waits for a worker
 	Running   State = "running"    // a worker holds it, or held it and let go
 	HandedOff State = "handed-off" // the rest is for people to do by hand; no worker holds it
+	Review    State = "review"     // it ran before anybody approved it, and waits for somebody else to say whether that was right
 	Done      State = "done"       // nothing is left to do; Outcome says how it went
 	Denied    State = "denied"     // an approver said no
 	Expired   State = "expired"    // nobody decided, or nobody could run it, in time
@@ -39,6 +40,12 @@ const (
 	Failed    Outcome = "failed"
 	Uncertain Outcome = "uncertain"
 	Attested  Outcome = "attested" // people did it by hand and said so; Countersign carried out nothing of that
+)
+
+// The verdicts of a review.
+const (
+	Justified    = "justified"
+	NotJustified = "not justified"
 )
 
 // StepState is what is known of one step.
@@ -92,6 +99,16 @@ type Terms struct {
 	Approvals int           `json:"approvals"` // distinct people who must say yes
 	Lifetime  time.Duration `json:"lifetime"`  // how long the request waits for them
 	Why       []string      `json:"why,omitempty"`
+	Glass     bool          `json:"glass,omitempty"` // it may be run before anybody approved it, by those the policy names for that
+}
+
+// Verdict is what a second person says of what ran before anybody approved
+// it.
+type Verdict struct {
+	By      Person    `json:"by"`
+	At      time.Time `json:"at"`
+	Verdict string    `json:"verdict"` // Justified or NotJustified
+	Remark  string    `json:"remark,omitempty"`
 }
 
 // Request is one plan on its way. Apply makes the next one; nothing else
@@ -122,7 +139,9 @@ type Request struct {
 
 	Approvals []Decision `json:"approvals,omitempty"`
 	Denial    *Decision  `json:"denial,omitempty"`
-	Journal   []Entry    `json:"journal,omitempty"` // one entry a step, in the plan's order
+	Glass     *Decision  `json:"glass,omitempty"`    // who broke the glass, and why: it runs without those approvals
+	Reviewed  *Verdict   `json:"reviewed,omitempty"` // of a request with broken glass
+	Journal   []Entry    `json:"journal,omitempty"`  // one entry a step, in the plan's order
 	NotBefore time.Time  `json:"not_before,omitzero"`
 	Why       string     `json:"why,omitempty"` // why it ended without all of its steps
 }
@@ -142,6 +161,9 @@ func (r Request) Approvers() []Person {
 	}
 	return people
 }
+
+// forSelf says that the requester asked for their own account.
+func (r Request) forSelf() bool { return r.Requester.ID == r.Plan.Target.ID }
 
 // Begun says that a step was started, so that something may have happened.
 func (r Request) Begun() bool {
@@ -178,6 +200,20 @@ type Deny struct {
 
 // Cancel is the requester's own no.
 type Cancel struct{ By Person }
+
+// BreakGlass runs a containment before enough people have approved it. Another
+// person reviews it afterwards.
+type BreakGlass struct {
+	By  Person
+	Why string
+}
+
+// Judge is another person's review of what ran with broken glass.
+type Judge struct {
+	By      Person
+	Verdict string // Justified or NotJustified
+	Remark  string
+}
 
 // Expire ends a request whose deadline has passed.
 type Expire struct{}
@@ -228,21 +264,23 @@ type Retract struct{ By Person }
 // says why.
 type Finish struct{ Why string }
 
-func (Ask) action()     {}
-func (Approve) action() {}
-func (Deny) action()    {}
-func (Cancel) action()  {}
-func (Expire) action()  {}
-func (Claim) action()   {}
-func (Begin) action()   {}
-func (End) action()     {}
-func (LetGo) action()   {}
-func (Stop) action()    {}
-func (HandOff) action() {}
-func (Attest) action()  {}
-func (Confirm) action() {}
-func (Retract) action() {}
-func (Finish) action()  {}
+func (Ask) action()        {}
+func (Approve) action()    {}
+func (Deny) action()       {}
+func (Cancel) action()     {}
+func (BreakGlass) action() {}
+func (Judge) action()      {}
+func (Expire) action()     {}
+func (Claim) action()      {}
+func (Begin) action()      {}
+func (End) action()        {}
+func (LetGo) action()      {}
+func (Stop) action()       {}
+func (HandOff) action()    {}
+func (Attest) action()     {}
+func (Confirm) action()    {}
+func (Retract) action()    {}
+func (Finish) action()     {}
 
 // Apply is the state machine: the request after the action at the instant
 // at, and what happened, or why not. A *Refusal is a person's mistake and
@@ -283,6 +321,24 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		}
 		r.State, r.Ended = Cancelled, at
 		return r, []audit.Event{e}, nil
+	case BreakGlass:
+		if refusal := mayBreakGlass(r, a, at); refusal != nil {
+			return r, nil, refusal
+		}
+		r.State = Approved
+		r.Glass = &Decision{By: a.By, At: at, Reason: a.Why}
+		e := r.event(audit.BrokeGlass, a.By)
+		e.Reason = a.Why
+		return r, []audit.Event{e}, nil
+	case Judge:
+		if refusal := mayJudge(r, a); refusal != nil {
+			return r, nil, refusal
+		}
+		r.State = Done
+		r.Reviewed = &Verdict{By: a.By, At: at, Verdict: a.Verdict, Remark: a.Remark}
+		e := r.event(audit.Reviewed, a.By)
+		e.Outcome, e.Reason = a.Verdict, a.Remark
+		return r, []audit.Event{e}, nil
 	case Expire:
 		if r.State != Pending && r.State != Approved {
 			return r, nil, illegal(r, a)
@@ -293,6 +349,9 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		r.Why = "Nobody decided in time."
 		if r.State == Approved {
 			r.Why = "It was approved, but could not be started in time."
+		}
+		if r.Glass != nil {
+			r.Why = "The glass was broken, but it could not be started in time."
 		}
 		r.State, r.Ended = Expired, at
 		e := r.event(audit.Expired, Person{})
@@ -416,6 +475,49 @@ func mayDecide(r Request, by Person, at time.Time) *Refusal {
 	return nil
 }
 
+// mayBreakGlass holds what does not depend on the policy. Whoever asked may
+// break the glass, or somebody else, but never the target.
+func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
+	switch {
+	case a.By.ID == "":
+		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot break the glass.")
+	case r.State == Expired || r.State == Pending && r.overdue(at):
+		return expiredRefusal(r)
+	case r.State != Pending:
+		return refuse(CodeDecided, "%s does not wait for approval any more: it is %s. Your press changed nothing.", r.ID, r.Says())
+	case r.Plan.Class != ClassContain || slices.ContainsFunc(r.Plan.Steps, func(s Step) bool { return s.ByPeople }):
+		return refuse(CodeNotAllowed, "Only containment, such as blocking sign-in, can be run before it is approved.")
+	case !r.Terms.Glass:
+		return refuse(CodeNotAllowed, "%s cannot be run before it is approved: the target is protected, or the policy does not allow it. It needs %d approvals.", r.ID, r.Terms.Approvals)
+	case a.By.ID == r.Plan.Target.ID:
+		return refuse(CodeTarget, "%s is about your own account, so you cannot break the glass for it.", r.ID)
+	case a.Why == "":
+		return refuse(CodeMissing, "Say why this cannot wait for an approval. It is recorded, everybody who could have approved is told, and somebody else reviews it.")
+	}
+	return nil
+}
+
+// mayJudge keeps everybody who had a part in it from reviewing it.
+func mayJudge(r Request, a Judge) *Refusal {
+	switch {
+	case a.By.ID == "":
+		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot review.")
+	case r.State != Review:
+		return refuse(CodeDecided, "%s does not wait for a review: it is %s.", r.ID, r.Says())
+	case a.By.ID == r.Glass.By.ID:
+		return refuse(CodeTwice, "You broke the glass for %s yourself. Somebody else has to review it.", r.ID)
+	case a.By.ID == r.Requester.ID:
+		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to review it.", r.ID)
+	case a.By.ID == r.Plan.Target.ID:
+		return refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
+	case a.Verdict != Justified && a.Verdict != NotJustified:
+		return refuse(CodeMissing, "A review says whether it was justified or not.")
+	case a.Verdict == NotJustified && a.Remark == "":
+		return refuse(CodeMissing, "Say why it was not justified, so that whoever reads the record later understands it.")
+	}
+	return nil
+}
+
 func expiredRefusal(r Request) *Refusal {
 	return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. Ask %s to request it again.", r.ID, r.Requester)
 }
@@ -433,6 +535,8 @@ func mayCancel(r Request, by Person, at time.Time) *Refusal {
 		return refuse(CodeDecided, "%s cannot be cancelled any more: %s says that it is done.", r.ID, r.Journal[len(r.Journal)-1].DoneBy.By)
 	case r.State == Running:
 		return refuse(CodeDecided, "%s is running already and cannot be cancelled.", r.ID)
+	case r.State == Review:
+		return refuse(CodeDecided, "%s has been carried out, and waits for its review.", r.ID)
 	case r.State.Final():
 		return refuse(CodeDecided, "%s is over: %s. There is nothing left to cancel.", r.ID, r.Says())
 	case r.State != HandedOff && r.overdue(at):
@@ -565,6 +669,9 @@ func finish(r Request, why string, at time.Time) (Request, audit.Event) {
 		}
 	}
 	r.State, r.Ended, r.Why = Done, at, why
+	if r.Glass != nil {
+		r.State = Review
+	}
 	r.Outcome = outcome(r.Journal)
 	e := r.event(audit.Finished, Person{})
 	e.Outcome, e.Reason = string(r.Outcome), why
@@ -621,8 +728,16 @@ func (r Request) event(kind audit.Kind, actor Person) audit.Event {
 		Command: r.Plan.Command, Title: r.Plan.Title, Class: string(r.Plan.Class),
 		Actor: actor, Requester: r.Requester, Target: r.Plan.Target,
 		Justification: r.Justification, Ticket: r.Ticket, Verified: r.Verified,
-		Approvers: r.Approvers(), Needed: r.Terms.Approvals,
+		Approvers: r.Approvers(), Needed: r.Terms.Approvals, Glass: r.glassBroken(),
 	}
+}
+
+// glassBroken says who broke the glass; nobody where nobody did.
+func (r Request) glassBroken() Person {
+	if r.Glass == nil {
+		return Person{}
+	}
+	return r.Glass.By
 }
 
 // Says is the state in words that fit behind "it is".
@@ -633,6 +748,9 @@ func (r Request) Says() string {
 	case Pending:
 		return fmt.Sprintf("waiting for approval (%d of %d)", len(r.Approvals), r.Terms.Approvals)
 	case Approved:
+		if r.Glass != nil {
+			return "about to start with broken glass"
+		}
 		return "approved and about to start"
 	case Running:
 		return "running"
@@ -641,7 +759,12 @@ func (r Request) Says() string {
 			return "done by hand, and waits for a second person to confirm it"
 		}
 		return "waiting for somebody to do it by hand"
+	case Review:
+		return "carried out (" + string(r.Outcome) + ") with broken glass, and waits for somebody else's review"
 	case Done:
+		if r.Reviewed != nil {
+			return "done, " + string(r.Outcome) + ", and reviewed: " + r.Reviewed.Verdict
+		}
 		return "done, " + string(r.Outcome)
 	case Denied:
 		if r.Denial != nil {

@@ -31,6 +31,8 @@ func everyState(t *testing.T, class Class) map[string]Request {
 				if r.State == Approved {
 					r.Deadline = noon.Add(time.Minute)
 				}
+			case BreakGlass:
+				r.Deadline = noon.Add(time.Minute)
 			case Claim:
 				r.Lease = noon.Add(time.Minute)
 			}
@@ -58,7 +60,17 @@ func everyState(t *testing.T, class Class) map[string]Request {
 	byHand.Plan.Steps[1].ByPeople = true
 	byHand = do(byHand, Begin{Step: 0}, End{Step: 0, Result: Result{State: StepDone}})
 	handedOff := do(byHand, HandOff{Step: 1})
+
+	alarming := ask
+	alarming.Plan, alarming.Terms.Glass = deletes(ClassContain, dana, "m1"), true
+	emergency := do(fresh, alarming)
+	broken := do(emergency, BreakGlass{By: olga, Why: "an intruder reads her mail"})
+	inReview := do(broken, Claim{Worker: "w"}, Begin{Step: 0}, End{Step: 0, Result: Result{State: StepDone}}, Finish{})
 	return map[string]Request{
+		"emergency":        emergency,
+		"broken glass":     broken,
+		"in review":        inReview,
+		"reviewed":         do(inReview, Judge{By: ravi, Verdict: Justified}),
 		"by hand next":     byHand,
 		"handed off":       handedOff,
 		"attested":         do(handedOff, Attest{By: ravi}),
@@ -101,7 +113,12 @@ func everything() map[string]Action {
 		list["attest by "+name] = Attest{By: who}
 		list["confirm by "+name] = Confirm{By: who}
 		list["retract by "+name] = Retract{By: who}
+		list["break by "+name] = BreakGlass{By: who, Why: "it cannot wait"}
+		list["judge by "+name] = Judge{By: who, Verdict: NotJustified, Remark: "nobody was in danger"}
 	}
+	list["break in silence"] = BreakGlass{By: ravi}
+	list["judge oddly"] = Judge{By: ravi, Verdict: "so so"}
+	list["condemn in silence"] = Judge{By: ravi, Verdict: NotJustified}
 	return list
 }
 
@@ -114,21 +131,22 @@ var transitions = map[string]struct {
 }{
 	"ask": {"illegal", map[string]string{"new": "pending"}},
 
-	"approve by requester":      {"decided", map[string]string{"asked": "requester", "pending": "requester", "pending overdue": "expired", "expired": "expired"}},
-	"approve by target":         {"decided", map[string]string{"asked": "target", "pending": "target", "pending overdue": "expired", "expired": "expired"}},
-	"approve by approver":       {"decided", map[string]string{"asked": "pending", "pending": "approved", "pending overdue": "expired", "expired": "expired"}},
-	"approve by approver again": {"decided", map[string]string{"asked": "pending", "pending": "twice", "pending overdue": "expired", "expired": "expired"}},
+	"approve by requester":      {"decided", map[string]string{"emergency": "requester", "asked": "requester", "pending": "requester", "pending overdue": "expired", "expired": "expired"}},
+	"approve by target":         {"decided", map[string]string{"emergency": "target", "asked": "target", "pending": "target", "pending overdue": "expired", "expired": "expired"}},
+	"approve by approver":       {"decided", map[string]string{"emergency": "pending", "asked": "pending", "pending": "approved", "pending overdue": "expired", "expired": "expired"}},
+	"approve by approver again": {"decided", map[string]string{"emergency": "pending", "asked": "pending", "pending": "twice", "pending overdue": "expired", "expired": "expired"}},
 	"approve by nobody":         {"nobody", nil},
 
-	"deny by requester":      {"decided", map[string]string{"asked": "requester", "pending": "requester", "pending overdue": "expired", "expired": "expired"}},
-	"deny by target":         {"decided", map[string]string{"asked": "target", "pending": "target", "pending overdue": "expired", "expired": "expired"}},
-	"deny by approver":       {"decided", map[string]string{"asked": "denied", "pending": "denied", "pending overdue": "expired", "expired": "expired"}},
-	"deny by approver again": {"decided", map[string]string{"asked": "denied", "pending": "denied", "pending overdue": "expired", "expired": "expired"}},
+	"deny by requester":      {"decided", map[string]string{"emergency": "requester", "asked": "requester", "pending": "requester", "pending overdue": "expired", "expired": "expired"}},
+	"deny by target":         {"decided", map[string]string{"emergency": "target", "asked": "target", "pending": "target", "pending overdue": "expired", "expired": "expired"}},
+	"deny by approver":       {"decided", map[string]string{"emergency": "denied", "asked": "denied", "pending": "denied", "pending overdue": "expired", "expired": "expired"}},
+	"deny by approver again": {"decided", map[string]string{"emergency": "denied", "asked": "denied", "pending": "denied", "pending overdue": "expired", "expired": "expired"}},
 	"deny by nobody":         {"nobody", nil},
 
 	"cancel by requester": {"decided", map[string]string{
 		"asked": "cancelled", "pending": "cancelled", "approved": "cancelled",
 		"pending overdue": "expired", "approved overdue": "expired", "new": "not-requester", "handed off": "cancelled",
+		"emergency": "cancelled", "broken glass": "cancelled",
 	}},
 	"cancel by target":         {"not-requester", nil},
 	"cancel by approver":       {"not-requester", nil},
@@ -142,7 +160,7 @@ var transitions = map[string]struct {
 	"stop by nobody":         {"nobody", nil},
 
 	"expire": {"illegal", map[string]string{"pending overdue": "expired", "approved overdue": "expired"}},
-	"claim":  {"illegal", map[string]string{"approved": "running", "running freely": "running"}},
+	"claim":  {"illegal", map[string]string{"broken glass": "running", "approved": "running", "running freely": "running"}},
 
 	"begin first":  {"illegal", map[string]string{"running": "running", "running freely": "running"}},
 	"begin second": {"illegal", nil}, // the first one has no outcome in any of the states
@@ -162,6 +180,21 @@ var transitions = map[string]struct {
 	"hand second off": {"illegal", map[string]string{"by hand next": "handed-off"}},
 	"hand none off":   {"illegal", nil},
 
+	"break by requester":      {"decided", breaking("approved")},
+	"break by target":         {"decided", breaking("target")},
+	"break by approver":       {"decided", breaking("approved")},
+	"break by approver again": {"decided", breaking("approved")},
+	"break by nobody":         {"nobody", nil},
+	"break in silence":        {"decided", breaking("missing")},
+
+	"judge by requester":      {"decided", map[string]string{"in review": "requester"}},
+	"judge by target":         {"decided", map[string]string{"in review": "target"}},
+	"judge by approver":       {"decided", map[string]string{"in review": "done"}},
+	"judge by approver again": {"decided", map[string]string{"in review": "twice"}}, // who broke the glass
+	"judge by nobody":         {"nobody", nil},
+	"judge oddly":             {"decided", map[string]string{"in review": "missing"}},
+	"condemn in silence":      {"decided", map[string]string{"in review": "missing"}},
+
 	"attest by requester":      {"decided", map[string]string{"handed off": "handed-off", "attested": "twice"}},
 	"attest by target":         {"decided", map[string]string{"handed off": "target", "attested": "target"}},
 	"attest by approver":       {"decided", map[string]string{"handed off": "handed-off", "attested": "twice"}},
@@ -179,6 +212,12 @@ var transitions = map[string]struct {
 	"retract by approver":       {"decided", map[string]string{"handed off": "not-running", "attested": "handed-off"}}, // who attested it
 	"retract by approver again": {"decided", map[string]string{"handed off": "not-running", "attested": "handed-off"}},
 	"retract by nobody":         {"decided", map[string]string{"handed off": "nobody", "attested": "nobody"}},
+}
+
+// breaking is what breaking the glass leads to, which is end where it may be
+// broken.
+func breaking(end string) map[string]string {
+	return map[string]string{"emergency": end, "asked": "not-allowed", "pending": "not-allowed", "pending overdue": "expired", "expired": "expired"}
 }
 
 func TestEveryActionInEveryState(t *testing.T) {
@@ -217,7 +256,7 @@ func TestEveryActionInEveryState(t *testing.T) {
 			if err != nil && len(events) > 0 {
 				t.Errorf("%s when it is %s: refused, with events %v", doing, name, events)
 			}
-			if after.State == Approved && len(after.Approvals) < after.Terms.Approvals {
+			if after.State == Approved && len(after.Approvals) < after.Terms.Approvals && after.Glass == nil {
 				t.Errorf("%s when it is %s: approved by %d of %d", doing, name, len(after.Approvals), after.Terms.Approvals)
 			}
 			if now, _ := json.Marshal(before); string(now) != string(text) {
@@ -266,6 +305,12 @@ func TestWhatPeopleAreTold(t *testing.T) {
 		{in["expired"], Cancel{By: hanna}, "R-TEST is over: expired. There is nothing left to cancel."},
 		{in["pending"], Stop{By: ravi}, "R-TEST is not running, so there is nothing to halt: it is waiting for approval (1 of 2)."},
 		{in["halted"], Stop{By: mina}, "R-TEST is being halted already."},
+		{in["asked"], BreakGlass{By: hanna, Why: "now"}, "Only containment, such as blocking sign-in, can be run before it is approved."},
+		{in["emergency"], BreakGlass{By: hanna}, "Say why this cannot wait for an approval. It is recorded, everybody who could have approved is told, and somebody else reviews it."},
+		{in["in review"], Judge{By: olga, Verdict: Justified}, "You broke the glass for R-TEST yourself. Somebody else has to review it."},
+		{in["in review"], Approve{By: ravi}, "R-TEST is already decided: carried out (succeeded) with broken glass, and waits for somebody else's review. Your press changed nothing."},
+		{in["in review"], Cancel{By: hanna}, "R-TEST has been carried out, and waits for its review."},
+		{in["reviewed"], Judge{By: mina, Verdict: Justified}, "R-TEST does not wait for a review: it is done, succeeded, and reviewed: justified."},
 		{contained, Stop{By: dana}, "R-TEST contains your own account, so you cannot halt it. If your account was not taken over, speak to Hanna Okafor (hanna.okafor@fernhill.example)."},
 	} {
 		_, _, err := Apply(tt.r, tt.a, noon)

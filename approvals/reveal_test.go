@@ -508,7 +508,7 @@ func TestOfferingIsAttacked(t *testing.T) {
 					r := w.approved(passwords(from))
 					sab := &saboteur{}
 					sab.arm(replies, times, "evalsha", "secret:"+offer(r.ID, 0), ms(w.timing.SecretLife))
-					_, desk := w.process(sab.client(t, w.server.Addr(), false))
+					_, desk := w.process(sab.client(t, w.server, false))
 					desk.Log = discard
 					w.run(desk, "its line is cut")
 					waitFor(t, "the line to be cut", func() bool { return sab.struck() >= min(times, 2) })
@@ -550,7 +550,7 @@ func TestDroppingIsAttacked(t *testing.T) {
 		}
 		at := offeredFor(time.Minute)(w)
 		sab := &saboteur{}
-		_, desk := w.process(sab.client(t, w.server.Addr(), false))
+		_, desk := w.process(sab.client(t, w.server, false))
 		sab.arm(replies, 1, "evalsha", offer(at.ID, 0))
 		secret, err := w.desk.Reveal(ctx, w.op(), at.ID, hanna)
 		if err != nil {
@@ -645,7 +645,7 @@ func (w *world) approvedAndRun(p Plan) Request {
 func TestRevealingOnesOwn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calm())
-	w.desk.Policy.AskForSelf = true
+	letAskForSelf(w.desk)
 	var set list[string]
 	w.sets(&set)
 	w.run(w.desk, "w")

@@ -37,6 +37,7 @@ func (r *Runner) Run(ctx context.Context) {
 	defer busy.Wait()
 	tick := time.NewTicker(store.timing.Sweep)
 	defer tick.Stop()
+	stopped := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,17 +49,22 @@ func (r *Runner) Run(ctx context.Context) {
 			return // select has no order: nothing new after a stop
 		}
 		if err := store.endOffers(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrRewound) {
-			r.Log.Warn("secrets that nobody looked at could not be ended; trying again", "error", err)
+			store.outage.trouble(r.Log, "secrets that nobody looked at could not be ended", err)
 		}
 		ids, err := store.due(ctx)
-		if errors.Is(err, ErrRewound) {
-			r.Log.Error("this process executes nothing any more until it is started again", "error", err)
-			<-ctx.Done()
-			return
+		if stop := errors.Is(err, ErrRewound); stop || err == nil {
+			if stop && !stopped {
+				r.Log.Error("nothing is executed until a person has said go on: countersign redis resume", "error", err)
+			} else if stopped && !stop {
+				r.Log.Warn("a person has said go on: execution goes on")
+			}
+			if stopped = stop; stop {
+				continue
+			}
 		}
 		if err != nil {
 			if ctx.Err() == nil {
-				r.Log.Warn("the runner cannot see what is due; trying again", "error", err)
+				store.outage.trouble(r.Log, "the runner cannot see what is due", err)
 			}
 			continue
 		}
@@ -79,7 +85,7 @@ func (r *Runner) Run(ctx context.Context) {
 			}
 			claimed, err := r.take(ctx, id, free)
 			if err != nil && ctx.Err() == nil {
-				r.Log.Warn("a request was not carried on", "request", id, "error", err)
+				store.outage.trouble(r.Log, "a request was not carried on", err, "request", id)
 			}
 			if claimed == nil {
 				r.drop(id)
@@ -126,16 +132,19 @@ func (r *Runner) take(ctx context.Context, id string, free bool) (*hand, error) 
 	snap, err := store.Load(ctx, id)
 	switch {
 	case errors.Is(err, ErrNoRequest):
-		// Its hash is gone although it was never ended: a Redis that evicts.
-		return nil, errors.Join(err, store.rdb.ZRem(ctx, store.keys.due(), id).Err(), store.rdb.ZRem(ctx, store.keys.open(), id).Err())
+		// Its hash is gone although it was never ended: a Redis that evicts. What
+		// brings us here goes last, so that the rest is not left behind.
+		return nil, errors.Join(err, store.rdb.ZRem(ctx, store.keys.open(), id).Err(), store.rdb.ZRem(ctx, store.keys.due(), id).Err())
 	case errors.Is(err, ErrSeal):
 		return nil, errors.Join(err, store.postpone(ctx, id, store.timing.Lease))
 	case err != nil:
 		return nil, err
 	case (snap.State == Pending || snap.State == Approved) && snap.overdue(snap.Now):
 		return nil, store.expire(ctx, snap)
-	case snap.State == HandedOff && !snap.Now.Before(snap.Lease):
+	case (snap.State == HandedOff || snap.State == Review) && !snap.Now.Before(snap.Lease):
 		return nil, store.remind(ctx, snap)
+	case snap.State == Pending:
+		return nil, store.warn(ctx, snap)
 	case snap.State == Approved, snap.State == Running && !snap.Now.Before(snap.Lease):
 	default:
 		return nil, nil
@@ -153,14 +162,14 @@ func (r *Runner) take(ctx context.Context, id string, free bool) (*hand, error) 
 			return nil, nil
 		}
 	}
-	sent := time.Now()
+	sent, life := time.Now(), store.life()
 	if snap, err = store.claim(ctx, snap, r.Name); err != nil {
 		if errors.Is(err, ErrFenced) {
 			return nil, nil // another worker, or another request of this target
 		}
 		return nil, err
 	}
-	return &hand{Runner: r, req: snap.Request, at: clock(snap.Now), renewed: sent}, nil
+	return &hand{Runner: r, req: snap.Request, at: clock(snap.Now), renewed: sent, life: life}, nil
 }
 
 // one carries out a claimed request.
@@ -184,6 +193,16 @@ type hand struct {
 	req     Request          // as this worker's last write left it
 	at      func() time.Time // Redis' clock
 	renewed time.Time        // our clock, before the last write that renewed the lease
+	life    int              // of this process, as it was before the claim
+}
+
+// outlived says that Redis has gone back since this worker claimed its request,
+// and that somebody has said go on. Another one may have the same claim by now.
+func (h *hand) outlived() error {
+	if h.Desk.Store.life() != h.life {
+		return fmt.Errorf("%w since %s was claimed", ErrRewound, h.req.ID)
+	}
+	return nil
 }
 
 // carryOut takes the request through what is left of its steps. When stop
@@ -297,6 +316,9 @@ func (h *hand) giveBack(where string) error {
 
 // advance is one write of this worker.
 func (h *hand) advance(op string, a Action) error {
+	if err := h.outlived(); err != nil {
+		return err
+	}
 	sent := time.Now()
 	next, err := h.Desk.Store.advance(h.ctx, h.req, h.at(), op, a)
 	if err == nil {
@@ -354,7 +376,11 @@ func (h *hand) settle(job Job) (gaveBack bool, err error) {
 	if got, err = h.keepSecret(job, got); err != nil {
 		return false, err
 	}
-	return false, h.journal(fmt.Sprintf("end:%d", job.Step), End{Step: job.Step, Result: got})
+	err = h.journal(fmt.Sprintf("end:%d", job.Step), End{Step: job.Step, Result: got})
+	if errors.Is(err, ErrRewound) { // nobody but this worker will ever know it
+		h.Log.Error("how a step ended is not journalled, because Redis has gone back in time", "request", h.req.ID, "step", job.Step+1, "ended", got.State)
+	}
+	return false, err
 }
 
 // journal writes what only this worker knows, and so tries for as long as its
@@ -368,11 +394,14 @@ func (h *hand) journal(op string, a Action) error {
 func (h *hand) insist(op string, write func() error) error {
 	give := time.Now().Add(h.Desk.Store.timing.Lease)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := write()
+		err := h.outlived()
+		if err == nil {
+			err = write()
+		}
 		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrRewound) || time.Now().Add(pause).After(give) {
 			return err
 		}
-		h.Log.Warn("what became of a request could not be journalled; trying again", "request", h.req.ID, "write", op, "error", err)
+		h.Desk.Store.outage.trouble(h.Log, "what became of a request could not be journalled", err, "request", h.req.ID, "write", op)
 		time.Sleep(pause)
 	}
 }

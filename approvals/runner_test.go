@@ -197,7 +197,7 @@ func TestRecheck(t *testing.T) {
 func TestAskingForOneselfRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calm())
-	w.desk.Policy.AskForSelf = true
+	letAskForSelf(w.desk)
 	w.run(w.desk, "w")
 	if got := w.until(w.approved(deletes(ClassDestroy, hanna, "m1")).ID); got.Outcome != Succeeded {
 		t.Errorf("it is %s because %q", got.Says(), got.Why)
@@ -339,13 +339,13 @@ func TestABlockedRequestIsNotTriedWithoutAPause(t *testing.T) {
 	second := w.approved(deletes(ClassDestroy, dana, "m2"))
 	var asked atomic.Int32
 	rdb := w.server.Client(t)
-	rdb.AddHook(before{"time", func() { asked.Add(1) }})
+	rdb.AddHook(before{elapsedScript.Hash(), func() { asked.Add(1) }})
 	_, desk := w.process(rdb)
 	w.run(desk, "w")
 	waitFor(t, "the first to be at work", func() bool { return len(w.tenant.did(Run)) > 0 })
 	before, start := asked.Load(), time.Now()
 	waitFor(t, "some sweeps", func() bool { return time.Since(start) > 10*timing.Sweep })
-	// A sweep asks for the time once to see what is due, and once to read the second request.
+	// A sweep asks once which offers have ended, and once what is due.
 	if n := asked.Load() - before; n > 2*2*12 {
 		t.Errorf("%d looks at the clock in about ten sweeps", n)
 	}
@@ -887,7 +887,7 @@ func TestNothingStartsWhileTheAuditLags(t *testing.T) {
 func TestARedisThatWentBackIsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(w *world){
-		"emptied": func(w *world) { w.rdb.FlushAll(w.t.Context()) },
+		"emptied": func(w *world) { w.server.Empty(w.t) },
 		"restored": func(w *world) {
 			// As after a fail-over: everything is there but the last writes.
 			w.rdb.DecrBy(w.t.Context(), w.store.keys.sequence(), 2)

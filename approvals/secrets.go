@@ -178,17 +178,13 @@ func (s *Store) Offered(ctx context.Context, r Request) (bool, error) {
 // endOffers tells of secrets whose time is over and which nobody is known to
 // have seen.
 func (s *Store) endOffers(ctx context.Context) error {
-	now, err := s.rdb.Time(ctx).Result()
+	_, ended, err := s.elapsed(ctx, s.keys.offers(), 100)
 	if err != nil {
-		return err
-	}
-	ended, err := s.rdb.ZRangeByScoreWithScores(ctx, s.keys.offers(), &redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: 100}).Result()
-	if err != nil {
-		return err
+		return fmt.Errorf("approvals: Redis does not tell which offers have ended: %w", err)
 	}
 	var failed []error // one that cannot be told of does not hold up the others
 	for _, o := range ended {
-		failed = append(failed, s.endOffer(ctx, fmt.Sprint(o.Member), exactly(int64(o.Score))))
+		failed = append(failed, s.endOffer(ctx, o.name, exactly(o.at)))
 	}
 	return errors.Join(failed...)
 }
@@ -222,12 +218,40 @@ func (s *Store) endOffer(ctx context.Context, name, ends string) error {
 	return errors.Join(err, s.dropSecret(ctx, id, step, "", ends))
 }
 
-// remind tells people once in a while of what they have to do by hand. Of two
+// warn tells people once that a request which nobody decided is about to
+// expire, and then waits for its end. Where there is nothing to tell, its place
+// in the index moves all the same only if the version is what was read: a
+// request that was approved at that moment must be found at once.
+func (s *Store) warn(ctx context.Context, snap Snapshot) error {
+	begin := snap.Deadline.Add(-s.timing.warning(snap.Terms.Lifetime))
+	w := write{
+		request: snap.Request, op: "warn", mode: "change", version: exactly(snap.Version), before: snap.Deadline, after: begin,
+		answer: "ok", due: ms(snap.Deadline.Sub(snap.Now)),
+	}
+	_, told := snap.ops[w.op]
+	switch later := fmt.Sprintf("later:%d", snap.Version); {
+	case told: // the first write counted, and its reply or its index was lost
+		w.op, w.after = later, time.Time{}
+	case snap.Now.Before(begin): // somebody put it before its time
+		w.op, w.after, w.due = later, time.Time{}, ms(begin.Sub(snap.Now))
+	default:
+		e := snap.event(audit.Reminded, Person{})
+		e.Outcome = string(snap.State)
+		e.Reason = fmt.Sprintf("It is %s, and expires at %s.", snap.Says(), snap.Deadline.UTC().Format("15:04 UTC"))
+		w.events = []audit.Event{e}
+	}
+	_, err := s.run(ctx, w)
+	return err
+}
+
+// remind tells people once in a while of what they have to do by hand, or to
+// review. Of two
 // processes that find it due one reminds, and nobody is reminded of what was
 // closed at that moment: the version and the instant of the last reminder must
 // still be what they were.
 func (s *Store) remind(ctx context.Context, snap Snapshot) error {
 	e := snap.event(audit.Reminded, Person{})
+	e.Outcome = string(snap.State)
 	e.Reason = "It is " + snap.Says() + "."
 	_, err := s.run(ctx, write{
 		request: snap.Request, op: fmt.Sprintf("remind:%d", snap.Version), mode: "change", version: exactly(snap.Version), after: snap.Lease,
@@ -311,10 +335,7 @@ func (d *Desk) Reveal(ctx context.Context, op, id string, by Person) (Secret, er
 	if by.ID == "" || by.ID != snap.Requester.ID {
 		return Secret{}, d.refusedReveal(ctx, op, snap, by, refuse(CodeNotRequester, "Only %s, who asked for %s, can open this.", snap.Requester, id))
 	}
-	who, no := d.standing(ctx, by, false)
-	if no == nil {
-		no = d.Policy.MayRequest(snap.Plan.Command, snap.Plan.Class, who)
-	}
+	no := d.mayRequest(ctx, snap.Plan.Command, snap.Plan.Class, by, snap.forSelf())
 	if no == nil && by.ID != snap.Plan.Target.ID { // this very request made its target a recent one
 		no = d.recent(ctx, by)
 	}

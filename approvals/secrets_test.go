@@ -185,7 +185,7 @@ func TestSecretsSurviveLostWrites(t *testing.T) {
 				r := w.approved(passwords(SecretPrepared))
 				sab := &saboteur{}
 				sab.arm(replies, 1, words...)
-				_, desk := w.process(sab.client(t, w.server.Addr(), false))
+				_, desk := w.process(sab.client(t, w.server, false))
 				w.run(desk, "its line is cut")
 				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
 				_, other := w.process(w.server.Client(t))

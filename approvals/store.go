@@ -10,9 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -46,17 +46,17 @@ type Store struct {
 	keys   keys
 	commit *redis.Script
 	timing Timing
-	seen   atomic.Int64 // the highest sequence number any commit of this process saw
-	rewind atomic.Bool  // that number went back: this Redis has lost writes
+	memory memory // of what this Redis has confirmed
 	wake   chan struct{}
+	outage outage
 }
 
 // NewStore returns a store over rdb. prefix keeps several Countersigns in one
 // Redis apart; it becomes the hash tag all keys share.
 func NewStore(rdb redis.UniversalClient, ring *Ring, prefix string, timing Timing) *Store {
 	return &Store{
-		rdb: rdb, ring: ring, keys: keys{"{" + cmp.Or(prefix, "countersign") + "}:"},
-		commit: redis.NewScript(commitSource), timing: timing, wake: make(chan struct{}, 1),
+		rdb: rdb, ring: ring, keys: keysFor(prefix),
+		commit: redis.NewScript(commitSource), timing: timing, memory: memory{me: rand.Text()}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -64,12 +64,17 @@ func NewStore(rdb redis.UniversalClient, ring *Ring, prefix string, timing Timin
 // Cluster keeps them in one slot.
 type keys struct{ tag string }
 
+func keysFor(prefix string) keys { return keys{"{" + cmp.Or(prefix, "countersign") + "}:"} }
+
 func (k keys) request(id string) string     { return k.tag + "request:" + id }
 func (k keys) note(op string) string        { return k.tag + "note:" + op }
 func (k keys) cards(id string) string       { return k.tag + "cards:" + id }
 func (k keys) due() string                  { return k.tag + "due" }
 func (k keys) open() string                 { return k.tag + "open" }
 func (k keys) sequence() string             { return k.tag + "sequence" }
+func (k keys) processes() string            { return k.tag + "processes" }
+func (k keys) lost() string                 { return k.tag + "lost" }
+func (k keys) resumed() string              { return k.tag + "resumed" }
 func (k keys) events() string               { return k.tag + "events" }
 func (k keys) holder(target string) string  { return k.tag + "holder:" + target }
 func (k keys) same(print string) string     { return k.tag + "same:" + print }
@@ -84,6 +89,7 @@ func (k keys) rate(what, who string) string { return k.tag + "rate:" + what + ":
 func (k keys) pins(kind string) string      { return k.tag + "pins:" + kind }
 func (k keys) secret(offer string) string   { return k.tag + "secret:" + offer }
 func (k keys) offers() string               { return k.tag + "offers" }
+func (k keys) tally(what string) string     { return k.tag + "tally:" + what }
 
 // RequestID derives a request's id from the operation that asks for it, so
 // that a redelivered entry asks for the same request.
@@ -113,9 +119,17 @@ type write struct {
 	due       string
 	mark      time.Duration
 	keep      time.Duration
+	tallies   []tally  // what it counts for, refused where one is full
 	fields    []string // name, value, …
 	durations []string // name, milliseconds, …
 	events    []audit.Event
+}
+
+// tally counts writes for a limit over time, under a key of its own.
+type tally struct {
+	what  string // whose, such as requester:<person>
+	limit Limit
+	full  *Refusal
 }
 
 // reply is what commit.lua answered.
@@ -126,12 +140,10 @@ type reply struct {
 	now      time.Time
 	sequence int64
 	who      string
+	kept     int64 // the sequence of this process' commit before, by Redis' word
 }
 
 func (s *Store) run(ctx context.Context, w write) (reply, error) {
-	if s.rewind.Load() {
-		return reply{}, ErrRewound
-	}
 	id, other := w.request.ID, s.keys.note(w.op)
 	if w.key == other {
 		other = s.keys.request(RequestID(w.op))
@@ -140,10 +152,17 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 		cmp.Or(w.key, s.keys.request(id)), s.keys.due(), s.keys.open(), s.keys.sequence(), s.keys.events(),
 		s.keys.holder(w.request.Plan.Target.ID), s.keys.same(w.request.Print),
 		s.keys.mine(w.request.Requester.ID), s.keys.mark(w.request.Plan.Target.ID), other,
+		s.keys.processes(), s.keys.lost(),
 	}
+	told := &telling{memory: &s.memory, commit: true}
 	args := []any{
-		id, w.op, w.mode, w.version, w.claim, millis(w.before), millis(w.after), w.answer,
+		id, w.op, w.mode, w.version, w.claim, s.memory.me, told, millis(w.before), millis(w.after), w.answer,
 		w.holder, w.same, w.open, w.mine, w.due, w.mark.Milliseconds(), w.keep.Milliseconds(),
+	}
+	args = append(args, len(w.tallies))
+	for _, t := range w.tallies {
+		keys = append(keys, s.keys.tally(t.what))
+		args = append(args, len(keys), t.limit.Count, t.limit.Within.Milliseconds())
 	}
 	for _, list := range [][]string{w.fields, w.durations} {
 		args = append(args, len(list)/2)
@@ -160,16 +179,15 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 		}
 		args = append(args, s.ring.Seal("event", eventPlace(id, fmt.Sprintf("%s#%d", w.op, n+1)), body))
 	}
-	floor := s.seen.Load()
 	raw, err := s.commit.Run(ctx, s.rdb, keys, args...).StringSlice()
 	if err != nil {
 		return reply{}, fmt.Errorf("approvals: %s was not confirmed by Redis: %w", w.op, err)
 	}
-	if len(raw) != 6 {
+	if len(raw) != 7 {
 		return reply{}, fmt.Errorf("approvals: commit.lua answered %d values", len(raw))
 	}
-	r := reply{status: raw[0], answer: raw[1], version: number(raw[2]), now: instant(raw[3]), sequence: number(raw[4]), who: raw[5]}
-	if err := s.follows(r.sequence, floor); err != nil {
+	r := reply{status: raw[0], answer: raw[1], version: number(raw[2]), now: instant(raw[3]), sequence: number(raw[4]), who: raw[5], kept: number(raw[6])}
+	if err := s.confirmed(ctx, w, told.sent, r); err != nil {
 		return r, err
 	}
 	if r.status == "ok" && w.due == "0" {
@@ -178,28 +196,8 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 	return r, nil
 }
 
-// follows compares a sequence number that Redis just told with floor, the
-// highest one this process had seen before it asked (replies may overtake one
-// another), and remembers it. A lower one means that this Redis was restored
-// or failed over and has lost writes it had confirmed.
-func (s *Store) follows(sequence, floor int64) error {
-	if sequence < floor {
-		s.rewind.Store(true)
-		return ErrRewound
-	}
-	for {
-		seen := s.seen.Load()
-		if sequence <= seen || s.seen.CompareAndSwap(seen, sequence) {
-			return nil
-		}
-	}
-}
-
 // Timing is every duration of the engine, for those around it.
 func (s *Store) Timing() Timing { return s.timing }
-
-// Rewound says that this Redis has lost writes it had confirmed.
-func (s *Store) Rewound() bool { return s.rewind.Load() }
 
 // nudge tells this process' runner that something is due, so that a press is
 // followed by its effect at once and not at the next sweep.
@@ -229,19 +227,73 @@ type Snapshot struct {
 
 // Load reads one request. ErrNoRequest when there is none.
 func (s *Store) Load(ctx context.Context, id string) (Snapshot, error) {
-	pipe := s.rdb.Pipeline()
-	hash, clock := pipe.HGetAll(ctx, s.keys.request(id)), pipe.Time(ctx)
-	if _, err := pipe.Exec(ctx); err != nil {
+	now, hashes, err := readAt(ctx, s.rdb, s.keys, s.keys.request(id))
+	if err != nil {
 		return Snapshot{}, fmt.Errorf("approvals: reading %s: %w", id, err)
 	}
-	return s.decode(id, hash.Val(), clock.Val())
+	return s.decode(id, hashes[0], now)
+}
+
+// readScript reads hashes and tells the instant at which it did, on the clock
+// of the server that holds them and that commit.lua compares with. A bare TIME
+// would not do: in a Redis Cluster any node may answer it, from a clock of its
+// own.
+//
+// KEYS 1 any key of ours, for nothing but where this is run  2… hashes
+var readScript = redis.NewScript(`
+local answer = { redis.call('TIME') }
+for n = 2, #KEYS do answer[n] = redis.call('HGETALL', KEYS[n]) end
+return answer`)
+
+// readAt reads hashes, empty ones where there are none, together with the
+// instant, in one round trip. Without any it only tells the time.
+func readAt(ctx context.Context, rdb redis.Scripter, k keys, names ...string) (now time.Time, hashes []map[string]string, err error) {
+	got, err := readScript.Run(ctx, rdb, append([]string{k.sequence()}, names...)).Slice()
+	if err != nil {
+		return now, nil, err
+	}
+	if len(got) != 1+len(names) {
+		return now, nil, fmt.Errorf("approvals: reading %d hashes answered %d values", len(names), len(got))
+	}
+	lists := make([][]string, len(got))
+	for i, answer := range got {
+		flat, _ := answer.([]any)
+		for _, item := range flat {
+			text, _ := item.(string)
+			lists[i] = append(lists[i], text)
+		}
+		if len(lists[i])%2 != 0 {
+			return now, nil, fmt.Errorf("approvals: reading hashes answered half a pair: %d values", len(lists[i]))
+		}
+	}
+	if len(lists[0]) != 2 {
+		return now, nil, fmt.Errorf("approvals: Redis does not tell the time, but %v", got[0])
+	}
+	now = time.Unix(number(lists[0][0]), number(lists[0][1])*int64(time.Microsecond)).UTC()
+	for _, list := range lists[1:] {
+		hash := make(map[string]string, len(list)/2)
+		for pair := range slices.Chunk(list, 2) {
+			hash[pair[0]] = pair[1]
+		}
+		hashes = append(hashes, hash)
+	}
+	return now, hashes, nil
+}
+
+// clock tells the instant on Redis' clock.
+func (s *Store) clock(ctx context.Context) (time.Time, error) {
+	now, _, err := readAt(ctx, s.rdb, s.keys)
+	if err != nil {
+		return now, fmt.Errorf("approvals: Redis does not tell the time: %w", err)
+	}
+	return now, nil
 }
 
 func (s *Store) decode(id string, fields map[string]string, now time.Time) (Snapshot, error) {
 	if len(fields) == 0 {
 		return Snapshot{}, fmt.Errorf("%w: %s", ErrNoRequest, id)
 	}
-	snap := Snapshot{Now: now.UTC().Truncate(time.Millisecond), ops: map[string]string{}}
+	snap := Snapshot{Now: now.Truncate(time.Millisecond), ops: map[string]string{}}
 	plain, err := s.ring.Open("request", id, fields["body"])
 	if err != nil {
 		return snap, fmt.Errorf("request %s: %w", id, err)
@@ -275,18 +327,17 @@ func (s *Store) LoadAll(ctx context.Context, ids []string) ([]Snapshot, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	pipe := s.rdb.Pipeline()
-	clock := pipe.Time(ctx)
-	hashes := make([]*redis.MapStringStringCmd, len(ids))
+	names := make([]string, len(ids))
 	for i, id := range ids {
-		hashes[i] = pipe.HGetAll(ctx, s.keys.request(id))
+		names[i] = s.keys.request(id)
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	now, hashes, err := readAt(ctx, s.rdb, s.keys, names...)
+	if err != nil {
 		return nil, fmt.Errorf("approvals: reading requests: %w", err)
 	}
 	var all []Snapshot
 	for i, id := range ids {
-		snap, err := s.decode(id, hashes[i].Val(), clock.Val())
+		snap, err := s.decode(id, hashes[i], now)
 		if err == nil {
 			all = append(all, snap)
 		}
@@ -314,12 +365,12 @@ func (s *Store) Mine(ctx context.Context, person string) ([]Snapshot, error) {
 
 // create writes a new request. With CodeIdentical the refusal names the one
 // that is open already.
-func (s *Store) create(ctx context.Context, op string, a Ask) (Snapshot, error) {
-	now, err := s.rdb.Time(ctx).Result()
+func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (Snapshot, error) {
+	now, err := s.clock(ctx)
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("approvals: Redis does not tell the time: %w", err)
+		return Snapshot{}, err
 	}
-	r, events, err := Apply(Request{ID: RequestID(op)}, a, now.UTC().Truncate(time.Millisecond))
+	r, events, err := Apply(Request{ID: RequestID(op)}, a, now.Truncate(time.Millisecond))
 	if err != nil {
 		return Snapshot{}, err
 	}
@@ -328,11 +379,11 @@ func (s *Store) create(ctx context.Context, op string, a Ask) (Snapshot, error) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	life := strconv.FormatInt(a.Terms.Lifetime.Milliseconds(), 10)
+	life := ms(a.Terms.Lifetime)
 	got, err := s.run(ctx, write{
 		request: r, op: op, mode: "new", answer: "requested",
-		fields: fields, durations: []string{"deadline", life}, due: life,
-		same: "take", open: "add", mine: "add", events: events,
+		fields: fields, durations: []string{"deadline", life}, due: ms(a.Terms.Lifetime - s.timing.warning(a.Terms.Lifetime)),
+		same: "take", open: "add", mine: "add", tallies: limits, events: events,
 	})
 	if err != nil {
 		return Snapshot{}, err
@@ -349,6 +400,8 @@ func (s *Store) create(ctx context.Context, op string, a Ask) (Snapshot, error) 
 		no := refuse(CodeIdentical, "The same request is open already: %s. Nothing new was made.", got.who)
 		no.Request = got.who
 		return Snapshot{}, no
+	case "limited":
+		return Snapshot{}, limits[number(got.who)-1].full
 	}
 	return Snapshot{}, fmt.Errorf("approvals: creating %s: %s", r.ID, got.status)
 }
@@ -357,7 +410,7 @@ func (s *Store) create(ctx context.Context, op string, a Ask) (Snapshot, error) 
 // the version, and tries again when somebody else was quicker, so that two
 // approvals at one moment both count. The stored answer of an operation that
 // was carried out before is given again.
-func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, error) {
+func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []tally) (Snapshot, error) {
 	for range 20 {
 		snap, err := s.Load(ctx, id)
 		if err != nil {
@@ -373,7 +426,7 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, 
 		if err != nil {
 			return snap, err
 		}
-		w := write{request: next, op: op, mode: "change", version: exactly(snap.Version), answer: "ok", events: events}
+		w := write{request: next, op: op, mode: "change", version: exactly(snap.Version), answer: "ok", tallies: limits, events: events}
 		if snap.State == Pending || snap.State == Approved {
 			w.before = snap.Deadline // a press at the last moment counts only if Redis says so
 		}
@@ -404,6 +457,8 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action) (Snapshot, 
 			return snap, s.again(op, got.answer)
 		case "late":
 			return snap, expiredRefusal(snap.Request)
+		case "limited":
+			return snap, limits[number(got.who)-1].full
 		case "conflict":
 			continue
 		}
@@ -529,6 +584,8 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 		w.durations, w.due, w.open, w.same, w.holder, w.keep = nil, "remove", "remove", "free", "free", retention
 	case next.State == HandedOff: // people hold no target, and their lease is until the next reminder
 		w.durations, w.due, w.holder = []string{"lease", ms(s.timing.Remind)}, ms(s.timing.Remind), "free"
+	case next.State == Review: // nothing is left to run, so the same may be asked for anew
+		w.durations, w.due, w.holder, w.same = []string{"lease", ms(s.timing.Remind)}, ms(s.timing.Remind), "free", "free"
 	}
 	if w.fields, err = s.body(next); err != nil {
 		return r, err
@@ -553,28 +610,59 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 // so it is also where a process that commits nothing sees that this Redis has
 // lost writes.
 func (s *Store) due(ctx context.Context) ([]string, error) {
-	if s.rewind.Load() {
-		return nil, ErrRewound
-	}
-	floor := s.seen.Load()
-	pipe := s.rdb.Pipeline()
-	clock, sequence := pipe.Time(ctx), pipe.Get(ctx, s.keys.sequence())
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("approvals: Redis does not tell the time: %w", err)
-	}
-	if err := s.follows(number(sequence.Val()), floor); err != nil {
+	if err := s.look(ctx); err != nil {
 		return nil, err
 	}
-	return s.rdb.ZRangeByScore(ctx, s.keys.due(), &redis.ZRangeBy{
-		Min: "-inf", Max: strconv.FormatInt(clock.Val().UnixMilli(), 10), Count: dueAtOnce,
-	}).Result()
+	_, over, err := s.elapsed(ctx, s.keys.due(), dueAtOnce)
+	if err != nil {
+		return nil, fmt.Errorf("approvals: Redis does not tell what is due: %w", err)
+	}
+	ids := make([]string, len(over))
+	for i, e := range over {
+		ids[i] = e.name
+	}
+	return ids, nil
+}
+
+// elapsedScript lists whose instant in a sorted set has come, on this server's
+// clock, and tells the sequence number. KEYS 1 sequence  2 the set; ARGV 1 how
+// many at most
+var elapsedScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = string.format('%d', tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
+local answer = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[1])
+table.insert(answer, 1, redis.call('GET', KEYS[1]) or '0')
+return answer`)
+
+// elapsed is something whose instant has come.
+type elapsed struct {
+	name string
+	at   int64 // that instant, in milliseconds
+}
+
+func (s *Store) elapsed(ctx context.Context, set string, limit int) (sequence int64, list []elapsed, err error) {
+	got, err := elapsedScript.Run(ctx, s.rdb, []string{s.keys.sequence(), set}, limit).StringSlice()
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(got)%2 != 1 {
+		return 0, nil, fmt.Errorf("approvals: asking what is due answered %d values", len(got))
+	}
+	for pair := range slices.Chunk(got[1:], 2) {
+		at, err := strconv.ParseFloat(pair[1], 64)
+		if err != nil {
+			return 0, nil, fmt.Errorf("approvals: %s is due at %q: %w", pair[0], pair[1], err)
+		}
+		list = append(list, elapsed{pair[0], int64(at)})
+	}
+	return number(got[0]), list, nil
 }
 
 // postpone takes a request that cannot be read out of the way of the others
 // for a while. It touches the index alone, and only where the request is
 // still in it.
 func (s *Store) postpone(ctx context.Context, id string, by time.Duration) error {
-	now, err := s.rdb.Time(ctx).Result()
+	now, err := s.clock(ctx)
 	if err != nil {
 		return err
 	}
@@ -617,6 +705,16 @@ func (s *Store) Pin(ctx context.Context, slackID, objectID string) (bool, error)
 		return false, fmt.Errorf("approvals: pinning %s: %w", slackID, err)
 	}
 	return bound == 1, nil
+}
+
+// Pinned is the Slack account that is pinned to an Entra account; empty where
+// none is.
+func (s *Store) Pinned(ctx context.Context, objectID string) (string, error) {
+	slackID, err := s.rdb.HGet(ctx, s.keys.pins("entra"), objectID).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("approvals: looking for the Slack account of %s: %w", objectID, err)
+	}
+	return slackID, nil
 }
 
 // Card is where a request is shown in Slack. It lives in a key of its own, so

@@ -11,7 +11,8 @@ import (
 type Timing struct {
 	RunWithin  time.Duration `yaml:"run_within"`  // an approved request that nobody started by then expires
 	RunFor     time.Duration `yaml:"run_for"`     // a request that Graph keeps throttling is given up after so long
-	Remind     time.Duration `yaml:"remind"`      // between two reminders of what people have to do by hand
+	Remind     time.Duration `yaml:"remind"`      // between two reminders of what people have to do by hand, or to review
+	Warn       time.Duration `yaml:"warn"`        // how long before its end a request that nobody decided is reminded of
 	SecretLife time.Duration `yaml:"secret_life"` // how long a password or pass can be revealed
 	GraphCall  time.Duration `yaml:"graph_call"`  // one call with its waits and retries
 	GraphGrace time.Duration `yaml:"graph_grace"` // how long Graph may go on working on a call we gave up (60 s by its documentation)
@@ -24,21 +25,28 @@ type Timing struct {
 	AuditLag   time.Duration `yaml:"audit_lag"`   // the runner claims nothing while the audit lags by more
 	Follow     time.Duration `yaml:"follow"`      // how long one blocking read of the event log waits
 	Lead       time.Duration `yaml:"lead"`        // lease of a projection's reader
+	Outage     time.Duration `yaml:"outage"`      // people are told when Redis has not answered for so long
 }
 
 // DefaultTiming is for production.
 func DefaultTiming() Timing {
 	return Timing{
-		RunWithin: 10 * time.Minute, RunFor: 20 * time.Minute, Remind: 4 * time.Hour, SecretLife: 15 * time.Minute,
+		RunWithin: 10 * time.Minute, RunFor: 20 * time.Minute, Remind: 4 * time.Hour, Warn: 10 * time.Minute, SecretLife: 15 * time.Minute,
 		GraphCall: 20 * time.Second, GraphGrace: 60 * time.Second, Lease: 2 * time.Minute,
 		Sweep: 500 * time.Millisecond, LookUps: 30 * time.Second, Takeover: 90 * time.Second, InboxWrite: 1500 * time.Millisecond,
-		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: time.Second, Lead: 10 * time.Second,
+		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: time.Second, Lead: 10 * time.Second, Outage: 20 * time.Second,
 	}
+}
+
+// warning is how long before its end a request of this lifetime is reminded
+// of: at half of its life at the earliest.
+func (t Timing) warning(lifetime time.Duration) time.Duration {
+	return min(t.Warn, lifetime/2)
 }
 
 // Check refuses timings under which the engine's promises do not hold.
 func (t Timing) Check() error {
-	for _, d := range []time.Duration{t.RunWithin, t.RunFor, t.Remind, t.SecretLife, t.GraphCall, t.Lease, t.Sweep, t.LookUps, t.Takeover, t.InboxWrite, t.Stale, t.AuditLag, t.Follow, t.Lead} {
+	for _, d := range []time.Duration{t.RunWithin, t.RunFor, t.Remind, t.Warn, t.SecretLife, t.GraphCall, t.Lease, t.Sweep, t.LookUps, t.Takeover, t.InboxWrite, t.Stale, t.AuditLag, t.Follow, t.Lead, t.Outage} {
 		if d <= 0 {
 			return errors.New("timing: every duration must be more than zero")
 		}

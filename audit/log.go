@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"countersign/internal/files"
 )
 
 // The files of a log.
@@ -87,7 +89,7 @@ func open(dir string, k *key, d disk) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	lock, ok, err := lockFile(filepath.Join(dir, lockName))
+	lock, ok, err := files.Lock(filepath.Join(dir, lockName))
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
@@ -381,21 +383,7 @@ func (d osDisk) truncate(name string, size int64) error {
 }
 
 func (d osDisk) replace(name string, data []byte) error {
-	temporary := name + ".new"
-	err := d.change(temporary, func(f *os.File) error {
-		if err := f.Truncate(0); err != nil {
-			return err
-		}
-		_, err := f.WriteAt(data, 0)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(filepath.Join(d.dir, temporary), filepath.Join(d.dir, name)); err != nil {
-		return err
-	}
-	return syncDir(d.dir)
+	return files.Replace(filepath.Join(d.dir, name), data)
 }
 
 func (d osDisk) change(name string, change func(*os.File) error) error {

@@ -82,6 +82,21 @@ func (l line) gap(text string) line { // line breaks of our own, which Plain wou
 	return append(l, slack.NewRichTextSectionTextElement(text, nil))
 }
 
+// link leads somewhere in Slack.
+func (l line) link(address, text string) line {
+	return append(l, slack.NewRichTextSectionLinkElement(address, commands.Plain(text, maxText), nil))
+}
+
+// group mentions everybody in a Slack user group.
+func (l line) group(id string) line {
+	return append(l, slack.NewRichTextSectionUserGroupElement(id))
+}
+
+// everybody mentions all who are in the channel.
+func (l line) everybody() line {
+	return append(l, slack.NewRichTextSectionBroadcastElement("channel"))
+}
+
 // who shows a person as Slack mention, where there is one, and as UPN.
 func (l line) who(p approvals.Person) line {
 	if p.Slack != "" {

@@ -52,8 +52,9 @@ type Bot struct {
 	now    *slack.Client // for what dies in three seconds; never retries
 	socket *socketmode.Client
 	people *people
+	groups *userGroups
 	guard  *channelGuard
-	appID  atomic.Value // string; from Slack's hello
+	appID  atomic.Value // string; from Slack's first hello
 	ready  chan struct{}
 	once   sync.Once
 	spare  chan struct{} // places for what runs beside the hands
@@ -63,6 +64,9 @@ type Bot struct {
 // New makes a Bot. It does not connect yet.
 func New(o Options) *Bot {
 	o.Hands = cmp.Or(o.Hands, 8)
+	client := *o.HTTP
+	client.Transport = punctual{cmp.Or(client.Transport, http.DefaultTransport)}
+	o.HTTP = &client
 	base := []slack.Option{slack.OptionAppLevelToken(o.AppToken), slack.OptionHTTPClient(o.HTTP)}
 	if o.APIURL != "" {
 		base = append(base, slack.OptionAPIURL(o.APIURL))
@@ -71,11 +75,16 @@ func New(o Options) *Bot {
 	b.now = slack.New(o.BotToken, base...)
 	// 429 only: a lost reply to a post is not a reason to post twice.
 	b.api = slack.New(o.BotToken, append(slices.Clone(base), slack.OptionRetry(2))...)
-	b.socket = socketmode.New(b.now, socketmode.OptionLog(quiet{o.Log}))
+	b.socket = socketmode.New(b.now, socketmode.OptionLog(quiet{o.Log}), socketmode.OptionReadLimit(maxFrame))
 	b.people = &people{api: b.api, options: o}
+	b.groups = &userGroups{people: b.people}
 	b.guard = &channelGuard{api: b.api, seen: map[string]channelCheck{}}
 	return b
 }
+
+// UserGroups tells who is in which Slack user group. The desk needs it where
+// the policy names such groups.
+func (b *Bot) UserGroups() approvals.UserGroups { return b.groups }
 
 // Ready is closed when Slack has said hello for the first time.
 func (b *Bot) Ready() <-chan struct{} { return b.ready }
@@ -99,7 +108,7 @@ func (b *Bot) Check(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", setting, err)
 		}
 	}
-	return nil
+	return b.groups.check(ctx, b.Desk.Policy)
 }
 
 // Run connects and works until ctx ends, then stops in order: no new
@@ -114,6 +123,8 @@ func (b *Bot) Run(ctx context.Context) error {
 		all.Go(func() { b.Desk.Store.Follow(ctx, b.Name, p, b.Log) })
 	}
 	all.Go(func() { b.trim(ctx) })
+	all.Go(func() { b.watchStore(ctx) })
+	all.Go(func() { b.watchLosses(ctx) })
 	all.Go(func() { stop(b.listen(ctx)) })
 	<-ctx.Done()
 	all.Wait()
@@ -158,8 +169,9 @@ type channelGuard struct {
 }
 
 type channelCheck struct {
-	at time.Time
-	no *unfit
+	at     time.Time
+	no     *unfit
+	shared bool // with people outside
 }
 
 // unfit says why a channel is not one for cards, and what to do about it. Any
@@ -175,27 +187,47 @@ const guardAge = 2 * time.Second
 // fit says why a channel is not one for cards; nil when it is. The answer may
 // be as old as age.
 func (g *channelGuard) fit(ctx context.Context, id string, age time.Duration) error {
+	known, err := g.check(ctx, id, age)
+	if err == nil && known.no != nil {
+		return known.no
+	}
+	return err
+}
+
+// shared says that Slack shows a channel as shared with people outside. A no may
+// be as old as age.
+func (g *channelGuard) shared(ctx context.Context, id string, age time.Duration) (bool, error) {
+	known, err := g.check(ctx, id, age)
+	if err == nil && known.shared {
+		known, err = g.check(ctx, id, 0)
+	}
+	return known.shared, err
+}
+
+func (g *channelGuard) check(ctx context.Context, id string, age time.Duration) (channelCheck, error) {
+	const most = 200 // that are remembered: people type in many
 	g.mu.Lock()
 	known, ok := g.seen[id]
 	g.mu.Unlock()
-	if !ok || time.Since(known.at) >= age {
-		no, err := g.look(ctx, id)
-		if err != nil {
-			return fmt.Errorf("asking Slack about the channel %s: %w", id, err)
-		}
-		known = channelCheck{time.Now(), no}
-		g.mu.Lock()
-		g.seen[id] = known
-		g.mu.Unlock()
+	if ok && time.Since(known.at) < age {
+		return known, nil
 	}
-	if known.no != nil {
-		return known.no
+	c, err := g.api.GetConversationInfoContext(ctx, &slack.GetConversationInfoInput{ChannelID: id})
+	no, err := judge(id, c, err)
+	if err != nil {
+		return channelCheck{}, fmt.Errorf("asking Slack about the channel %s: %w", id, err)
 	}
-	return nil
+	known = channelCheck{time.Now(), no, c != nil && (c.IsExtShared || c.IsPendingExtShared)}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.seen) >= most {
+		clear(g.seen)
+	}
+	g.seen[id] = known
+	return known, nil
 }
 
-func (g *channelGuard) look(ctx context.Context, id string) (*unfit, error) {
-	c, err := g.api.GetConversationInfoContext(ctx, &slack.GetConversationInfoInput{ChannelID: id})
+func judge(id string, c *slack.Channel, err error) (*unfit, error) {
 	no := func(format string, a ...any) (*unfit, error) { return &unfit{fmt.Sprintf(format, a...)}, nil }
 	switch {
 	case errIs(err, "channel_not_found"):

@@ -56,7 +56,7 @@ func workspace(t *testing.T) (*Bot, *sandbox.Server) {
 	s.SetBase(server.URL)
 	return New(Options{
 		BotToken: "xoxb-bot", AppToken: "xapp-app", APIURL: server.URL + "/api/", HTTP: server.Client(),
-		Team: "T0HERE", ApprovalsChannel: approvers, Prefix: "entra-", Log: slog.New(slog.DiscardHandler),
+		Team: "T0HERE", ApprovalsChannel: approvers, Prefix: "entra-", Log: slog.New(slog.DiscardHandler), Desk: &approvals.Desk{},
 	}), s
 }
 
@@ -102,6 +102,14 @@ func worst(steps int, state approvals.State) approvals.Request {
 		r.Halt = &approvals.Halt{By: person("ravi"), At: time.Now(), Why: "pressed Halt"}
 	case approvals.Done:
 		r.Outcome, r.Why, r.Ended = approvals.Uncertain, evil(800), time.Now()
+	case approvals.Review:
+		r.Outcome, r.Ended = approvals.Succeeded, time.Now()
+	}
+	if (state == approvals.Review || state == approvals.Done) && steps <= 10 { // containment has few
+		r.Glass = &approvals.Decision{By: person("olga"), At: time.Now(), Reason: evil(commands.MaxJustification - 1)}
+		if state == approvals.Done {
+			r.Reviewed = &approvals.Verdict{By: person("ravi"), At: time.Now(), Verdict: approvals.NotJustified, Remark: evil(commands.MaxJustification)}
+		}
 	}
 	return r
 }
@@ -110,10 +118,10 @@ func worst(steps int, state approvals.State) approvals.Request {
 // sight, and what is cut is cut visibly.
 func TestCardsFit(t *testing.T) {
 	b, _ := workspace(t)
-	for _, state := range []approvals.State{approvals.Pending, approvals.Approved, approvals.Running, approvals.Done, approvals.Denied, approvals.Expired, approvals.Cancelled} {
+	for _, state := range []approvals.State{approvals.Pending, approvals.Approved, approvals.Running, approvals.Review, approvals.Done, approvals.Denied, approvals.Expired, approvals.Cancelled} {
 		for _, steps := range []int{1, 10, 30} {
 			r := worst(steps, state)
-			for name, blocks := range map[string][]slack.Block{"card": b.card(r), "receipt": b.receipt(r)} {
+			for name, blocks := range map[string][]slack.Block{"card": b.card(r), "receipt": b.receipt(r, true)} {
 				what := fmt.Sprintf("the %s of %d steps, %s", name, steps, state)
 				b.posts(t, what, blocks)
 				shown := text(blocks)
@@ -241,6 +249,7 @@ func TestRecord(t *testing.T) {
 }
 
 func TestFilled(t *testing.T) {
+	b, _ := workspace(t)
 	reregister, _ := commands.Lookup("require-reregister")
 	form := func(user, name, verified, why, ticket string) map[string]map[string]slack.BlockAction {
 		return map[string]map[string]slack.BlockAction{
@@ -267,10 +276,10 @@ func TestFilled(t *testing.T) {
 		"more than a name":          {form("", "dana@fernhill.example verified=manager", "video", "why", ""), "", []string{"target_name"}},
 		"two names":                 {form("", "dana@fernhill.example mina@fernhill.example", "video", "why", ""), "", []string{"target_name"}},
 		"nothing else":              {form("U0DANA", "", "", " ", ""), "", []string{"justification", "verified"}},
-		"an empty form":             {nil, "", []string{"justification", "target_name", "verified"}},
+		"an empty form":             {nil, "", []string{"justification", "target_name"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			in, wrong := filled(reregister, c.values)
+			in, wrong := b.filled(reregister, "U0ANN", "", c.values)
 			var blocks []string
 			for block := range wrong {
 				blocks = append(blocks, block)
@@ -306,11 +315,51 @@ func TestFormsFit(t *testing.T) {
 			{Command: c, Target: commands.Ref{Name: strings.Repeat("n", 400) + "@fernhill.example"}, Verified: "video"},
 			{Command: c, Target: commands.Ref{ObjectID: "e6eba5d7-aaf3-43d7-884a-6e59f2af482f"}},
 		} {
-			_, err := b.now.OpenViewContext(t.Context(), "1.2.abc", b.form(in, approvers, paragraphs(say("a note")), nil))
+			_, err := b.now.OpenViewContext(t.Context(), "1.2.abc", b.form(form{in: in, channel: approvers, notes: []slack.Block{paragraphs(say("a note"))}, glass: true}))
 			if !errIs(err, "expired_trigger_id") { // everything else was in order
 				answer, _ := errors.AsType[slack.SlackErrorResponse](err)
 				t.Errorf("the form of %s: %v %v", c.Name, err, answer.ResponseMetadata.Messages)
 			}
+		}
+	}
+}
+
+// Whatever is told of broken glass is taken by Slack, and so are its forms.
+func TestGlassFits(t *testing.T) {
+	b, _ := workspace(t)
+	r := worst(3, approvals.Review)
+	e := audit.Event{Kind: audit.BrokeGlass, Request: r.ID, Title: r.Plan.Title, At: time.Now(), Actor: person("olga"), Requester: r.Requester, Target: r.Plan.Target, Reason: r.Glass.Reason}
+	card := approvals.Card{Channel: approvers, TS: "1700000000.000100"}
+	b.posts(t, "the alarm", b.alarmBlocks(t.Context(), e, map[string]approvals.Card{cardApprovers: card}, []string{"S0ONE", "S0TWO"}, countOf(7, 3)))
+	if _, _, err := b.api.PostMessageContext(t.Context(), approvers, b.glassNews(t.Context(), e, nil, card)...); err != nil {
+		t.Errorf("the news for an approver: %v", err)
+	}
+	d := deed{Request: r.ID, Channel: approvers, Card: card}
+	for what, view := range map[string]slack.ModalViewRequest{
+		"break the glass": b.glassForm(d, paragraphs(say("a note"))),
+		"justified":       reviewForm(deed{Request: r.ID, Press: pressJustified}, draw(r, room{})...),
+		"not justified":   reviewForm(deed{Request: r.ID, Press: pressNotJustified}, draw(r, room{})...),
+	} {
+		if _, err := b.now.OpenViewContext(t.Context(), "1.2.abc", view); !errIs(err, "expired_trigger_id") {
+			answer, _ := errors.AsType[slack.SlackErrorResponse](err)
+			t.Errorf("the form for %s: %v %v", what, err, answer.ResponseMetadata.Messages)
+		}
+	}
+}
+
+// How many were told is said in whole sentences, whatever the numbers.
+func TestCountOf(t *testing.T) {
+	for _, c := range []struct {
+		told, missed int
+		says         string
+	}{
+		{0, 0, "Nobody else could have approved it."},
+		{1, 0, "One other person could have approved it and was told by direct message."},
+		{2, 1, "2 other people could have approved it and were told by direct message. One who could have approved it was not: their Slack account is not known or does not take messages."},
+		{0, 2, "2 who could have approved it were not told: their Slack accounts are not known or do not take messages."},
+	} {
+		if got := countOf(c.told, c.missed); got != c.says {
+			t.Errorf("%d and %d: %q", c.told, c.missed, got)
 		}
 	}
 }
@@ -385,16 +434,19 @@ func TestForeign(t *testing.T) {
 	b.appID.Store("A0APP")
 	for _, c := range []struct {
 		team, user, app string
+		organisation    bool
 		foreign         bool
 	}{
-		{"T0HERE", "T0HERE", "A0APP", false},
-		{"T0HERE", "", "A0APP", false}, // users.info tells
-		{"T0HERE", "T0THERE", "A0APP", true},
-		{"T0THERE", "T0THERE", "A0APP", true},
-		{"T0HERE", "T0HERE", "A0OTHER", true},
-		{"", "", "", true},
+		{"T0HERE", "T0HERE", "A0APP", false, false},
+		{"T0HERE", "", "A0APP", false, false}, // users.info tells
+		{"T0HERE", "T0THERE", "A0APP", false, true},
+		{"T0THERE", "T0THERE", "A0APP", false, true},
+		{"T0HERE", "T0HERE", "A0OTHER", false, true},
+		{"T0HERE", "T0HERE", "", false, true},
+		{"T0HERE", "T0HERE", "A0APP", true, true},
+		{"", "", "", false, true},
 	} {
-		if got := b.foreign(c.team, c.user, c.app); (got != "") != c.foreign {
+		if got := b.foreign(c.team, c.user, c.app, c.organisation); (got != "") != c.foreign {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}

@@ -25,18 +25,31 @@ func (b *Bot) card(r approvals.Request) []slack.Block {
 		approve := button(pressApprove, r.ID, "Approve", slack.StylePrimary)
 		approve.Confirm = slack.NewConfirmationBlockObject(plain("Approve?", 100), plain(confirmation(r), maxConfirm), plain("Approve", 30), plain("Back", 30))
 		buttons = []slack.BlockElement{approve, button(pressDeny, r.ID, "Deny", slack.StyleDanger)}
+		if r.Terms.Glass {
+			buttons = append(buttons, glassButton(r))
+		}
 	case r.State == approvals.Running && r.Halt == nil:
 		buttons = []slack.BlockElement{button(pressHalt, r.ID, "Halt", slack.StyleDanger)}
 	case r.State == approvals.HandedOff:
 		buttons = handOffButtons(r)
+	case r.State == approvals.Review:
+		buttons = []slack.BlockElement{button(pressJustified, r.ID, "Justified", slack.StylePrimary), button(pressNotJustified, r.ID, "Not justified", slack.StyleDanger)}
 	}
 	return fitting(r, buttons)
 }
 
-// receipt is the requester's copy of a request.
-func (b *Bot) receipt(r approvals.Request) []slack.Block {
+// glassButton leads to the form in which somebody breaks the glass.
+func glassButton(r approvals.Request) slack.BlockElement {
+	return button(pressGlass, r.ID, "Break glass", slack.StyleDefault)
+}
+
+// receipt is the requester's copy of a request. glass says that they may break
+// the glass.
+func (b *Bot) receipt(r approvals.Request, glass bool) []slack.Block {
 	var buttons []slack.BlockElement
 	switch {
+	case r.State == approvals.Pending && r.Terms.Glass && glass:
+		buttons = []slack.BlockElement{button(pressCancel, r.ID, "Cancel the request", slack.StyleDefault), glassButton(r)}
 	case r.State == approvals.Pending || r.State == approvals.Approved,
 		r.State == approvals.HandedOff && r.Journal[len(r.Journal)-1].DoneBy == nil:
 		buttons = []slack.BlockElement{button(pressCancel, r.ID, "Cancel the request", slack.StyleDefault)}
@@ -85,6 +98,13 @@ func draw(r approvals.Request, in room) []slack.Block {
 		}
 		facts = append(facts, line{}.bold(heading).say("%s", verifiedWords(r)))
 	}
+	if r.Requester.ID == r.Plan.Target.ID && r.Verified == "" {
+		whose := line{}.bold("⚠️ They ask for their own account.")
+		if r.State == approvals.Pending {
+			whose = whose.bold(" Verify the caller yourself before you approve.")
+		}
+		facts = append(facts, whose)
+	}
 	if r.Justification != "" {
 		facts = append(facts, line{}.bold("Why: ").say("%s", cut(r.Justification)))
 	}
@@ -101,7 +121,7 @@ func draw(r approvals.Request, in room) []slack.Block {
 		}
 		facts = append(facts, l)
 	}
-	facts = append(facts, handOffFacts(r)...)
+	facts = append(append(facts, glassFacts(r, cut)...), handOffFacts(r)...)
 	if r.Halt != nil {
 		facts = append(facts, line{}.bold("Halted by ").who(r.Halt.By).gap(", ").when(r.Halt.At).say(": no further step is begun"))
 	}
@@ -117,7 +137,7 @@ func draw(r approvals.Request, in room) []slack.Block {
 
 	heading := "What will happen"
 	switch {
-	case r.State == approvals.Done:
+	case r.State == approvals.Done, r.State == approvals.Review:
 		heading = "What happened"
 	case r.State.Final():
 		heading = "What was to happen"
@@ -133,7 +153,7 @@ func draw(r approvals.Request, in room) []slack.Block {
 			blocks = append(blocks, small("%s", string(part)))
 		}
 	}
-	if !r.State.Final() {
+	if !r.State.Final() && r.State != approvals.Review {
 		for _, w := range slices.Concat(r.Plan.Warnings, r.Terms.Why) {
 			blocks = append(blocks, small("⚠️ %s", cut(w)))
 		}
@@ -192,6 +212,9 @@ func confirmation(r approvals.Request) string {
 			text += " Caller verified: " + r.Verified + "."
 		}
 	}
+	if r.Requester.ID == r.Plan.Target.ID {
+		return text + " They ask for their own account: with your name you say that you have verified the caller yourself."
+	}
 	return text + fmt.Sprintf(" Requested by %s. You vouch for this with your name.", r.Requester.UPN)
 }
 
@@ -201,34 +224,78 @@ func headline(r approvals.Request) string {
 	case approvals.Pending:
 		return "waiting for approval"
 	case approvals.Approved:
+		if r.Glass != nil {
+			return "glass broken, about to run"
+		}
 		return "approved"
 	case approvals.Running:
-		if !r.NotBefore.IsZero() {
-			return "running, waiting for Microsoft Graph"
+		text := "running"
+		if r.Glass != nil {
+			text = "glass broken, running"
 		}
-		return "running"
+		if !r.NotBefore.IsZero() {
+			return text + ", waiting for Microsoft Graph"
+		}
+		return text
 	case approvals.HandedOff:
 		if r.Journal[len(r.Journal)-1].DoneBy != nil {
 			return "done by hand, to be confirmed by somebody else"
 		}
 		return "approved, to be done by hand"
+	case approvals.Review:
+		return ended(r) + " with broken glass, review due"
 	case approvals.Done:
-		switch r.Outcome {
-		case approvals.Succeeded:
-			return "done"
-		case approvals.Attested:
-			return "done by hand and confirmed"
-		case approvals.Partial:
-			return "only partly done"
-		case approvals.Uncertain:
-			return "uncertain, somebody has to look"
+		if r.Reviewed != nil {
+			return ended(r) + " with broken glass, " + r.Reviewed.Verdict
 		}
-		return "failed"
+		return ended(r)
 	}
 	return string(r.State)
 }
 
+// ended is how a request went, in a few words.
+func ended(r approvals.Request) string {
+	switch r.Outcome {
+	case approvals.Succeeded:
+		return "done"
+	case approvals.Attested:
+		return "done by hand and confirmed"
+	case approvals.Partial:
+		return "only partly done"
+	case approvals.Uncertain:
+		return "uncertain, somebody has to look"
+	}
+	return "failed"
+}
+
+// glassFacts say who broke the glass, why, and what somebody else said of it.
+func glassFacts(r approvals.Request, cut func(string) string) []line {
+	if r.Glass == nil {
+		return nil
+	}
+	facts := []line{
+		line{}.bold("🚨 Glass broken by ").who(r.Glass.By).gap(", ").when(r.Glass.At),
+	}
+	if r.Glass.Reason != r.Justification { // typed at once it is the same
+		facts = append(facts, line{}.bold("Why it could not wait: ").say("%s", cut(r.Glass.Reason)))
+	}
+	switch {
+	case r.Reviewed != nil:
+		l := line{}.bold("Reviewed by ").who(r.Reviewed.By).gap(", ").when(r.Reviewed.At).say(": ").bold(r.Reviewed.Verdict)
+		if r.Reviewed.Remark != "" {
+			l = l.say(". %s", cut(r.Reviewed.Remark))
+		}
+		facts = append(facts, l)
+	case r.State == approvals.Review:
+		facts = append(facts, line{}.bold("Review due: ").say("somebody else has to say whether that was justified."))
+	}
+	return facts
+}
+
 func stateIcon(r approvals.Request) string {
+	if r.Glass != nil && !r.State.Final() || r.Reviewed != nil && r.Reviewed.Verdict == approvals.NotJustified {
+		return "🚨"
+	}
 	switch r.State {
 	case approvals.Pending:
 		return "⏳"
@@ -271,7 +338,7 @@ func stepIcon(s approvals.StepState) string {
 // verifiedWords says how the caller was verified as the requester chose it.
 func verifiedWords(r approvals.Request) string {
 	c, _ := commands.Lookup(r.Plan.Command)
-	for _, v := range commands.Verifications(c) {
+	for _, v := range append(commands.Verifications(c), commands.Ways(c, commands.Needs{Fields: []string{approvals.NeedVerified}})...) {
 		if v.Value == r.Verified {
 			return v.Words
 		}
@@ -350,22 +417,25 @@ func profileBlocks(p commands.Profile) []slack.Block {
 
 // helpBlocks lists what this person may ask for, and what they may decide.
 func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Block, error) {
-	var standing approvals.Standing
-	err := approvals.Patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
-		standing, err = b.Desk.Directory.Standing(ctx, who.ID, false)
-		return err
-	})
+	standing, err := b.Desk.Rights(ctx, who)
 	if err != nil {
 		return nil, unchecked(err, "What you may do could not be looked up. %s", sentence(err))
 	}
-	var may, decides []line
+	var may, decides, breaks []line
 	for _, c := range commands.Table() {
 		slash := commands.Slash(b.Prefix, c)
-		if b.Desk.Policy.MayRequest(c.Name, c.Class, standing) == nil {
-			may = append(may, line{}.code(slash+" "+c.Usage).gap("\n").say("%s", c.Does))
+		does := line{}.code(slash+" "+c.Usage).gap("\n").say("%s", c.Does)
+		switch {
+		case b.Desk.Policy.MayRequest(c.Name, c.Class, standing, false) == nil:
+			may = append(may, does)
+		case b.Desk.Policy.MayRequest(c.Name, c.Class, standing, true) == nil:
+			may = append(may, does.say(" For your own account only."))
 		}
-		if c.Class != approvals.ClassRead && b.Desk.Policy.MayDecide(c.Name, c.Class, standing) == nil {
+		if c.Class != approvals.ClassRead && b.Desk.Policy.MayDecide(c.Name, c.Class, standing, false) == nil {
 			decides = append(decides, line{}.code(slash))
+		}
+		if b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil {
+			breaks = append(breaks, line{}.code(slash+" @user "+commands.BreakGlass+" why"))
 		}
 	}
 	var blocks []slack.Block
@@ -374,6 +444,9 @@ func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Blo
 	}
 	if len(decides) > 0 {
 		blocks = append(blocks, list("What you may approve when others ask for it", slack.RTEListBullet, decides)...)
+	}
+	if len(breaks) > 0 {
+		blocks = append(blocks, list("What you may run before anybody approves it (break-glass): at once, told to everybody who could have approved it, and reviewed", slack.RTEListBullet, breaks)...)
 	}
 	if len(blocks) == 0 {
 		return []slack.Block{paragraphs(say("The policy lets you use no command here. Ask your help desk."))}, nil

@@ -1,6 +1,7 @@
 package bot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,9 @@ import (
 // people finds the Entra account behind a Slack account. A Slack id alone is
 // nobody: a workspace administrator can rename accounts, and e-mail addresses
 // change.
+//
+// On Enterprise Grid the bot is installed in one workspace and takes the people
+// whose home that is, whether their ids begin with U or W.
 type people struct {
 	api     *slack.Client
 	options Options
@@ -33,9 +37,55 @@ func (m *misledPair) Unwrap() error { return m.Refusal }
 // stranger is the refusal for people of other workspaces.
 var stranger = approvals.Refuse(approvals.CodeOutsider, "You are from another workspace. Only people of this one use Countersign.")
 
-// actor is the person behind a Slack account that wants to do something. Even
-// beside an error the person says who
-// it was, as far as that is known.
+// comer is the person who did something, where they may do anything at all:
+// not in a channel that people outside read. Even beside an error the person
+// says who it was, as far as that is known.
+func (b *Bot) comer(ctx context.Context, d deed) (approvals.Person, error) {
+	who, err := b.people.actor(ctx, d.User)
+	if err == nil {
+		err = b.inside(ctx, d.Channel)
+	}
+	return who, err
+}
+
+// inside refuses a channel that Slack shows as shared with people outside. In a
+// direct message there is nobody to read along. Of a private channel without
+// the bot Slack tells nothing, but there nobody ever reads anything of ours.
+func (b *Bot) inside(ctx context.Context, channel string) error {
+	if channel == "" || strings.HasPrefix(channel, "D") {
+		return nil
+	}
+	err := approvals.Patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
+		shared, err := b.guard.shared(ctx, channel, guardAge)
+		switch {
+		case errIs(err, "missing_scope", "method_not_supported_for_channel_type"):
+			return approvals.Refuse(approvals.CodeChannel, "Countersign may not see what kind of channel this is. Do it in a direct message with Countersign.")
+		case shared:
+			return approvals.Refuse(approvals.CodeChannel, "This channel is shared with people outside, so nothing is done from here. Do it in another channel, or in a direct message with Countersign.")
+		}
+		return err
+	})
+	if err != nil {
+		return unchecked(err, "Slack did not tell whether this channel is shared with people outside, and what cannot be checked is refused. Try again in a minute.")
+	}
+	return nil
+}
+
+// Active says whether a Slack account is still a full member's of our
+// workspace: an *approvals.Refusal where it is not, any other error where Slack
+// does not tell.
+func (b *Bot) Active(ctx context.Context, slackID string) error {
+	user, err := b.people.user(ctx, slackID)
+	if err != nil {
+		return err
+	}
+	if no := outsider(user, b.Team); no != nil {
+		return no
+	}
+	return nil
+}
+
+// actor is the person behind a Slack account that wants to do something.
 func (p *people) actor(ctx context.Context, slackID string) (approvals.Person, error) {
 	user, err := p.user(ctx, slackID)
 	if err != nil {
@@ -54,15 +104,18 @@ func (p *people) target(ctx context.Context, slackID string) (approvals.Person, 
 	if err != nil {
 		return approvals.Person{Slack: slackID}, unchecked(err, "Slack did not tell whom you mentioned. Try again in a minute, or type the user principal name.")
 	}
-	if user.IsBot || user.ID == "USLACKBOT" {
+	if user.IsBot || user.IsAppUser || user.IsWorkflowBot || user.IsConnectorBot || user.ID == "USLACKBOT" {
 		return approvals.Person{Slack: slackID}, approvals.Refuse(approvals.CodeNobody, "That is a bot, not a person.")
+	}
+	if user.IsStranger || user.TeamID != p.options.Team { // what another workspace says of an e-mail address is not believed
+		return known(user), approvals.Refuse(approvals.CodeNobody, "The Slack account that you mentioned is from another workspace. Type the user principal name instead of mentioning it.")
 	}
 	return p.account(ctx, user, false)
 }
 
 // known is what Slack says of somebody who is nobody in Entra yet.
 func known(u slack.User) approvals.Person {
-	return approvals.Person{Slack: u.ID, Name: commands.Plain(u.RealName, 80)}
+	return approvals.Person{Slack: u.ID, Name: commands.Plain(cmp.Or(u.RealName, u.Profile.RealName), 80)}
 }
 
 // user asks Slack about an account, every time: nothing is remembered that
@@ -74,6 +127,8 @@ func (p *people) user(ctx context.Context, id string) (slack.User, error) {
 		switch {
 		case errIs(err, "user_not_found", "user_not_visible"):
 			return approvals.Refuse(approvals.CodeNobody, "Slack does not know that person.")
+		case err == nil && found.ID != id:
+			return approvals.Refuse(approvals.CodeUnchecked, "Slack answered about another account, and what cannot be checked is refused.")
 		case err == nil:
 			user = *found
 		}
@@ -87,7 +142,7 @@ func outsider(u slack.User, team string) *approvals.Refusal {
 	switch {
 	case u.Deleted:
 		return approvals.Refuse(approvals.CodeOutsider, "This Slack account is deactivated, so it cannot use Countersign.")
-	case u.IsBot || u.IsAppUser || u.ID == "USLACKBOT":
+	case u.IsBot || u.IsAppUser || u.IsWorkflowBot || u.IsConnectorBot || u.ID == "USLACKBOT":
 		return approvals.Refuse(approvals.CodeOutsider, "Bots and apps cannot use Countersign.")
 	case u.IsStranger || u.TeamID != team:
 		return stranger

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -20,12 +21,13 @@ import (
 // runner starts nothing while it lags.
 const AuditProjection = "audit"
 
-// projections are the three ways in which events become something to see.
+// projections are the ways in which events become something to see.
 // Each has one reader among all processes and its own cursor.
 func (b *Bot) projections() []approvals.Projection {
 	return []approvals.Projection{
 		{Name: "cards", Handle: b.showCards},
 		{Name: "people", Handle: b.tellPeople},
+		{Name: "glass", Handle: b.alertApprovers},
 		{Name: AuditProjection, Handle: b.keepRecord},
 	}
 }
@@ -72,38 +74,86 @@ func (b *Bot) showCards(ctx context.Context, batch []audit.Event) (int, error) {
 }
 
 func (b *Bot) showCard(ctx context.Context, e audit.Event) error {
-	snap, err := b.Desk.Store.Load(ctx, e.Request)
-	if err != nil {
-		return ignore(err, approvals.ErrNoRequest)
-	}
-	known, err := b.Desk.Store.Cards(ctx, e.Request)
-	if err != nil {
-		return err
-	}
-	text := cardText(snap.Request)
-	if to := snap.Requester.Slack; to != "" {
-		err := b.show(ctx, e, cardRequester, known, text, b.receipt(snap.Request), func(o ...slack.MsgOption) (approvals.Card, error) {
+	glass := b.offersGlass(ctx, e.Request) // beforehand: what is shown must be fresh, and this may take its time
+	err := b.upToDate(ctx, e.Request, true, func(ctx context.Context, r approvals.Request) error {
+		to := r.Requester.Slack
+		if to == "" {
+			return nil
+		}
+		return b.show(ctx, e, cardRequester, cardText(r), b.receipt(r, glass), func(o ...slack.MsgOption) (approvals.Card, error) {
 			return b.direct(ctx, to, o...)
 		})
-		if err != nil {
-			return err
-		}
+	})
+	if err != nil {
+		return err
 	}
 	// An unfit channel holds the cards up until somebody has mended it: they
 	// are not lost, and nobody outside reads them.
 	if err := b.guard.fit(ctx, b.ApprovalsChannel, guardAge); err != nil {
 		return fmt.Errorf("the approvals channel: %w", err)
 	}
-	return b.show(ctx, e, cardApprovers, known, text, b.card(snap.Request), func(o ...slack.MsgOption) (approvals.Card, error) {
-		channel, ts, err := b.api.PostMessageContext(ctx, b.ApprovalsChannel, o...)
-		return approvals.Card{Channel: channel, TS: ts}, err
+	return b.upToDate(ctx, e.Request, true, func(ctx context.Context, r approvals.Request) error {
+		return b.show(ctx, e, cardApprovers, cardText(r), b.card(r), func(o ...slack.MsgOption) (approvals.Card, error) {
+			channel, ts, err := b.api.PostMessageContext(ctx, b.ApprovalsChannel, o...)
+			return approvals.Card{Channel: channel, TS: ts}, err
+		})
 	})
+}
+
+// upToDate shows a request as it now is. Somebody else may show it meanwhile,
+// and this process may stand still until that is something newer: so show gets
+// a context with which nothing is sent that may be old, and what was on its way
+// at that moment is looked at again. Whoever leads a projection need not look
+// at what is newer after a moment, because that has an event of its own.
+func (b *Bot) upToDate(ctx context.Context, request string, leads bool, show func(context.Context, approvals.Request) error) error {
+	fresh := b.Desk.Store.Timing().Lead / 2
+	for range 5 {
+		sendBy := time.Now().Add(fresh)
+		snap, err := b.Desk.Store.Load(ctx, request)
+		if err != nil {
+			return ignore(err, approvals.ErrNoRequest)
+		}
+		err = show(context.WithValue(ctx, sendByKey{}, sendBy), snap.Request)
+		// Even where its own time is over: nobody else knows of it.
+		var done context.CancelFunc
+		ctx, done = context.WithTimeout(context.WithoutCancel(ctx), lastPost)
+		defer done()
+		now, gone := b.Desk.Store.Load(ctx, request)
+		newer := gone == nil && now.Version != snap.Version && (!leads || now.Now.Sub(snap.Now) >= fresh)
+		if !newer && !errors.Is(err, errTooOld) {
+			return err
+		}
+	}
+	return fmt.Errorf("request %s: %w", request, errTooOld)
+}
+
+// sendByKey is the key under which a context says until when something may be
+// sent with it.
+type sendByKey struct{}
+
+var errTooOld = errors.New("bot: what was to be shown may be old by now")
+
+// punctual sends nothing behind the instant that a context names.
+type punctual struct{ http.RoundTripper }
+
+func (p punctual) RoundTrip(req *http.Request) (*http.Response, error) {
+	if by, ok := req.Context().Value(sendByKey{}).(time.Time); ok && time.Now().After(by) {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, errTooOld
+	}
+	return p.RoundTripper.RoundTrip(req)
 }
 
 // show updates a message and its spares, or posts it where there is none yet.
 // A reply that was lost after posting leaves one card too many; its buttons
 // work, and a press adopts it as a spare.
-func (b *Bot) show(ctx context.Context, e audit.Event, name string, known map[string]approvals.Card, text string, blocks []slack.Block, post func(...slack.MsgOption) (approvals.Card, error)) error {
+func (b *Bot) show(ctx context.Context, e audit.Event, name, text string, blocks []slack.Block, post func(...slack.MsgOption) (approvals.Card, error)) error {
+	known, err := b.Desk.Store.Cards(ctx, e.Request)
+	if err != nil {
+		return err
+	}
 	options := []slack.MsgOption{slack.MsgOptionText(text, false), slack.MsgOptionBlocks(blocks...)}
 	shown := false
 	for as, card := range known {
@@ -161,8 +211,14 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 	switch {
 	case e.Kind == audit.Alarm, e.Kind == audit.Refused && e.Code == string(approvals.CodeProtected):
 		return b.warn(ctx, e)
+	case e.Kind == audit.Reminded && e.Outcome == string(approvals.Pending):
+		return b.remindExpiry(ctx, e)
+	case e.Kind == audit.Reminded && e.Outcome == string(approvals.Review):
+		return b.remindReview(ctx, e)
 	case e.Kind == audit.Reminded:
 		return b.remind(ctx, e)
+	case e.Kind == audit.Reviewed:
+		return b.reviewed(ctx, e)
 	case e.Requester.Slack == "" || e.Requester.ID == e.Actor.ID:
 		return nil
 	}
@@ -177,6 +233,9 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 		if e.Reason != "" {
 			l = l.say(". Why: %s", e.Reason)
 		}
+	case audit.BrokeGlass:
+		l = append(line{}.say("🚨 ").who(e.Actor).say(" broke the glass for your request: "), about...).say(". It runs before anybody approved it. Why: %s", e.Reason)
+		text = "glass broken"
 	case audit.Expired:
 		l, text = append(line{}.say("⌛ Your request expired: "), about...).say(". %s Nothing was done. Request it again if it is still needed.", e.Reason), "expired"
 		buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
@@ -220,10 +279,16 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 		case approvals.Outcome(e.Outcome) == approvals.Failed:
 			buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
 		}
+		if e.Glass.ID != "" {
+			l = l.say(". It ran with broken glass, so somebody else has to review it.")
+		}
 	case audit.Halted:
 		l, text = append(line{}.say("✋ ").who(e.Actor).say(" halted: "), about...), "halted"
 	default:
 		return nil
+	}
+	if err := b.tellBreaker(ctx, e, text, l); err != nil {
+		return err
 	}
 	blocks := []slack.Block{paragraphs(l)}
 	if len(buttons) > 0 {

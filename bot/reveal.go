@@ -43,7 +43,7 @@ func (b *Bot) openSecret(ctx context.Context, id, trigger string, d deed) {
 }
 
 func (b *Bot) secret(ctx context.Context, id string, d deed) (approvals.Secret, []slack.Block, error) {
-	who, err := b.people.actor(ctx, d.User)
+	who, err := b.comer(ctx, d)
 	if err != nil {
 		return approvals.Secret{}, nil, b.refused(ctx, id, d, who, err)
 	}

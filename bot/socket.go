@@ -17,6 +17,11 @@ import (
 // new ones are not acked, and Slack tells the person that it did not work.
 const queueLength = 200
 
+// maxFrame is more than any envelope that concerns us, in bytes: views and
+// messages are our own. What is longer ends the connection, and another is
+// opened.
+const maxFrame = 1 << 20
+
 // ackTime bounds one ack. slack-go's own Ack would wait for ever once twenty
 // of them queue up behind a lost connection.
 const ackTime = 2 * time.Second
@@ -96,8 +101,7 @@ func (b *Bot) notice(evt socketmode.Event, queue chan<- socketmode.Event, stop c
 	switch evt.Type {
 	case socketmode.EventTypeHello:
 		if evt.Request != nil {
-			b.appID.Store(evt.Request.ConnectionInfo.AppID)
-			b.Log.Info("connected to Slack", "sockets_of_this_app", evt.Request.NumConnections)
+			b.greeted(evt.Request)
 		}
 		b.once.Do(func() { close(b.ready) })
 	case socketmode.EventTypeInvalidAuth:
@@ -115,7 +119,10 @@ func (b *Bot) notice(evt socketmode.Event, queue chan<- socketmode.Event, stop c
 	case socketmode.EventTypeIncomingError, socketmode.EventTypeErrorWriteFailed, socketmode.EventTypeErrorBadMessage:
 		b.Log.Warn("trouble on Slack's socket", "kind", string(evt.Type))
 	case socketmode.EventTypeSlashCommand, socketmode.EventTypeInteractive, socketmode.EventTypeEventsAPI:
-		if evt.Request == nil || evt.Request.EnvelopeID == "" {
+		// The id becomes the operation's, which must not look like one of the
+		// engine's own. Slack's are UUIDs.
+		if evt.Request == nil || !envelope.MatchString(evt.Request.EnvelopeID) {
+			b.Log.Warn("an envelope without a proper id was not taken", "kind", string(evt.Type))
 			return
 		}
 		select {
@@ -124,6 +131,19 @@ func (b *Bot) notice(evt socketmode.Event, queue chan<- socketmode.Event, stop c
 			b.Log.Error("too much at once: an envelope was not taken, and Slack tells its author", "envelope", evt.Request.EnvelopeID)
 		}
 	}
+}
+
+// greeted learns from Slack's first greeting which app we are. A token is one
+// app's, so no later greeting changes that.
+func (b *Bot) greeted(hello *socketmode.Request) {
+	app := hello.ConnectionInfo.AppID
+	if app != "" {
+		b.appID.CompareAndSwap(nil, app)
+	}
+	if ours, _ := b.appID.Load().(string); app != ours || ours == "" {
+		b.Log.Error("Slack's greeting does not name our app, and what comes for another one is refused", "ours", ours, "named", app)
+	}
+	b.Log.Info("connected to Slack", "sockets_of_this_app", hello.NumConnections)
 }
 
 // unwelcome ends the program, with what an administrator has to look at.

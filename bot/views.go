@@ -33,6 +33,8 @@ type viewMeta struct {
 	Request string         `json:"request,omitempty"`
 	Channel string         `json:"channel,omitempty"`
 	Card    approvals.Card `json:"card,omitzero"`
+	Press   string         `json:"press,omitempty"` // which of two buttons led here
+	Self    string         `json:"self,omitempty"`  // what was typed and means the author; looked up again like everything
 }
 
 func (m viewMeta) String() string {
@@ -69,7 +71,8 @@ func (b *Bot) open(ctx context.Context, trigger string, view slack.ModalViewRequ
 // opens at once; who the target is, and whether this may be asked at all, is
 // filled in when it is known.
 func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Input, d deed) {
-	view, err := b.open(ctx, trigger, b.form(in, d.Channel, nil, nil))
+	f := form{in: in, channel: d.Channel, self: in.Target.Slack != "" && in.Target.Slack == d.User, glass: in.Glass}
+	view, err := b.open(ctx, trigger, b.form(f))
 	if err != nil {
 		b.tooLate(ctx, d, in)
 		return
@@ -77,89 +80,161 @@ func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Inpu
 	b.afterwards(id, func() {
 		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
 		defer cancel()
-		who, err := b.people.actor(ctx, d.User)
-		if err == nil {
-			err = b.Desk.MayRequest(ctx, in.Command.Name, in.Command.Class, who)
-		}
+		filled, err := b.lookUp(ctx, f, d)
 		if err != nil {
-			err = b.refused(ctx, id, d, who, err)
+			err = b.refused(ctx, id, d, filled.who, err)
 		}
 		no := (*approvals.Refusal)(nil)
 		switch {
-		case err == nil && in.Target.Empty():
 		case err == nil:
-			targets, err := b.find(ctx, in.Target)
-			var note slack.Block
-			var methods []commands.Choice
-			if err == nil && len(targets) == 1 {
-				note = paragraphs(line{}.bold("For ").who(targets[0]))
-				if slices.ContainsFunc(in.Command.Args, func(a commands.Arg) bool { return a.Field == commands.FieldMethod }) {
-					methods, err = b.Tenant.Removable(ctx, targets[0].ID)
-				}
-			}
-			if err != nil {
-				note = paragraphs(say("⚠️ %s", sentence(err)))
-			}
-			if note != nil {
-				b.fill(ctx, view, b.form(in, d.Channel, note, methods))
-			}
+			b.fill(ctx, view, b.form(filled))
 		case errors.As(err, &no) && no.Code != approvals.CodeUnchecked:
 			b.fill(ctx, view, modal(in.Command.Title, "", viewMeta{}, paragraphs(say("%s", no.Sentence))))
 		default: // it may pass, and what is being typed must not be lost
-			b.fill(ctx, view, b.form(in, d.Channel, paragraphs(say("⚠️ %s", sentence(err))), nil))
+			f.notes = []slack.Block{paragraphs(say("⚠️ %s", sentence(err)))}
+			b.fill(ctx, view, b.form(f))
 		}
 	})
 }
 
-// form is the modal of one command. note stands on top of it; methods are
-// those of the target to choose from, where they are known.
-func (b *Bot) form(in commands.Input, channel string, note slack.Block, methods []commands.Choice) slack.ModalViewRequest {
-	c := in.Command
-	blocks := []slack.Block{paragraphs(say("%s.", capital(c.Does)))}
-	if note != nil {
-		blocks = append(blocks, note)
+// form is what the modal of a command is drawn from.
+type form struct {
+	in      commands.Input
+	channel string
+	who     approvals.Person  // the author, where they are known
+	notes   []slack.Block     // on top of it
+	methods []commands.Choice // of the target to choose from, where they are known
+	self    bool              // it is about the author's own account
+	glass   bool              // the author may break the glass
+}
+
+// lookUp completes a form with what only a look-up tells. A refusal means that
+// its author may not ask at all.
+func (b *Bot) lookUp(ctx context.Context, f form, d deed) (form, error) {
+	var err error
+	if f.who, err = b.comer(ctx, d); err != nil {
+		return f, err
 	}
+	c := f.in.Command
+	selfOnly, err := b.Desk.MayRequest(ctx, c.Name, c.Class, f.who)
+	switch {
+	case err != nil:
+		return f, err
+	case selfOnly && f.in.Target.Empty():
+		f.in.Target = commands.Ref{Slack: d.User}
+	case selfOnly && !meant(f.in.Target, d.User, f.who):
+		return f, onlySelf
+	}
+	f.self = !f.in.Target.Empty() && meant(f.in.Target, d.User, f.who)
+	if c.Class == approvals.ClassContain {
+		standing, err := b.Desk.Rights(ctx, f.who)
+		if err != nil {
+			return f, err
+		}
+		no := b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing)
+		if f.glass = no == nil; f.in.Glass && no != nil {
+			f.in.Glass = false
+			f.notes = append(f.notes, paragraphs(say("⚠️ %s You can ask for approval.", no.Sentence)))
+		}
+	}
+	if f.in.Target.Empty() {
+		return f, nil
+	}
+	targets, err := b.find(ctx, f.in.Target)
+	if err == nil && len(targets) == 1 {
+		l := line{}.bold("For ").who(targets[0])
+		if f.self {
+			l = l.say(". That is you: whoever approves it makes sure of that first.")
+		}
+		f.notes = append(f.notes, paragraphs(l))
+		if slices.ContainsFunc(c.Args, func(a commands.Arg) bool { return a.Field == commands.FieldMethod }) {
+			f.methods, err = b.Tenant.Removable(ctx, targets[0].ID)
+		}
+	}
+	if err != nil {
+		f.notes = append(f.notes, paragraphs(say("⚠️ %s", sentence(err))))
+	}
+	return f, nil
+}
+
+// needs is what the policy wants with a request for this command.
+func (b *Bot) needs(c commands.Command, self bool) commands.Needs {
+	fields, verified := b.Desk.Policy.Needs(c.Name, c.Class)
+	return commands.Needs{Fields: fields, Verified: verified, Self: self}
+}
+
+// form draws the modal of one command.
+func (b *Bot) form(f form) slack.ModalViewRequest {
+	in, c := f.in, f.in.Command
+	needs := b.needs(c, f.self)
+	blocks := append([]slack.Block{paragraphs(say("%s.", capital(c.Does)))}, f.notes...)
+	typed := in.Target.Name + in.Target.ObjectID
 	if c.Target {
-		if in.Target.ObjectID == "" && in.Target.Name == "" {
+		if typed == "" {
 			pick := slack.NewOptionsSelectBlockElement(slack.OptTypeUser, plain("Choose a person", 150), string(commands.FieldTarget))
 			pick.InitialUser = in.Target.Slack
 			blocks = append(blocks, optional(input(string(commands.FieldTarget), "Whose account", "", pick)))
 		}
 		name := slack.NewPlainTextInputBlockElement(plain("dana@example.com", 150), blockTargetName)
 		name.MaxLength = maxName
-		name.InitialValue = commands.Plain(in.Target.Name+in.Target.ObjectID, maxName)
+		name.InitialValue = commands.Plain(typed, maxName)
 		label := "Or their user principal name"
-		if in.Target.Name+in.Target.ObjectID != "" {
+		if typed != "" {
 			label = "Whose account"
 		}
 		blocks = append(blocks, optional(input(blockTargetName, label, "", name)))
 	}
 	for _, a := range c.Args {
-		blocks = append(blocks, argument(a, in.Args[a.Field], methods))
+		blocks = append(blocks, argument(a, in.Args[a.Field], f.methods))
 	}
-	if ways := commands.Verifications(c); len(ways) > 0 {
+	if ways := commands.Ways(c, needs); len(ways) > 0 {
 		choices := make([]commands.Choice, len(ways))
 		for i, w := range ways {
 			choices[i] = commands.Choice{Ref: w.Value, Words: w.Words}
 		}
-		blocks = append(blocks, input(string(commands.FieldVerified), "How did you make sure who was asking?",
-			"The approver sees this. A caller who knows names and numbers has proved nothing.", choose(string(commands.FieldVerified), in.Verified, choices)))
+		hint := "The approver sees this. A caller who knows names and numbers has proved nothing."
+		selfToo := b.Desk.Policy.AllowsSelf(c.Name, c.Class)
+		if selfToo {
+			hint += " Leave it empty for your own account."
+		}
+		box := input(string(commands.FieldVerified), "How did you make sure who was asking?", hint, choose(string(commands.FieldVerified), in.Verified, choices))
+		box.Optional = selfToo // whose account it is is looked at when the form comes back
+		blocks = append(blocks, box)
 	}
-	label := "Why"
-	if slices.Contains(commands.Missing(c, commands.Input{Command: c}), commands.FieldJustification) {
+	if c.Class == approvals.ClassContain && f.glass {
+		option := slack.NewOptionBlockObject(yes, plain("Run it at once, before anybody approves", 75), plain("Everybody who could have approved is told, and somebody reviews it.", 75))
+		tick := slack.NewCheckboxGroupsBlockElement(string(commands.FieldGlass), option)
+		if in.Glass {
+			tick.InitialOptions = []*slack.OptionBlockObject{option}
+		}
+		blocks = append(blocks, optional(input(string(commands.FieldGlass), "Break the glass", "For an emergency. The reason below is needed then.", tick)))
+	}
+	label, must := "Why", slices.Contains(needs.Fields, approvals.NeedJustification) || in.Glass
+	if !must && slices.Contains(commands.Missing(c, commands.Input{Command: c}, needs), commands.FieldJustification) {
 		label = "Why, or name a ticket below"
 	}
 	why := slack.NewPlainTextInputBlockElement(plain("Lost phone, new one arrives tomorrow", 150), string(commands.FieldJustification))
 	why.Multiline, why.InitialValue, why.MaxLength = true, in.Justification, commands.MaxJustification
-	blocks = append(blocks, optional(input(string(commands.FieldJustification), label, "", why)))
+	box := input(string(commands.FieldJustification), label, "", why)
+	box.Optional = !must
+	blocks = append(blocks, box)
 	ticket := slack.NewPlainTextInputBlockElement(plain("INC-1042", 150), string(commands.FieldTicket))
 	ticket.InitialValue, ticket.MaxLength = in.Ticket, commands.MaxTicket
-	blocks = append(blocks, optional(input(string(commands.FieldTicket), "Ticket", "", ticket)))
+	box = input(string(commands.FieldTicket), "Ticket", "", ticket)
+	box.Optional = !slices.Contains(needs.Fields, approvals.NeedTicket)
+	blocks = append(blocks, box)
 
-	view := modal(c.Title, viewForm, viewMeta{Command: c.Name, Channel: channel}, blocks...)
+	meta := viewMeta{Command: c.Name, Channel: f.channel}
+	if f.self {
+		meta.Self = typed
+	}
+	view := modal(c.Title, viewForm, meta, blocks...)
 	view.Submit, view.Close = plain("Request", 24), plain("Cancel", 24)
 	return view
 }
+
+// yes is the value of a box that is ticked.
+const yes = "yes"
 
 // argument is the box of one argument of a command.
 func argument(a commands.Arg, value string, methods []commands.Choice) slack.Block {
@@ -196,8 +271,11 @@ func choose(action, value string, choices []commands.Choice) *slack.SelectBlockE
 	return pick
 }
 
-// filled reads a submitted form; what is wrong is told by block.
-func filled(c commands.Command, values map[string]map[string]slack.BlockAction) (commands.Input, map[string]string) {
+// filled reads a form that user submitted; what is wrong is told by block. own
+// is what was typed when the form opened and meant the user's own account:
+// the worker looks at both again.
+func (b *Bot) filled(c commands.Command, user, own string, values map[string]map[string]slack.BlockAction) (commands.Input, map[string]string) {
+	self := false
 	text := func(block string) string { return strings.TrimSpace(values[block][block].Value) }
 	wrong := map[string]string{}
 	in := commands.Input{Command: c}
@@ -207,6 +285,7 @@ func filled(c commands.Command, values map[string]map[string]slack.BlockAction) 
 		if picked != "" {
 			ref = "<@" + picked + ">"
 		}
+		self = picked != "" && picked == user || typed != "" && strings.EqualFold(typed, own)
 		var problems []commands.Problem
 		in, problems = commands.Parse(c, ref)
 		switch {
@@ -221,6 +300,7 @@ func filled(c commands.Command, values map[string]map[string]slack.BlockAction) 
 		}
 	}
 	in.Args = nil
+	in.Glass = c.Class == approvals.ClassContain && len(values[string(commands.FieldGlass)][string(commands.FieldGlass)].SelectedOptions) > 0
 	for _, a := range c.Args {
 		box := values[string(a.Field)][string(a.Field)]
 		value, problem := a.Read(cmp.Or(box.SelectedOption.Value, box.Value))
@@ -237,12 +317,26 @@ func filled(c commands.Command, values map[string]map[string]slack.BlockAction) 
 	in.Verified = values[string(commands.FieldVerified)][string(commands.FieldVerified)].SelectedOption.Value
 	in.Ticket = commands.Plain(text(string(commands.FieldTicket)), commands.MaxTicket)
 	in.Justification = commands.Plain(text(string(commands.FieldJustification)), commands.MaxJustification)
-	for _, field := range commands.Missing(c, in) {
+	needs := b.needs(c, self)
+	for _, field := range commands.Missing(c, in, needs) {
 		switch field {
 		case commands.FieldVerified:
+			if _, asked := values[string(field)]; !asked { // the form was for one's own account
+				wrong[blockTargetName] = cmp.Or(wrong[blockTargetName], "For somebody else's account, type the command with their name: then you are asked how you made sure who they are.")
+				continue
+			}
 			wrong[string(field)] = "Say how you made sure who was asking."
+		case commands.FieldTicket:
+			wrong[string(field)] = "The policy wants a ticket here."
 		case commands.FieldJustification:
-			wrong[string(field)] = "Say why, or name a ticket below."
+			switch {
+			case in.Glass:
+				wrong[string(field)] = "Say why this cannot wait for an approval."
+			case slices.Contains(needs.Fields, approvals.NeedJustification):
+				wrong[string(field)] = "Say why."
+			default:
+				wrong[string(field)] = "Say why, or name a ticket below."
+			}
 		case commands.FieldTarget:
 		default:
 			if wrong[string(field)] == "" {
@@ -298,7 +392,7 @@ func (b *Bot) openDetails(ctx context.Context, id, trigger string, d deed) {
 }
 
 func (b *Bot) details(ctx context.Context, id string, d deed) ([]slack.Block, error) {
-	who, err := b.people.actor(ctx, d.User)
+	who, err := b.comer(ctx, d)
 	if err != nil {
 		return nil, b.refused(ctx, id, d, who, err)
 	}
@@ -307,7 +401,7 @@ func (b *Bot) details(ctx context.Context, id string, d deed) ([]slack.Block, er
 		return nil, err
 	}
 	if who.ID != snap.Requester.ID {
-		if err := b.Desk.MayRequest(ctx, "requests", approvals.ClassRead, who); err != nil {
+		if err := b.mayRead(ctx, who); err != nil {
 			return nil, b.refused(ctx, id, d, who, err)
 		}
 	}
@@ -338,6 +432,15 @@ func (b *Bot) tooLate(ctx context.Context, d deed, in commands.Input) {
 	b.whisper(ctx, d, text, paragraphs(say(text)), slack.NewActionBlock("", button(pressOpen, value, "Open the form", slack.StylePrimary)))
 }
 
+// mayRead says whether somebody may see the requests of others.
+func (b *Bot) mayRead(ctx context.Context, who approvals.Person) error {
+	selfOnly, err := b.Desk.MayRequest(ctx, "requests", approvals.ClassRead, who)
+	if err == nil && selfOnly {
+		return approvals.Refuse(approvals.CodeNotAllowed, "You may see your own requests only.")
+	}
+	return err
+}
+
 // publishHome shows somebody their App Home: what waits, and what is theirs.
 func (b *Bot) publishHome(ctx context.Context, slackID string) {
 	ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
@@ -360,12 +463,12 @@ func (b *Bot) home(ctx context.Context, slackID string) ([]slack.Block, error) {
 		return nil, err
 	}
 	blocks := []slack.Block{header("Countersign"), paragraphs(say("Two people for every change of an account: one asks, another approves."))}
-	if err := b.Desk.MayRequest(ctx, "requests", approvals.ClassRead, who); err == nil {
+	if err := b.mayRead(ctx, who); err == nil {
 		open, err := b.Desk.Store.Open(ctx)
 		if err != nil {
 			return nil, err
 		}
-		blocks = append(blocks, deskBlocks("On the desk", open, "Nothing is waiting.")...)
+		blocks = append(blocks, b.deskOf(ctx, who, open)...)
 	} else if no := (*approvals.Refusal)(nil); !errors.As(err, &no) {
 		return nil, err
 	}
@@ -379,6 +482,20 @@ func (b *Bot) home(ctx context.Context, slackID string) ([]slack.Block, error) {
 		return nil, err
 	}
 	return append(append(blocks, slack.NewDividerBlock()), help...), nil
+}
+
+// deskOf lists what is open, with the reviews that this person may give on top.
+func (b *Bot) deskOf(ctx context.Context, who approvals.Person, open []approvals.Snapshot) []slack.Block {
+	var blocks []slack.Block
+	if slices.ContainsFunc(open, func(s approvals.Snapshot) bool { return s.State == approvals.Review }) {
+		if standing, err := b.Desk.Rights(ctx, who); err == nil { // else they stand among the others
+			var reviews []approvals.Snapshot
+			if reviews, open = b.toReview(standing, open); len(reviews) > 0 {
+				blocks = append(deskBlocks("Waiting for your review", reviews, ""), small("You review it on its card in the approvals channel."))
+			}
+		}
+	}
+	return append(blocks, deskBlocks("On the desk", open, "Nothing is waiting.")...)
 }
 
 // deskBlocks lists requests with a button each.

@@ -20,7 +20,7 @@ func sentence(err error) string {
 	case errors.Is(err, approvals.ErrNoRequest):
 		return "There is no such request. It may be older than 90 days."
 	case errors.Is(err, approvals.ErrRewound):
-		return "Countersign has stopped: its store has lost writes. An administrator has to look before anything is done again."
+		return "Countersign has stopped: its Redis has gone back in time and has lost what it had confirmed. What you did just now does not count. An administrator has to look at it first; then do it again."
 	case errors.Is(err, approvals.ErrConflict):
 		return "Too many people pressed at once. Please press again."
 	}
@@ -54,6 +54,24 @@ func asTyped(text string) string {
 		return label
 	})
 	return strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(text)
+}
+
+// lacking says what a request was to come with and did not.
+func lacking(fields []commands.Field) string {
+	var all []string
+	for _, f := range fields {
+		switch f {
+		case commands.FieldVerified:
+			all = append(all, "Say how you made sure who was asking, in a way that counts here, as in verified=callback.")
+		case commands.FieldTicket:
+			all = append(all, "Name a ticket, as in ticket=INC-7.")
+		case commands.FieldJustification:
+			all = append(all, "Say in a few words why.")
+		default:
+			all = append(all, "Say also: "+string(f)+".")
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // ignoreGone turns a missing request into a refusal for the one who pressed.

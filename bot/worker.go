@@ -48,7 +48,11 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 		case errors.As(err, &no):
 			b.whisper(ctx, d, no.Sentence)
 			return nil
-		case pause > 4*time.Second || ctx.Err() != nil || errors.Is(err, approvals.ErrRewound):
+		case errors.Is(err, approvals.ErrRewound): // nobody knows when it goes on, and it must not happen then unasked
+			b.Log.Warn("a deed is not carried out, because Redis has gone back in time", "envelope", a.Envelope, "user", d.User)
+			b.whisper(ctx, d, sentence(err))
+			return nil
+		case pause > 4*time.Second || ctx.Err() != nil:
 			b.Log.Warn("a deed failed and will be tried again", "envelope", a.Envelope, "user", d.User, "error", err)
 			return err
 		}
@@ -65,7 +69,7 @@ func (b *Bot) carryOut(ctx context.Context, op string, d deed) error {
 	if d.Foreign != "" {
 		return b.refused(ctx, op, d, approvals.Person{Slack: d.User}, stranger)
 	}
-	who, err := b.people.actor(ctx, d.User)
+	who, err := b.comer(ctx, d)
 	if err != nil {
 		return b.refused(ctx, op, d, who, err)
 	}
@@ -100,11 +104,18 @@ func (b *Bot) refused(ctx context.Context, op string, d deed, who approvals.Pers
 			return err
 		}
 	}
-	if d.Request != "" {
-		return b.Desk.RefusedPress(ctx, op, d.Request, tried(d.Press), who, err)
-	}
 	c, _ := commands.Lookup(d.Command)
-	return b.Desk.Refused(ctx, op, approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class}, who, err)
+	var said error
+	if d.Request != "" {
+		said = b.Desk.RefusedPress(ctx, op, d.Request, tried(d.Press), who, err)
+	} else {
+		said = b.Desk.Refused(ctx, op, approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class}, who, err)
+	}
+	looks := d.Press == pressDetails || d.Press == pressReveal || d.Press == "" && c.Class == approvals.ClassRead
+	if said == nil && looks {
+		return err // it was allowed when it came before, and nobody knows whether its author has seen anything
+	}
+	return said
 }
 
 // tried is what somebody tried to do with a button, in the words of an audit
@@ -117,6 +128,10 @@ func tried(press string) string {
 		return "report as done"
 	case pressAgain:
 		return "ask again"
+	case pressGlass:
+		return "break the glass"
+	case pressJustified, pressNotJustified:
+		return "review"
 	}
 	return press
 }
@@ -126,12 +141,16 @@ func (b *Bot) press(ctx context.Context, op string, d deed, who approvals.Person
 	switch d.Press {
 	case pressAgain:
 		return b.again(ctx, op, d, who)
-	case pressApprove, pressDeny, pressAttest, pressConfirm, pressRetract:
+	case pressApprove, pressDeny, pressAttest, pressConfirm, pressRetract, pressJustified, pressNotJustified:
 		if no := b.place(ctx, d); no != nil {
 			return b.refused(ctx, op, d, who, no)
 		}
+	case pressGlass:
+		if no := b.glassPlace(ctx, d, who); no != nil {
+			return b.refused(ctx, op, d, who, no)
+		}
 	}
-	b.adopt(ctx, d)
+	b.adopt(ctx, d, who)
 	var err error
 	switch d.Press {
 	case pressApprove:
@@ -148,9 +167,15 @@ func (b *Bot) press(ctx context.Context, op string, d deed, who approvals.Person
 		_, err = b.Desk.Confirm(ctx, op, d.Request, who)
 	case pressRetract:
 		_, err = b.Desk.Retract(ctx, op, d.Request, who)
+	case pressGlass:
+		_, err = b.Desk.BreakGlass(ctx, op, d.Request, who, d.Reason)
+	case pressJustified:
+		_, err = b.Desk.Judge(ctx, op, d.Request, who, approvals.Justified, d.Reason)
+	case pressNotJustified:
+		_, err = b.Desk.Judge(ctx, op, d.Request, who, approvals.NotJustified, d.Reason)
 	}
 	if err != nil { // no event will redraw the card that led here
-		b.repair(ctx, d)
+		b.repair(ctx, d, who)
 	}
 	return err
 }
@@ -196,17 +221,33 @@ func (b *Bot) place(ctx context.Context, d deed) error {
 	return nil
 }
 
+// belongs says that a message is where cards of this request are: in the
+// approvals channel, or in its requester's direct messages.
+func (b *Bot) belongs(d deed, who approvals.Person, r approvals.Request) bool {
+	switch {
+	case d.Card.TS == "":
+		return false
+	case d.Card.Channel == b.ApprovalsChannel:
+		return true
+	}
+	return strings.HasPrefix(d.Card.Channel, "D") && who.ID == r.Requester.ID
+}
+
 // adopt keeps a card up to date from now on that a lost reply of Slack left
 // over.
-func (b *Bot) adopt(ctx context.Context, d deed) {
+func (b *Bot) adopt(ctx context.Context, d deed, who approvals.Person) {
 	if d.Card.TS == "" {
 		return
 	}
+	const most = 10 // that lost replies can have left over
 	cards, err := b.Desk.Store.Cards(ctx, d.Request)
 	for _, card := range cards {
 		if card == d.Card {
 			return
 		}
+	}
+	if snap, gone := b.Desk.Store.Load(ctx, d.Request); gone != nil || !b.belongs(d, who, snap.Request) || len(cards) >= most {
+		return
 	}
 	name := cardRequester
 	if d.Card.Channel == b.ApprovalsChannel {
@@ -221,19 +262,20 @@ func (b *Bot) adopt(ctx context.Context, d deed) {
 }
 
 // repair shows the pressed card as its request now is.
-func (b *Bot) repair(ctx context.Context, d deed) {
-	if d.Card.TS == "" {
-		return
-	}
-	snap, err := b.Desk.Store.Load(ctx, d.Request)
+func (b *Bot) repair(ctx context.Context, d deed, who approvals.Person) {
+	glass := b.offersGlass(ctx, d.Request)
+	err := b.upToDate(ctx, d.Request, false, func(ctx context.Context, r approvals.Request) error {
+		if !b.belongs(d, who, r) {
+			return nil
+		}
+		blocks := b.receipt(r, glass)
+		if d.Card.Channel == b.ApprovalsChannel {
+			blocks = b.card(r)
+		}
+		_, _, _, err := b.api.UpdateMessageContext(ctx, d.Card.Channel, d.Card.TS, slack.MsgOptionText(cardText(r), false), slack.MsgOptionBlocks(blocks...))
+		return err
+	})
 	if err != nil {
-		return
-	}
-	blocks := b.receipt(snap.Request)
-	if d.Card.Channel == b.ApprovalsChannel {
-		blocks = b.card(snap.Request)
-	}
-	if _, _, _, err := b.api.UpdateMessageContext(ctx, d.Card.Channel, d.Card.TS, slack.MsgOptionText(cardText(snap.Request), false), slack.MsgOptionBlocks(blocks...)); err != nil {
 		b.Log.Debug("an old card was not repaired", "request", d.Request, "error", err)
 	}
 }
@@ -244,7 +286,11 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 	c := in.Command
 	// Whether they may at all comes first: a stranger learns nothing about
 	// who is in the tenant.
-	if err := b.Desk.MayRequest(ctx, c.Name, c.Class, who); err != nil {
+	selfOnly, err := b.Desk.MayRequest(ctx, c.Name, c.Class, who)
+	if err == nil && selfOnly && !meant(in.Target, d.User, who) {
+		err = onlySelf
+	}
+	if err != nil {
 		return b.refused(ctx, op, d, who, err)
 	}
 	found, err := b.find(ctx, in.Target)
@@ -261,12 +307,20 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 	}
 
 	if snap, err := b.Desk.Store.Load(ctx, approvals.RequestID(op)); err == nil {
-		b.receiptNote(ctx, d, snap.Request) // delivered before
-		return nil
+		return b.asked(ctx, op, d, in, who, snap.Request) // delivered before
 	} else if !errors.Is(err, approvals.ErrNoRequest) {
 		return err
 	}
 	about := approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class, Target: target}
+	self := target.ID == who.ID
+	if self && in.Verified != approvals.VerifiedCompromise {
+		in.Verified = "" // nobody verifies themselves
+	}
+	// Only now is it certain whether it is their own account, and the policy may
+	// have changed since it was typed.
+	if missing := commands.Missing(c, in, b.needs(c, self)); len(missing) > 0 {
+		return b.Desk.Refused(ctx, op, about, who, approvals.Refuse(approvals.CodeMissing, "%s", lacking(missing)))
+	}
 	if no := (*unfit)(nil); errors.As(b.guard.fit(ctx, b.ApprovalsChannel, guardAge), &no) {
 		return b.Desk.Refused(ctx, op, about, who, approvals.Refuse(approvals.CodeChannel, "Nobody could decide this now, so nothing was requested. %s", no.sentence))
 	}
@@ -285,24 +339,63 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 	r, err := b.Desk.Ask(ctx, op, approvals.Ask{
 		Plan: plan, Requester: who, Justification: in.Justification, Ticket: in.Ticket, Verified: in.Verified, Channel: d.Channel, Terms: terms,
 	})
+	no := (*approvals.Refusal)(nil)
+	if in.Glass && errors.As(err, &no) && no.Code == approvals.CodeIdentical {
+		// Somebody asked for the same before. Whoever wants it now means that.
+		open, err := b.Desk.Store.Load(ctx, no.Request)
+		if err != nil {
+			return ignoreGone(err)
+		}
+		return b.breakGlassTyped(ctx, op, d, in, who, open.Request)
+	}
 	if err != nil {
 		return err
+	}
+	return b.asked(ctx, op, d, in, who, r)
+}
+
+// asked goes on from a request that was just made: it waits, or its author
+// wants to break the glass.
+func (b *Bot) asked(ctx context.Context, op string, d deed, in commands.Input, who approvals.Person, r approvals.Request) error {
+	if in.Glass {
+		return b.breakGlassTyped(ctx, op, d, in, who, r)
 	}
 	b.receiptNote(ctx, d, r)
 	return nil
 }
 
+// onlySelf refuses others' accounts to those who may use a command for their
+// own.
+var onlySelf = approvals.Refuse(approvals.CodeNotAllowed, "You may use this command for your own account only: mention yourself.")
+
+// meant says that what was typed names the person who typed it, without asking
+// anybody: whoever may act for themselves only learns nothing about others.
+func meant(r commands.Ref, slackID string, who approvals.Person) bool {
+	switch {
+	case r.Slack != "":
+		return r.Slack == slackID
+	case r.ObjectID != "":
+		return strings.EqualFold(r.ObjectID, who.ID)
+	}
+	return r.Name != "" && strings.EqualFold(r.Name, who.UPN)
+}
+
 // receiptNote tells the requester at once that it is on its way; the rest
 // comes as direct messages.
 func (b *Bot) receiptNote(ctx context.Context, d deed, r approvals.Request) {
-	people := "one other person"
-	if n := r.Terms.Approvals; n > 1 {
-		people = fmt.Sprintf("%d other people", n)
-	}
+	people := others(r.Terms.Approvals)
 	text := fmt.Sprintf("%s for %s is requested as %s and waits for %s. You get a direct message when it is decided.", r.Plan.Title, r.Plan.Target, r.ID, people)
 	b.whisper(ctx, d, text, paragraphs(
 		say("%s for ", r.Plan.Title).who(r.Plan.Target).say(" is requested as ").code(r.ID).
 			say(" and waits for %s. You get a direct message when it is decided.", people)))
+}
+
+// others are so many people besides the requester.
+func others(n int) string {
+	if n == 1 {
+		return "one other person"
+	}
+	return fmt.Sprintf("%d other people", n)
 }
 
 // find lists whom a reference may mean: at least one person, or an error.
@@ -374,10 +467,17 @@ func (b *Bot) help(ctx context.Context, op string, d deed, in commands.Input, wh
 				paragraphs(line{}.code(commands.Slash(b.Prefix, c) + " " + c.Usage)),
 				paragraphs(say("%s", c.Help)),
 			}
-			if err := b.Desk.MayRequest(ctx, c.Name, c.Class, who); err != nil {
+			selfOnly, err := b.Desk.MayRequest(ctx, c.Name, c.Class, who)
+			switch {
+			case err != nil:
 				blocks = append(blocks, small("%s", sentence(err)))
-			} else if c.Class != approvals.ClassRead {
-				blocks = append(blocks, small("Decided by: %s.", strings.Join(b.Desk.Policy.Approvers(c.Name, c.Class), ", ")))
+			case c.Class == approvals.ClassRead && selfOnly:
+				blocks = append(blocks, small("You may use it for your own account."))
+			case c.Class == approvals.ClassRead:
+			case selfOnly:
+				blocks = append(blocks, small("You may ask for your own account. Decided by: %s.", strings.Join(b.Desk.Policy.Approvers(c.Name, c.Class, true), ", ")))
+			default:
+				blocks = append(blocks, small("Decided by: %s.", strings.Join(b.Desk.Policy.Approvers(c.Name, c.Class, false), ", ")))
 			}
 			b.whisper(ctx, d, c.Help, blocks...)
 			return nil
@@ -413,7 +513,7 @@ func (b *Bot) requests(ctx context.Context, op string, d deed, in commands.Input
 		if all, err = b.Desk.Store.Open(ctx); err != nil {
 			return err
 		}
-		b.whisper(ctx, d, "The desk", deskBlocks("On the desk", all, "Nothing is waiting.")...)
+		b.whisper(ctx, d, "The desk", b.deskOf(ctx, who, all)...)
 		return nil
 	}
 	snap, err := b.Desk.Store.Load(ctx, strings.ToUpper(what))

@@ -130,7 +130,7 @@ func TestParseAddPhone(t *testing.T) {
 			}
 		})
 	}
-	if missing := Missing(c, Input{Args: args("mobile", "")}); !slices.Equal(missing, []Field{FieldTarget, FieldNumber, FieldVerified, FieldJustification}) {
+	if missing := Missing(c, Input{Args: args("mobile", "")}, Needs{}); !slices.Equal(missing, []Field{FieldTarget, FieldNumber, FieldVerified, FieldJustification}) {
 		t.Errorf("missing: %q", missing)
 	}
 	for in, want := range map[string]string{"alternate mobile": "alternate", "OFFICE": "office", "": ""} {

@@ -95,7 +95,7 @@ func TestTable(t *testing.T) {
 		if c.Title == "" || c.Usage == "" || c.Does == "" || len(c.Help) < 100 || len(c.Permissions) == 0 || c.Class == "" || (c.plan != nil) != (c.Class != "read") {
 			t.Errorf("something is missing in %+v", c)
 		}
-		if needs := Verifications(c) != nil; needs != slices.Contains(Missing(c, Input{}), FieldVerified) {
+		if needs := Verifications(c) != nil; needs != slices.Contains(Missing(c, Input{}, Needs{}), FieldVerified) {
 			t.Errorf("%s: verifications are offered: %v", c.Name, needs)
 		}
 		if in, problems := Parse(c, c.Usage); c.Target && (len(problems) != 1 || problems[0].Field != FieldTarget) {

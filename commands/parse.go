@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"countersign/approvals"
 )
 
 // Limits on what people type, in characters. Modals use the same ones.
@@ -38,7 +40,11 @@ type Input struct {
 	Ticket        string
 	Verified      string // the Value of a Verification
 	Justification string
+	Glass         bool // run it before it is approved: break-glass was typed
 }
+
+// BreakGlass is the word that runs a containment before it is approved.
+const BreakGlass = "break-glass"
 
 // Problem is something typed that cannot be taken as it stands. Sentence
 // tells the person what to type instead.
@@ -50,8 +56,8 @@ type Problem struct {
 // Parse reads the text behind a slash command of an app whose manifest says
 // should_escape, as Slack sends it
 // (https://docs.slack.dev/interactivity/implementing-slash-commands): the
-// target first, then the command's own arguments, then ticket=, verified= and
-// the justification in any order.
+// target first, then the command's own arguments and break-glass, then ticket=,
+// verified= and the justification in any order.
 //
 // What is wrong is a Problem; what is only missing is not (see Missing). The
 // Input holds everything that could be read, so that a modal can be filled
@@ -105,7 +111,11 @@ func Parse(c Command, text string) (Input, []Problem) {
 			if p.argument(&in) {
 				continue
 			}
-			p.text, inArgs = behind, false
+			p.text = behind
+			if p.glass(&in, word) {
+				continue
+			}
+			inArgs = false
 		}
 		why = append(why, written(word))
 	}
@@ -126,7 +136,10 @@ func (in Input) String() string {
 	if !in.Command.Target {
 		return escape(Plain(strings.Join(in.Rest, " "), 0))
 	}
-	var target, keys, args, named []string
+	var target, keys, args, named, glass []string
+	if in.Glass {
+		glass = []string{BreakGlass}
+	}
 	switch {
 	case in.Target.Slack != "":
 		target = []string{"<@" + in.Target.Slack + ">"}
@@ -160,15 +173,15 @@ func (in Input) String() string {
 	// Words that would be read as something else have to be quoted, and
 	// nobody knows better than Parse which these are.
 	for _, parts := range [][]string{
-		slices.Concat(target, args, keys, bare), slices.Concat(target, args, keys, quotedWhy), slices.Concat(target, named, keys, bare),
+		slices.Concat(target, args, glass, keys, bare), slices.Concat(target, args, glass, keys, quotedWhy), slices.Concat(target, named, glass, keys, bare),
 	} {
 		text := strings.Join(parts, " ")
 		if again, problems := Parse(in.Command, text); len(problems) == 0 && again.Justification == why && maps.Equal(again.Args, in.Args) &&
-			again.Target.Empty() == in.Target.Empty() && again.Ticket == ticket && again.Verified == in.Verified {
+			again.Target.Empty() == in.Target.Empty() && again.Ticket == ticket && again.Verified == in.Verified && again.Glass == in.Glass {
 			return text
 		}
 	}
-	return strings.Join(slices.Concat(target, named, keys, quotedWhy), " ")
+	return strings.Join(slices.Concat(target, named, glass, keys, quotedWhy), " ")
 }
 
 // symbol is one character of what was typed, or one mention of a person.
@@ -462,6 +475,28 @@ func (p *parser) misspelt(word []symbol) bool {
 		}
 	}
 	return false
+}
+
+// glass reads the word break-glass where an argument could stand. Further on
+// it is a word of the justification like any other.
+func (p *parser) glass(in *Input, word []symbol) bool {
+	bare := strings.TrimRight(written(word), ",;:.!")
+	if strings.IndexFunc(bare, func(r rune) bool { return !unicode.IsLetter(r) && !strings.ContainsRune("-_–—", r) }) >= 0 {
+		return false
+	}
+	typed, meant := squeezed(bare), squeezed(BreakGlass)
+	switch off := distance(typed, meant); {
+	case in.Glass || off > 2 || off > 0 && typed[0] != meant[0]:
+		return false
+	case off > 0:
+		p.problem(FieldGlass, "“%s” is not known. Did you mean %s?", Plain(bare, 40), BreakGlass)
+	case p.command.Class != approvals.ClassContain:
+		p.problem(FieldGlass, "Only containment, such as blocking sign-in, can be run before it is approved. Leave %s out to ask for approval. "+
+			`If it is part of the reason, write why="…" around all of that.`, BreakGlass)
+	default:
+		in.Glass = true
+	}
+	return true
 }
 
 // distance counts the letters to add, drop, change or swap with their

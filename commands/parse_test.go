@@ -157,24 +157,107 @@ func TestCanonicalText(t *testing.T) {
 	}
 }
 
+// The word counts where an argument could stand, and nowhere else.
+func TestParseBreakGlass(t *testing.T) {
+	mina := Ref{Slack: "U0MINA", Typed: "<@U0MINA>"}
+	tests := map[string]struct {
+		command, text string
+		want          Input
+		bad           []Field
+	}{
+		"behind the target":       {"block-signin", "<@U0MINA|mina> break-glass laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
+		"alone":                   {"block-signin", "<@U0MINA|mina> break-glass", Input{Target: mina, Glass: true}, nil},
+		"as people write it":      {"revoke-sessions", "<@U0MINA|mina> --Break–Glass: laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
+		"behind a key":            {"block-signin", "<@U0MINA|mina> ticket=INC-7 break-glass stolen", Input{Target: mina, Ticket: "INC-7", Glass: true, Justification: "stolen"}, nil},
+		"in the reason":           {"block-signin", "<@U0MINA|mina> do not break-glass for this", Input{Target: mina, Justification: "do not break-glass for this"}, nil},
+		"twice":                   {"block-signin", "<@U0MINA|mina> break-glass break-glass", Input{Target: mina, Glass: true, Justification: "break-glass"}, nil},
+		"in quotes":               {"block-signin", `<@U0MINA|mina> "break-glass" is what they shouted`, Input{Target: mina, Justification: `"break-glass" is what they shouted`}, nil},
+		"behind why":              {"block-signin", `<@U0MINA|mina> why="break-glass account"`, Input{Target: mina, Justification: "break-glass account"}, nil},
+		"two words":               {"block-signin", "<@U0MINA|mina> break glass of the door", Input{Target: mina, Justification: "break glass of the door"}, nil},
+		"misspelt":                {"block-signin", "<@U0MINA|mina> brake-glass laptop stolen", Input{Target: mina, Justification: "laptop stolen"}, []Field{FieldGlass}},
+		"of another class":        {"reset-password", "<@U0MINA|mina> break-glass verified=video", Input{Target: mina, Verified: "video"}, []Field{FieldGlass}},
+		"in the reason elsewhere": {"reset-password", "<@U0MINA|mina> verified=video their break-glass account", Input{Target: mina, Verified: "video", Justification: "their break-glass account"}, nil},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, problems := Parse(command(t, tt.command), tt.text)
+			var bad []Field
+			for _, p := range problems {
+				bad = append(bad, p.Field)
+			}
+			if !same(got, tt.want) || !slices.Equal(bad, tt.bad) {
+				t.Errorf("%q is read as %+v with %v, want %+v", tt.text, show(got), problems, show(tt.want))
+			}
+			if len(problems) > 0 {
+				return
+			}
+			if again, wrong := Parse(got.Command, got.String()); len(wrong) > 0 || !same(again, got) {
+				t.Errorf("%+v is written %q and read back as %+v %v", show(got), got.String(), show(again), wrong)
+			}
+		})
+	}
+	// What a form collects may begin with the word and yet not be it.
+	in := Input{Command: command(t, "block-signin"), Target: mina, Justification: "break-glass account used"}
+	if again, wrong := Parse(in.Command, in.String()); len(wrong) > 0 || !same(again, in) {
+		t.Errorf("%+v is written %q and read back as %+v %v", show(in), in.String(), show(again), wrong)
+	}
+}
+
 func TestMissing(t *testing.T) {
 	someone := Ref{Slack: "U1"}
+	everything := []string{"verified", "ticket", "justification"}
 	tests := []struct {
 		command string
 		in      Input
+		more    Needs
 		want    []Field
 	}{
-		{"methods", Input{}, []Field{FieldTarget}},
-		{"methods", Input{Target: someone}, nil},
-		{"revoke-sessions", Input{Target: someone}, nil},
-		{"require-reregister", Input{}, []Field{FieldTarget, FieldVerified, FieldJustification}},
-		{"require-reregister", Input{Target: someone, Ticket: "INC-7"}, []Field{FieldVerified}},
-		{"require-reregister", Input{Target: someone, Verified: "video", Justification: "x"}, nil},
-		{"help", Input{}, nil},
+		{"methods", Input{}, Needs{}, []Field{FieldTarget}},
+		{"methods", Input{Target: someone}, Needs{Fields: everything}, nil},
+		{"revoke-sessions", Input{Target: someone}, Needs{}, nil},
+		{"revoke-sessions", Input{Target: someone, Glass: true}, Needs{}, []Field{FieldJustification}},
+		{"revoke-sessions", Input{Target: someone, Glass: true, Ticket: "INC-7"}, Needs{}, []Field{FieldJustification}},
+		{"revoke-sessions", Input{Target: someone}, Needs{Fields: everything}, []Field{FieldVerified, FieldJustification, FieldTicket}},
+		{"revoke-sessions", Input{Target: someone}, Needs{Fields: everything, Self: true}, []Field{FieldJustification, FieldTicket}},
+		{"require-reregister", Input{}, Needs{}, []Field{FieldTarget, FieldVerified, FieldJustification}},
+		{"require-reregister", Input{Target: someone, Ticket: "INC-7"}, Needs{}, []Field{FieldVerified}},
+		{"require-reregister", Input{Target: someone, Ticket: "INC-7"}, Needs{Self: true}, nil},
+		{"require-reregister", Input{Target: someone, Verified: "video", Ticket: "INC-7"}, Needs{Fields: []string{"justification"}}, []Field{FieldJustification}},
+		{"require-reregister", Input{Target: someone, Verified: "video", Justification: "x"}, Needs{}, nil},
+		{"require-reregister", Input{Target: someone, Verified: "manager", Justification: "x"}, Needs{Verified: []string{"video", "callback"}}, []Field{FieldVerified}},
+		{"require-reregister", Input{Target: someone, Verified: "compromise", Justification: "x"}, Needs{Verified: []string{"video"}}, []Field{FieldVerified}},
+		{"help", Input{}, Needs{}, nil},
 	}
 	for _, tt := range tests {
-		if got := Missing(command(t, tt.command), tt.in); !slices.Equal(got, tt.want) {
-			t.Errorf("%s with %+v lacks %v, want %v", tt.command, show(tt.in), got, tt.want)
+		if got := Missing(command(t, tt.command), tt.in, tt.more); !slices.Equal(got, tt.want) {
+			t.Errorf("%s with %+v and %+v lacks %v, want %v", tt.command, show(tt.in), tt.more, got, tt.want)
+		}
+	}
+}
+
+// Only the ways that count are offered.
+func TestWays(t *testing.T) {
+	values := func(name string, more Needs) string {
+		var all []string
+		for _, v := range Ways(command(t, name), more) {
+			all = append(all, v.Value)
+		}
+		return strings.Join(all, " ")
+	}
+	for _, tt := range []struct {
+		command string
+		more    Needs
+		want    string
+	}{
+		{"reset-password", Needs{}, "in-person video callback manager compromise"},
+		{"reset-password", Needs{Verified: []string{"callback", "video"}}, "video callback"},
+		{"reset-password", Needs{Self: true}, ""},
+		{"block-signin", Needs{}, ""},
+		{"block-signin", Needs{Fields: []string{"verified"}}, "in-person video callback manager"},
+		{"block-signin", Needs{Fields: []string{"verified"}, Verified: []string{"manager"}}, "manager"},
+	} {
+		if got := values(tt.command, tt.more); got != tt.want {
+			t.Errorf("%s with %+v offers %q, want %q", tt.command, tt.more, got, tt.want)
 		}
 	}
 }
@@ -219,6 +302,7 @@ func FuzzParse(f *testing.F) {
 		"<!subteam^S1|@x> <#C1|y> <|> <> |", "&lt;@U1&gt; x", "<@U1>\\\"", "a\u0301\u0301\u0301\u0301\u0301", "verified=“in person” why=\u0301",
 		"<@U1> mobile <tel:+14255550142|+1 (425) 555-0142> x 12 2 days", "<@U1> +49 30 901820 2 days mobile", "<@U1> office +1 425 555 0142 ext. 12 type=mobile number=\"00 1\"",
 		"<@U1> <mailto:a@b.example|c@d.example> x", "address=a@b.example", "<@U1> passkey “iPad Air” x", "<@U1> phone +1 •••• ••42 (mobile) why", "method=\"\\\"\"",
+		"<@U1> break-glass x", "break-glass", "<@U1> break-glass break-glass", "<@U1> ticket=1 break-glass: x", "<@U1> why=\"break-glass x\"", "<@U1> breakglas",
 	} {
 		for _, c := range Table() {
 			f.Add(c.Name, s)
@@ -286,9 +370,9 @@ func FuzzString(f *testing.F) {
 
 // same compares everything but the command, which holds functions.
 func same(a, b Input) bool {
-	return a.Target == b.Target && a.Ticket == b.Ticket && a.Verified == b.Verified && a.Justification == b.Justification && maps.Equal(a.Args, b.Args) && slices.Equal(a.Rest, b.Rest)
+	return a.Target == b.Target && a.Ticket == b.Ticket && a.Verified == b.Verified && a.Justification == b.Justification && maps.Equal(a.Args, b.Args) && slices.Equal(a.Rest, b.Rest) && a.Glass == b.Glass
 }
 
 func show(in Input) []any {
-	return []any{in.Target, in.Args, in.Ticket, in.Verified, in.Justification, in.Rest}
+	return []any{in.Target, in.Args, in.Ticket, in.Verified, in.Justification, in.Rest, in.Glass}
 }

@@ -55,7 +55,7 @@ func TestParseRemoveMethod(t *testing.T) {
 			}
 		})
 	}
-	if missing := Missing(c, Input{Target: Ref{Slack: "U1"}, Verified: "video", Ticket: "7"}); !slices.Equal(missing, []Field{FieldMethod}) {
+	if missing := Missing(c, Input{Target: Ref{Slack: "U1"}, Verified: "video", Ticket: "7"}, Needs{}); !slices.Equal(missing, []Field{FieldMethod}) {
 		t.Errorf("missing: %q", missing)
 	}
 }

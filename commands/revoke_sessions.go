@@ -12,7 +12,7 @@ func revokeSessions() Command {
 	return Command{
 		Name:   "revoke-sessions",
 		Title:  "Revoke sessions",
-		Usage:  "@user [ticket=INC-7] [why]",
+		Usage:  "@user [break-glass] [ticket=INC-7] [why]",
 		Does:   "sign a person out everywhere",
 		Class:  approvals.ClassContain,
 		Target: true,

@@ -13,7 +13,7 @@ func blockSignIn() Command {
 	return Command{
 		Name:   "block-signin",
 		Title:  "Block sign-in",
-		Usage:  "@user [ticket=INC-7] [why]",
+		Usage:  "@user [break-glass] [ticket=INC-7] [why]",
 		Does:   "disable the account, so that nobody can sign in with it",
 		Class:  approvals.ClassContain,
 		Target: true,

@@ -27,6 +27,8 @@ const (
 	FieldAfter     Field = "after"
 	FieldLifetime  Field = "lifetime"
 	FieldUse       Field = "use"
+
+	FieldGlass Field = "glass"
 )
 
 // Command is one row of the table.
@@ -166,10 +168,24 @@ func UsedBy(p entra.Permission) []string {
 	return names
 }
 
-// Missing is what c and its class require and in lacks. A ticket stands in
-// for a justification, because it holds one.
-func Missing(c Command, in Input) []Field {
+// Needs is what a request must come with besides what the class of its
+// command demands.
+type Needs struct {
+	Fields   []string // ticket, justification and verified, as the policy has them
+	Verified []string // the ways of verifying a caller that count; all when empty
+	Self     bool     // the requester asks for their own account, and cannot verify themselves
+}
+
+// Missing is what c, its class and the policy require and in lacks. A ticket
+// stands in for a justification, because it holds one; but not where the policy
+// names the justification, or the glass is to be broken.
+func Missing(c Command, in Input, more Needs) []Field {
 	var missing []Field
+	lacks := func(f Field, empty bool) {
+		if empty && !slices.Contains(missing, f) {
+			missing = append(missing, f)
+		}
+	}
 	if c.Target && in.Target.Empty() {
 		missing = append(missing, FieldTarget)
 	}
@@ -178,16 +194,22 @@ func Missing(c Command, in Input) []Field {
 			missing = append(missing, a.Field)
 		}
 	}
-	if c.Class != approvals.ClassDestroy && c.Class != approvals.ClassTakeover {
+	if c.Class == approvals.ClassRead {
 		return missing
 	}
-	if in.Verified == "" {
-		missing = append(missing, FieldVerified)
-	}
-	if in.Ticket == "" && in.Justification == "" {
-		missing = append(missing, FieldJustification)
-	}
+	ways := Ways(c, more)
+	counts := slices.ContainsFunc(ways, func(v Verification) bool { return v.Value == in.Verified })
+	lacks(FieldVerified, len(ways) > 0 && !counts)
+	lacks(FieldJustification, needsReason(c) && in.Ticket == "" && in.Justification == "")
+	lacks(FieldJustification, (in.Glass || slices.Contains(more.Fields, approvals.NeedJustification)) && in.Justification == "")
+	lacks(FieldTicket, slices.Contains(more.Fields, approvals.NeedTicket) && in.Ticket == "")
 	return missing
+}
+
+// needsReason says that the class of a command demands a ticket or a
+// justification, and a verified caller.
+func needsReason(c Command) bool {
+	return c.Class == approvals.ClassDestroy || c.Class == approvals.ClassTakeover
 }
 
 // Verification is one way in which a requester made sure who was asking.
@@ -199,13 +221,29 @@ type Verification struct {
 // Verifications are the ways that c accepts, in the order in which they are
 // offered; none where c asks for no caller verification.
 func Verifications(c Command) []Verification {
-	if c.Class != approvals.ClassDestroy && c.Class != approvals.ClassTakeover {
+	if !needsReason(c) {
 		return nil
 	}
 	if acceptsCompromise(c) {
 		return append(waysToVerify(), Verification{approvals.VerifiedCompromise, "Nobody called: the account is lost. Blocks it and revokes sessions"})
 	}
 	return waysToVerify()
+}
+
+// Ways are the ways of verifying the caller that c demands one of: those that
+// count by the policy, and none where nobody is asked.
+func Ways(c Command, more Needs) []Verification {
+	ways := Verifications(c)
+	switch {
+	case more.Self:
+		return nil
+	case ways == nil && slices.Contains(more.Fields, approvals.NeedVerified):
+		ways = waysToVerify()
+	}
+	if len(more.Verified) > 0 {
+		ways = slices.DeleteFunc(ways, func(v Verification) bool { return !slices.Contains(more.Verified, v.Value) })
+	}
+	return ways
 }
 
 func waysToVerify() []Verification {

@@ -103,6 +103,39 @@ func (t *Tenant) Standing(ctx context.Context, id string, withProtection bool) (
 	return s, nil
 }
 
+// Contact is somebody who may have to be told something.
+type Contact struct {
+	Person  approvals.Person
+	Mail    string
+	Enabled bool
+	Guest   bool
+}
+
+// Members lists who is in a group of the tenant, directly or through other
+// groups.
+func (t *Tenant) Members(ctx context.Context, group string) ([]Contact, error) {
+	users, err := t.graph.Members(ctx, group)
+	if err != nil {
+		return nil, lookUp(err)
+	}
+	all := make([]Contact, len(users))
+	for i, u := range users {
+		all[i] = contact(u)
+	}
+	return all, nil
+}
+
+// Contact looks one person up by object id. approvals.ErrNoPerson when the
+// account is gone.
+func (t *Tenant) Contact(ctx context.Context, id string) (Contact, error) {
+	user, err := t.user(ctx, id)
+	return contact(user), err
+}
+
+func contact(u entra.User) Contact {
+	return Contact{Person: person(u), Mail: u.Mail, Enabled: u.Enabled, Guest: u.Guest}
+}
+
 // Plan makes the plan for what in asks, on one account. It looks at the
 // account and its protection afresh. Besides failed look-ups it returns
 // *NothingToDo, a *approvals.Refusal for a protected target, and

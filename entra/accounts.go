@@ -384,6 +384,40 @@ func (c *Client) memberships(ctx context.Context, userID string) (memberships, e
 	return m, nil
 }
 
+// Members lists the accounts that are members of a group, directly or through other groups. ErrNotFound if there is no such group.
+// With GroupMember.Read.All alone Graph returns accounts without their properties; that is an error (ErrForbidden).
+// https://learn.microsoft.com/graph/api/group-list-transitivemembers
+func (c *Client) Members(ctx context.Context, groupID string) ([]User, error) {
+	if err := checkID("group", groupID); err != nil {
+		return nil, err
+	}
+	var members []User
+	err := c.do(ctx, CallListMembers, func(ctx context.Context) error {
+		// Without a cast to accounts, which Graph would answer from the index instead of from the directory itself.
+		all, err := list[models.DirectoryObjectable, models.DirectoryObjectCollectionResponseable](ctx, c,
+			"/v1.0/groups/{group}/transitiveMembers{?%24select,%24top}",
+			map[string]string{"group": groupID, "%24select": "id,userPrincipalName,displayName,mail,accountEnabled,userType", "%24top": "999"},
+			nil, models.CreateDirectoryObjectCollectionResponseFromDiscriminatorValue)
+		if err != nil {
+			return err
+		}
+		members = nil
+		for _, o := range all {
+			m, isUser := o.(models.Userable)
+			if !isUser { // groups, devices, applications
+				continue
+			}
+			u, err := decodeUser(m)
+			if err != nil {
+				return err
+			}
+			members = append(members, u)
+		}
+		return nil
+	})
+	return members, err
+}
+
 func (c *Client) ownedGroups(ctx context.Context, userID string) ([]Group, error) {
 	b, err := c.user(userID)
 	if err != nil {

@@ -300,6 +300,10 @@ type guard struct {
 
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	err := req.Context().Err()
+	// A process that stood still wakes up before its timers do. What it was about to send may be somebody else's by now.
+	if deadline, ok := req.Context().Deadline(); ok && err == nil && !time.Now().Before(deadline) {
+		err = context.DeadlineExceeded
+	}
 	switch {
 	case err != nil:
 	case !strings.EqualFold(req.URL.Host, g.host) || req.URL.Scheme != g.scheme:

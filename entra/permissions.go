@@ -42,6 +42,7 @@ const (
 	CallFindUser         Call = "look up the account"
 	CallReadManager      Call = "read the manager"
 	CallListGroups       Call = "list the groups of the account"
+	CallListMembers      Call = "list the members of the group"
 	CallListOwned        Call = "list the groups the account owns"
 	CallListRoles        Call = "list the directory roles of the account"
 	CallListEligible     Call = "list the directory roles the account is eligible for"
@@ -101,6 +102,7 @@ func Endpoints() []Endpoint {
 		{CallFindUser, "GET", "/v1.0/users", PermUserRead, ""},
 		{CallReadManager, "GET", user + "/manager", PermUserRead, ""},
 		{CallListGroups, "GET", user + "/transitiveMemberOf", PermUserRead, PermGroupMemberRead},
+		{CallListMembers, "GET", "/v1.0/groups/{id}/transitiveMembers", PermGroupMemberRead, PermUserRead},
 		{CallListOwned, "GET", user + "/ownedObjects", PermUserRead, PermGroupMemberRead},
 		{CallListRoles, "GET", "/beta" + roles + "transitiveRoleAssignments", PermRolesRead, ""},
 		{CallListEligible, "GET", "/v1.0" + roles + "roleEligibilityScheduleInstances", PermEligibilityRead, ""},

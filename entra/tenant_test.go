@@ -505,6 +505,40 @@ func TestEveryPageIsRead(t *testing.T) {
 	}
 }
 
+// Members of a group are people, those in groups inside it included.
+func TestMembers(t *testing.T) {
+	x := newTenant(t, func(o *sandbox.Options) {
+		for i := range o.Groups {
+			if o.Groups[i].ID == operators {
+				o.Groups[i].Members = append(o.Groups[i].Members, pat, bo)
+			}
+		}
+	})
+	members, err := x.Members(t.Context(), operators)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, m := range members {
+		got[m.ID] = fmt.Sprint(m.UPN, " ", m.Mail, " ", m.Enabled, " ", m.Guest)
+	}
+	want := map[string]string{
+		elias: "elias@fernhill.example  true false",
+		bo:    "bo@fernhill.example  false false",
+		pat:   "pat_partner.example#EXT#@fernhill.example pat@partner.example true true",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("want -, got +:\n%s", diff)
+	}
+	if _, err := x.Members(t.Context(), "3f2b8a10-9c4d-4e6f-8a1b-2c3d4e5f6a7b"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a group that is not there: %v", err)
+	}
+	x.grant(t, []string{string(PermGroupMemberRead)})
+	if _, err := x.Members(t.Context(), operators); !errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), string(PermUserRead)) {
+		t.Errorf("accounts that show nothing but their ids: %v", err)
+	}
+}
+
 // calls are all calls of this package, for Dana.
 func calls(t *testing.T, x *tenant) map[Call]func() error {
 	ctx := t.Context()
@@ -513,6 +547,7 @@ func calls(t *testing.T, x *tenant) map[Call]func() error {
 		CallFindUser:     func() error { _, err := x.Client.filter(ctx, "mail eq 'x@y'"); return err },
 		CallReadManager:  func() error { _, _, err := x.Manager(ctx, dana); return err },
 		CallListGroups:   func() error { _, err := x.Groups(ctx, dana); return err },
+		CallListMembers:  func() error { _, err := x.Members(ctx, helpdesk); return err },
 		CallListOwned:    func() error { _, err := x.ownedGroups(ctx, dana); return err },
 		CallListRoles:    func() error { _, err := x.assignments(ctx, dana); return err },
 		CallListEligible: func() error { _, err := x.eligibilities(ctx, dana); return err },

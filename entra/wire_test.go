@@ -157,6 +157,40 @@ func TestTheTokenGoesOnlyToGraph(t *testing.T) {
 	}
 }
 
+// A process that stood still for longer than a call may take sends nothing when it wakes up, although no timer has told yet.
+func TestNothingIsSentBehindTheDeadline(t *testing.T) {
+	for name, ctx := range map[string]context.Context{
+		"in time": wokenUp{t.Context(), time.Now().Add(time.Minute)}, "without a deadline": t.Context(), "too late": wokenUp{t.Context(), time.Now().Add(-time.Millisecond)},
+	} {
+		sent := false
+		g := &guard{host: "graph.microsoft.com", scheme: "https", next: transport(func(*http.Request) (*http.Response, error) {
+			sent = true
+			return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody}, nil
+		})}
+		req, err := http.NewRequestWithContext(ctx, http.MethodDelete, "https://graph.microsoft.com/v1.0/users/x/authentication/phoneMethods/y", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer t0ken")
+		late := name == "too late"
+		if _, err := g.RoundTrip(req); sent == late || errors.Is(err, context.DeadlineExceeded) != late {
+			t.Errorf("%s: sent %t, %v", name, sent, err)
+		}
+	}
+}
+
+// wokenUp is a context whose timer is still to run.
+type wokenUp struct {
+	context.Context
+	deadline time.Time
+}
+
+func (w wokenUp) Deadline() (time.Time, bool) { return w.deadline, true }
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
 func TestAnswersThatAreNotGraphs(t *testing.T) {
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

@@ -174,12 +174,14 @@ type Person struct {
 
 // Answer is what became of something a person did with the app. OK is false when Slack would have shown a failure, such as
 // operation_timeout or dispatch_failed; then Err and Message say which. Errors are those that stand beside the fields of a form.
+// Envelope is what the app was sent it in.
 type Answer struct {
 	OK       bool              `json:"ok"`
 	Err      string            `json:"error"`
 	Message  string            `json:"message"`
 	Errors   map[string]string `json:"errors"`
 	Response json.RawMessage   `json:"response"` // what the app put into its acknowledgement of a command
+	Envelope string            `json:"envelope_id"`
 }
 
 // Channel is a conversation that a person is in.
@@ -219,7 +221,12 @@ func (p *Person) DM() (string, error) {
 
 // Messages returns what the person sees in a channel, oldest first.
 func (p *Person) Messages(channel string) (messages []Message, err error) {
-	err = p.c.do(http.MethodGet, p.query("messages", "channel", channel), nil, &messages)
+	return p.MessagesAfter(channel, "")
+}
+
+// MessagesAfter returns what the person sees in a channel that was posted after the message with this timestamp, oldest first.
+func (p *Person) MessagesAfter(channel, ts string) (messages []Message, err error) {
+	err = p.c.do(http.MethodGet, p.query("messages", "channel", channel, "oldest", ts), nil, &messages)
 	for i := range messages {
 		messages[i].name = p.c.name
 	}
@@ -501,6 +508,31 @@ func (c *Client) Users() (users []User, err error) {
 	return users, c.do(http.MethodGet, "tenant/users", nil, &users)
 }
 
+// AddUser puts somebody new into the tenant, with these methods, a member of no group. An empty id is made up.
+func (c *Client) AddUser(id, upn, name string, methods ...entra.Method) (u User, err error) {
+	in := entra.Properties{{Name: "upn", Value: upn}, {Name: "name", Value: name}}
+	if id != "" {
+		in = in.With("id", id)
+	}
+	var list []entra.Properties
+	for _, m := range methods {
+		list = append(list, methodJSON(m))
+	}
+	if len(list) > 0 {
+		in = in.With("methods", list)
+	}
+	return u, c.do(http.MethodPost, "tenant/users", in, &u)
+}
+
+// methodJSON is a method as this API takes it.
+func methodJSON(m entra.Method) entra.Properties {
+	in := entra.Properties{{Name: "type", Value: m.Type}}
+	if m.ID != "" {
+		in = in.With("id", m.ID)
+	}
+	return append(in, m.Properties...)
+}
+
 func userPath(user string) string { return "tenant/users/" + url.PathEscape(user) }
 
 // User returns one account, by object id or UPN.
@@ -525,11 +557,7 @@ func (c *Client) PatchUser(user string, changes map[string]any) error {
 
 // AddMethod gives an account a method, as if the person had registered it.
 func (c *Client) AddMethod(user string, m entra.Method) error {
-	in := entra.Properties{{Name: "type", Value: m.Type}}
-	if m.ID != "" {
-		in = in.With("id", m.ID)
-	}
-	return c.do(http.MethodPost, userPath(user)+"/methods", append(in, m.Properties...), nil)
+	return c.do(http.MethodPost, userPath(user)+"/methods", methodJSON(m), nil)
 }
 
 // DeleteMethod takes a method away, whatever the default is.

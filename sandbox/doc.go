@@ -39,11 +39,12 @@
 //	GET  /sandbox/channels?as=U                       [{"id","name","kind":"public|private|dm","shared","members","last_ts","with"}], only
 //	                                                  those the person is in; the direct message with the app once it exists
 //	GET  /sandbox/messages?as=U&channel=C             [{"ts","user","bot","text","blocks","ephemeral","edited"}], oldest first; of the
-//	                                                  ephemeral ones only this person's
+//	                                                  ephemeral ones only this person's; with &oldest=ts those behind that
 //	GET  /sandbox/commands                            [{"command","description","usage_hint","should_escape"}]
 //	POST /sandbox/command  {"as","channel","text"}    types a slash command; answers when the app has acknowledged it, or
 //	                                                  after three seconds. {"ok":true,"response":…} or {"ok":false,"error":
-//	                                                  "operation_timeout|dispatch_failed|unknown_command","message"}
+//	                                                  "operation_timeout|dispatch_failed|unknown_command","message"}. Like the answers to
+//	                                                  press and submit it has the "envelope_id" of what the app was sent
 //	POST /sandbox/press    {"as","channel","ts","action_id"}, or {"as","view_id","action_id"}
 //	                                                  presses a button or chooses in a select. "value" or "block_id" tell equal
 //	                                                  action ids apart, "selected" is what was chosen (a string or a list),
@@ -70,13 +71,15 @@
 //	GET  /sandbox/tenant/users                        [{"id","upn","name","mail","enabled","guest","synced","title","department","roles",
 //	                                                  "eligible","groups","sessions_valid_from","last_password_change","default_method",
 //	                                                  "methods":[{"type":"#microsoft.graph.…","id",…}]}]
+//	POST /sandbox/tenant/users                        {"upn","name","methods":[{"type",…}]}: somebody new
 //	GET, PATCH /sandbox/tenant/users/{user}
 //	POST   /sandbox/tenant/users/{user}/methods       {"type",…}
 //	DELETE /sandbox/tenant/users/{user}/methods/{id}
 //	GET, PUT /sandbox/grant                           {"roles":["User.Read.All",…]}: the app's application permissions; bites at once
 //	GET  /sandbox/entra/calls                         what the app called, and the permissions that demanded
 //	GET, PUT, DELETE /sandbox/entra/faults            {"faults":[{"method":"DELETE","path":"phoneMethods","times":1,"kind":"throttle|status|
-//	                                                  hang|drop_request|drop_reply|apply_late","status","retry_after","delay_ms"}]}
+//	                                                  hang|apply_hang|drop_request|drop_reply|apply_late","status","retry_after",
+//	                                                  "delay_ms"}]}
 //
 // # The story, with curl alone
 //

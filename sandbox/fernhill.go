@@ -59,6 +59,9 @@ const (
 	AlexM  = "U0ALEXM"  // Alexa Morgan, an executive
 )
 
+// OnCallHandle is the Slack user group of the on-call engineers, @oncall.
+const OnCallHandle = "S0ONCALL"
+
 // The same people by their object ids in Entra.
 const (
 	HannaID  = "85971ded-6ac7-4b7a-a5b1-a7ceb907ba4b"
@@ -121,7 +124,10 @@ func Fernhill(now time.Time) World {
 		},
 		People:   fernhillPeople(),
 		Channels: fernhillChannels(),
-		Users:    fernhillUsers(now),
+		UserGroups: []slack.UserGroup{
+			{ID: OnCallHandle, Handle: "oncall", Name: "On-call engineers", Description: "Whoever is woken at night", Users: []string{Olga}},
+		},
+		Users: fernhillUsers(now),
 		Groups: []entra.Group{
 			{ID: GroupHelpDesk, DisplayName: "Help desk", Description: "Those who answer when somebody cannot sign in", Members: []string{HannaID, RaviID}},
 			{ID: GroupOnCall, DisplayName: "On-call engineers", Description: "Whoever may have to contain an incident at night", Members: []string{OlgaID}},

@@ -211,6 +211,7 @@ type richElement struct {
 	URL       string          `json:"url"`
 	UserID    string          `json:"user_id"`
 	ChannelID string          `json:"channel_id"`
+	GroupID   string          `json:"usergroup_id"`
 	Name      string          `json:"name"`
 	Range     string          `json:"range"`
 	Fallback  string          `json:"fallback"`
@@ -400,6 +401,8 @@ func (r reader) rich(e richElement) string {
 		return r.person(e.UserID)
 	case "channel":
 		return "#" + e.ChannelID
+	case "usergroup":
+		return "@" + e.GroupID
 	case "emoji":
 		return ":" + e.Name + ":"
 	case "broadcast":

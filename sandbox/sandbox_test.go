@@ -160,8 +160,17 @@ func TestStory(t *testing.T) {
 		t.Errorf("the button is %+v", approve)
 	}
 
-	if a, err := hanna.Press(sandbox.Approvals, card.TS, "approve", ""); err != nil || !a.OK {
-		t.Fatal(a, err)
+	for ts, want := range map[string]int{"": 1, card.TS: 0} {
+		if after, err := ravi.MessagesAfter(sandbox.Approvals, ts); err != nil || len(after) != want {
+			t.Errorf("%d messages after %q: %v", len(after), ts, err)
+		}
+	}
+	pressed, err := hanna.Press(sandbox.Approvals, card.TS, "approve", "")
+	if err != nil || !pressed.OK {
+		t.Fatal(pressed, err)
+	}
+	if calls, err := c.SlackCalls(); err != nil || pressed.Envelope == "" || !slices.ContainsFunc(calls.Recent, func(e slack.EnvelopeInfo) bool { return e.ID == pressed.Envelope && e.Acked == 1 }) {
+		t.Errorf("there was no envelope %q: %v", pressed.Envelope, err)
 	}
 	refusal, err := hanna.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { return m.Ephemeral })
 	if err != nil || !refusal.Contains("somebody else has to approve") {
@@ -384,6 +393,10 @@ func TestTroubleThroughTheClient(t *testing.T) {
 	}
 	if err := c.DeleteMethod(sandbox.MinaID, added.ID); err != nil {
 		t.Fatal(err)
+	}
+	if nell, err := c.AddUser("", "nell@fernhill.example", "Nell New", entra.Phone("mobile", "+1 4255550177"), entra.SoftwareOATH("soft-1")); err != nil ||
+		nell.ID == "" || len(nell.OfType(entra.TypePhone)) != 1 || len(nell.OfType(entra.TypeSoftwareOATH)) != 1 {
+		t.Errorf("somebody new is %+v: %v", nell, err)
 	}
 	if calls, err := c.EntraCalls(); err != nil {
 		t.Error(calls, err)

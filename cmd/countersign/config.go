@@ -2,17 +2,13 @@ package main
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
 	"strings"
-	"time"
 
-	"github.com/redis/go-redis/v9"
 	"go.yaml.in/yaml/v3"
 
 	"countersign/approvals"
@@ -42,11 +38,7 @@ type config struct {
 		Authority            string `yaml:"authority"` // another sign-in service, for the sandbox
 		Graph                string `yaml:"graph"`     // another Graph, for the sandbox
 	} `yaml:"entra"`
-	Redis struct {
-		URL    string `yaml:"url"`     // redis:// or rediss://; COUNTERSIGN_REDIS_URL wins, for one with a password
-		CAFile string `yaml:"ca_file"` // of a private authority, for rediss://
-		Prefix string `yaml:"prefix"`  // keeps several Countersigns in one Redis apart
-	} `yaml:"redis"`
+	Redis  redisConfig `yaml:"redis"`
 	People struct {
 		Table      map[string]string `yaml:"table"`       // Slack id to Entra object id
 		MatchEmail bool              `yaml:"match_email"` // whether confirmed e-mail may name the account, pinned at first use
@@ -58,12 +50,35 @@ type config struct {
 	Timing approvals.Timing `yaml:"timing"`
 }
 
+// redisConfig says where Redis is, in one of three ways: one address, what
+// Sentinels watch over, or a Cluster.
+type redisConfig struct {
+	URL      string `yaml:"url"` // redis:// or rediss://; COUNTERSIGN_REDIS_URL wins, for one with a password
+	Sentinel struct {
+		Master    string   `yaml:"master"`    // what the Sentinels call it
+		Addresses []string `yaml:"addresses"` // of the Sentinels, host:port
+		Username  string   `yaml:"username"`  // at the Sentinels; COUNTERSIGN_REDIS_SENTINEL_PASSWORD has its password
+	} `yaml:"sentinel"`
+	Cluster struct {
+		Addresses []string `yaml:"addresses"` // of some nodes, host:port; the others are learnt from them
+	} `yaml:"cluster"`
+	Username string `yaml:"username"`  // an ACL user; COUNTERSIGN_REDIS_PASSWORD has its password
+	TLS      bool   `yaml:"tls"`       // for Sentinel and Cluster; an address says it itself, with rediss://
+	CAFile   string `yaml:"ca_file"`   // of a private authority
+	CertFile string `yaml:"cert_file"` // of our own, where Redis asks for one
+	KeyFile  string `yaml:"key_file"`  // that belongs to it
+	Prefix   string `yaml:"prefix"`    // keeps several Countersigns in one Redis apart
+	Witness  string `yaml:"witness"`   // a file that outlives all processes and remembers what Redis confirmed; none when empty
+}
+
 // secrets are the settings that only the environment holds.
 type secrets struct {
 	BotToken, AppToken string
 	ClientSecret       string
 	Ring               *approvals.Ring
-	RedisURL           string
+	RedisURL           string // with or without a password in it
+	RedisPassword      string
+	SentinelPassword   string
 }
 
 // readConfig reads a file strictly: an unknown key is an error, because a
@@ -98,9 +113,10 @@ func loadConfig(path string) (config, error) {
 }
 
 var (
-	guid       = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	slackID    = regexp.MustCompile(`^[UW][A-Z0-9]{2,}$`)
-	prefixText = regexp.MustCompile(`^[a-z0-9_-]{0,11}$`)
+	guid        = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	userGroupID = regexp.MustCompile(`^S[A-Z0-9]{2,}$`)
+	slackID     = regexp.MustCompile(`^[UW][A-Z0-9]{2,}$`)
+	prefixText  = regexp.MustCompile(`^[a-z0-9_-]{0,11}$`)
 )
 
 // check says everything that is wrong, not only the first thing.
@@ -114,7 +130,7 @@ func (c *config) check() error {
 	if c.Slack.CommandPrefix == "" {
 		c.Slack.CommandPrefix = "entra-"
 	}
-	want(strings.HasPrefix(c.Slack.Team, "T") || strings.HasPrefix(c.Slack.Team, "E"), "slack.team: the workspace id, such as T0123ABCD")
+	want(strings.HasPrefix(c.Slack.Team, "T"), "slack.team: the workspace id, such as T0123ABCD; on Enterprise Grid that of the one workspace, not the organisation's E…")
 	want(c.Slack.ApprovalsChannel != "", "slack.approvals_channel: the id of the private channel in which requests are decided, such as C0123ABCD")
 	want(c.Slack.AuditChannel != "", "slack.audit_channel: the id of the private channel that keeps the record, such as C0123ABCD")
 	want(prefixText.MatchString(c.Slack.CommandPrefix), "slack.command_prefix: up to eleven of a-z, 0-9, _ and -")
@@ -127,14 +143,22 @@ func (c *config) check() error {
 	}
 	want(c.Entra.Credential == "managed-identity" || guid.MatchString(c.Entra.Tenant), "entra.tenant: the tenant id, a GUID in lower case")
 	want(c.Entra.Credential == "managed-identity" || guid.MatchString(c.Entra.ClientID), "entra.client_id: the application (client) id, a GUID in lower case")
+	if err := c.Redis.check(); err != nil {
+		wrong = append(wrong, err)
+	}
 	for slack, object := range c.People.Table {
 		want(slackID.MatchString(slack), "people.table: %q is not a Slack user id", slack)
-		want(guid.MatchString(object), "people.table: %q of %s is not an Entra object id", object, slack)
+		want(guid.MatchString(object), "people.table: %q of %s is not an Entra object id, a GUID in lower case", object, slack)
 	}
 	want(c.People.MatchEmail || len(c.People.Table) > 0, "people: list who is who under people.table, or set match_email; otherwise nobody can use Countersign")
 	for name, g := range c.Policy.Groups {
 		for _, id := range append(g.Entra, g.People...) {
 			want(guid.MatchString(id), "policy.groups.%s: %q is not an object id; names can be taken by anybody", name, id)
+		}
+	}
+	for name, g := range c.Policy.Groups {
+		for _, id := range g.Slack {
+			want(userGroupID.MatchString(id), "policy.groups.%s: %q is not the id of a Slack user group, which begins with S; handles can be given to another group", name, id)
 		}
 	}
 	for _, id := range c.Policy.ProtectedGroups {
@@ -157,10 +181,6 @@ func (c *config) check() error {
 func secretsFrom(c config, getenv func(string) string) (secrets, error) {
 	s := secrets{
 		BotToken: getenv("SLACK_BOT_TOKEN"), AppToken: getenv("SLACK_APP_TOKEN"), ClientSecret: getenv("AZURE_CLIENT_SECRET"),
-		RedisURL: c.Redis.URL,
-	}
-	if url := getenv("COUNTERSIGN_REDIS_URL"); url != "" {
-		s.RedisURL = url
 	}
 	var wrong []error
 	if !strings.HasPrefix(s.BotToken, "xoxb-") {
@@ -172,8 +192,8 @@ func secretsFrom(c config, getenv func(string) string) (secrets, error) {
 	if c.Entra.Credential == "secret" && s.ClientSecret == "" {
 		wrong = append(wrong, errors.New("AZURE_CLIENT_SECRET: the client secret of the app registration; or set entra.credential to certificate or workload-identity"))
 	}
-	if s.RedisURL == "" {
-		wrong = append(wrong, errors.New("redis.url or COUNTERSIGN_REDIS_URL: where Redis is, such as redis://localhost:6379"))
+	if err := s.forRedis(c.Redis, getenv); err != nil {
+		wrong = append(wrong, err)
 	}
 	ring, err := approvals.ParseRing(getenv("COUNTERSIGN_KEYS"))
 	if err != nil {
@@ -181,32 +201,4 @@ func secretsFrom(c config, getenv func(string) string) (secrets, error) {
 	}
 	s.Ring = ring
 	return s, errors.Join(wrong...)
-}
-
-// connectRedis makes the two clients: one that tries again, and a quick one
-// for acks, which sends once and honours its deadline.
-func connectRedis(url, caFile string) (rdb, quick *redis.Client, err error) {
-	o, err := redis.ParseURL(url)
-	if err != nil {
-		return nil, nil, fmt.Errorf("redis.url: %w", err)
-	}
-	if caFile != "" {
-		if o.TLSConfig == nil {
-			return nil, nil, errors.New("redis.ca_file is for rediss:// addresses")
-		}
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, nil, fmt.Errorf("redis.ca_file: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, nil, fmt.Errorf("redis.ca_file: %s holds no certificate in PEM", caFile)
-		}
-		o.TLSConfig.RootCAs = pool
-		o.TLSConfig.MinVersion = tls.VersionTLS12
-	}
-	o.ContextTimeoutEnabled = true
-	fast := *o
-	fast.MaxRetries, fast.DialTimeout, fast.PoolSize = -1, time.Second, 8
-	return redis.NewClient(o), redis.NewClient(&fast), nil
 }

@@ -23,4 +23,5 @@
 // Slack workspace and an Entra tenant in process, package sandbox), demo
 // (both, with a Redis in process), and a few that print or check. Each has a
 // file; subcommands.go has the list; config.go is every setting there is.
+// connect.go is the way to Redis, durability.go what that Redis keeps.
 package main

@@ -12,16 +12,19 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"countersign/approvals"
 	"countersign/commands"
 	"countersign/sandbox"
 	"countersign/sandbox/entra"
@@ -52,7 +55,8 @@ type between struct {
 type loss struct {
 	method     string
 	parts      []string
-	carriedOut bool // only the reply is lost
+	carriedOut bool            // only the reply is lost
+	until      <-chan struct{} // nothing is lost: the call waits for this on its way
 	met        chan struct{}
 }
 
@@ -101,13 +105,18 @@ func (b *between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		arguments = string(body) // JSON
 	}
 	l := b.strikes(path.Base(r.URL.Path), arguments)
+	if l != nil && l.until != nil {
+		close(l.met)
+		<-l.until
+		l = nil
+	}
 	if l != nil {
 		defer close(l.met)
 		if !l.carriedOut {
 			panic(http.ErrAbortHandler)
 		}
 	}
-	on, err := http.NewRequestWithContext(r.Context(), r.Method, b.slack+r.URL.Path, bytes.NewReader(body))
+	on, err := http.NewRequestWithContext(r.Context(), r.Method, b.slack+r.URL.RequestURI(), bytes.NewReader(body))
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -1059,6 +1068,13 @@ func TestEachPermission(t *testing.T) {
 // function that kills it the hard way.
 func (w *world) process() (kill func()) {
 	w.Helper()
+	_, kill = w.command()
+	return kill
+}
+
+// command is process for whoever does more to it than to kill it.
+func (w *world) command() (cmd *exec.Cmd, kill func()) {
+	w.Helper()
 	dir := w.TempDir()
 	raw, err := yaml.Marshal(w.service.config)
 	if err != nil {
@@ -1070,8 +1086,9 @@ func (w *world) process() (kill func()) {
 			w.Fatal(err)
 		}
 	}
-	cmd := itself(w.T, []string{"SSL_CERT_FILE=" + authority, "COUNTERSIGN_KEYS=" + w.key,
-		"SLACK_BOT_TOKEN=" + sandbox.BotToken, "SLACK_APP_TOKEN=" + sandbox.AppToken, "AZURE_CLIENT_SECRET=" + sandbox.ClientSecret}, "serve", "-config", file)
+	cmd = itself(w.T, []string{"SSL_CERT_FILE=" + authority, "COUNTERSIGN_KEYS=" + w.key,
+		"SLACK_BOT_TOKEN=" + sandbox.BotToken, "SLACK_APP_TOKEN=" + sandbox.AppToken, "AZURE_CLIENT_SECRET=" + sandbox.ClientSecret,
+		"COUNTERSIGN_REDIS_PASSWORD=" + w.service.secrets.RedisPassword}, "serve", "-config", file)
 	cmd.Stderr = w.log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -1088,7 +1105,7 @@ func (w *world) process() (kill func()) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.Contains(line, "ready") {
 		w.Fatalf("the process said %q (%v):\n%s", line, err, w.log)
 	}
-	return kill
+	return cmd, kill
 }
 
 // soon polls for what does not show on the sandbox's stream.
@@ -1172,6 +1189,71 @@ func TestKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The process is killed when a look is on record and its answer is not out, and
+// the next one cannot look: then that is the answer.
+func TestKilledBeforeTheAnswer(t *testing.T) {
+	t.Parallel()
+	w := begin(t, brisk)
+	w.stop()
+	kill := w.process()
+	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
+	w.slackHangs("response_url", func() { hanna.types("/entra-methods @dana") })
+	kill()
+	if err := w.client.SetSlackFaults(); err != nil {
+		t.Fatal(err)
+	}
+	w.graphHangs(entra.Fault{Kind: entra.FaultDropRequest, Method: http.MethodGet, Path: "/users", Times: -1})
+	w.start()
+	if m := hanna.reads("Microsoft Entra did not tell", "cannot be checked"); !m.Ephemeral {
+		t.Error("everybody reads it")
+	}
+	if n := len(w.as(sandbox.Gloria, sandbox.Audit).all("hanna.okafor@", "looked at", danaUPN)); n != 1 {
+		t.Errorf("the look is on record %d times", n)
+	}
+}
+
+// A process stands still for longer than its leases while its update of a card
+// is on the way. When it goes on, the card shows an old state over the new one,
+// and it looks again.
+func TestStoodStillOverACard(t *testing.T) {
+	t.Parallel()
+	slackAPI, through := meddle(t)
+	w := begin(t, brisk, through)
+	w.stop()
+	cmd, _ := w.command()
+	w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-revoke-sessions @dana laptop stolen")
+	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
+	card := ravi.reads("waiting for approval", danaUPN)
+	goOn := make(chan struct{})
+	held := slackAPI.lose(loss{method: "chat.update", parts: []string{"channel=" + sandbox.Approvals, ": running"}, until: goOn})
+	w.graphHangs(entra.Fault{Kind: entra.FaultHang, Method: http.MethodPost, Path: "/revokeSignInSessions"})
+	ravi.presses(card, "approve")
+	select {
+	case <-held:
+	case <-time.After(patience):
+		t.Fatal("the card was not updated")
+	}
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	w.start() // which takes the request over
+	says := func(what string) func() bool {
+		return func() bool { return len(ravi.all(danaUPN, what)) == 1 }
+	}
+	w.until("the card to be right", says(": done"))
+	store := approvals.NewStore(w.redis.Client(t), w.service.secrets.Ring, w.service.config.Redis.Prefix, w.service.config.Timing)
+	w.soon("the end of what there is to show", func() bool {
+		lag, err := store.Lag(t.Context(), "cards")
+		return err == nil && lag == 0
+	})
+	close(goOn)
+	w.until("the late update", says(": running"))
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the card to be right again", says(": done"))
 }
 
 // approved approves the one request that waits, and gives its id.

@@ -8,11 +8,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/redis/go-redis/v9"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	redis.SetLogger(unheard{})
 	err := run(ctx, os.Args[1:], environment{Getenv: os.Getenv, Stdout: os.Stdout, Stderr: os.Stderr})
 	if errors.Is(err, flag.ErrHelp) {
 		os.Exit(2)
@@ -22,3 +25,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// unheard is where go-redis' own remarks go: a line about every dial that
+// failed, past our log. What matters in them comes back as an error.
+type unheard struct{}
+
+func (unheard) Printf(context.Context, string, ...any) {}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"countersign/internal/redistest"
 	"countersign/sandbox"
 )
@@ -26,6 +28,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	redis.SetLogger(unheard{}) // as in main
 	os.Exit(m.Run())
 }
 

@@ -90,8 +90,9 @@ func sandboxConfig(url, secure, redisURL string) config {
 			"approvers": {Entra: []string{sandbox.GroupApprovers}},
 		},
 		Classes: map[approvals.Class]approvals.Rule{
-			approvals.ClassRead:     {Request: []string{"help-desk", "on-call"}},
-			approvals.ClassContain:  {Request: []string{"help-desk", "on-call"}, Approve: []string{"approvers"}, Approvals: 1, Lifetime: 15 * time.Minute},
+			approvals.ClassRead: {Request: []string{"help-desk", "on-call"}},
+			approvals.ClassContain: {Request: []string{"help-desk", "on-call"}, Approve: []string{"approvers"}, Approvals: 1, Lifetime: 15 * time.Minute,
+				BreakGlass: []string{"on-call"}},
 			approvals.ClassDestroy:  {Request: []string{"help-desk"}, Approve: []string{"approvers"}, Approvals: 1, Lifetime: 30 * time.Minute},
 			approvals.ClassTakeover: {Request: []string{"help-desk"}, Approve: []string{"approvers"}, Approvals: 1, Lifetime: 30 * time.Minute},
 		},

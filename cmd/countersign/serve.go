@@ -47,32 +47,35 @@ type service struct {
 	config  config
 	secrets secrets
 	log     *slog.Logger
-	trust   *http.Client // reaches Graph and the sign-in service; nil for the system's own trust
-	up      func()       // called when Slack has said hello
+	trust   *http.Client      // reaches Graph and the sign-in service; nil for the system's own trust
+	toSlack http.RoundTripper // carries what goes to Slack's Web API; nil for Go's default transport
+	passing bool              // Redis is in this process and goes with it, as everybody knows
+	up      func()            // called when Slack has said hello
 }
 
 func (s service) run(ctx context.Context) error {
-	rdb, quick, err := connectRedis(s.secrets.RedisURL, s.config.Redis.CAFile)
+	rdb, quick, err := connectRedis(s.config.Redis, s.secrets)
 	if err != nil {
 		return err
 	}
 	defer rdb.Close()
 	defer quick.Close()
-	if err := rdb.Ping(ctx).Err(); err != nil {
-		return unlessStopped(ctx, fmt.Errorf("asking Redis: it does not answer: %w", err))
+	store := approvals.NewStore(rdb, s.secrets.Ring, s.config.Redis.Prefix, s.config.Timing)
+	inbox := approvals.NewInbox(store, quick, s.log)
+	if err := s.readyRedis(ctx, rdb, store, inbox, startPatience); err != nil {
+		return unlessStopped(ctx, err)
 	}
-	graph, err := s.graph()
+	witness, err := s.witness(ctx, store)
+	if err != nil {
+		return unlessStopped(ctx, err)
+	}
+	defer witness()
+	tenant, err := s.tenant()
 	if err != nil {
 		return err
 	}
-	var options []commands.Option
-	if s.config.Entra.WithoutEligibleRoles {
-		options = append(options, commands.WithoutEligibleRoles())
-	}
-	tenant := commands.NewTenant(graph, s.config.Policy.ProtectedGroups, options...)
 	name := processName()
-	store := approvals.NewStore(rdb, s.secrets.Ring, s.config.Redis.Prefix, s.config.Timing)
-	desk := &approvals.Desk{Store: store, Policy: s.config.Policy, Directory: tenant, Log: s.log}
+	desk := s.desk(store, tenant)
 	var log *audit.Log
 	if dir := s.config.Audit.Dir; dir != "" {
 		if log, err = audit.Open(dir); err != nil {
@@ -83,12 +86,7 @@ func (s service) run(ctx context.Context) error {
 			s.log.Warn("the audit log was repaired", "what", repair)
 		}
 	}
-	b := bot.New(bot.Options{
-		BotToken: s.secrets.BotToken, AppToken: s.secrets.AppToken, APIURL: s.config.Slack.APIURL, HTTP: &http.Client{Timeout: 20 * time.Second},
-		Team: s.config.Slack.Team, ApprovalsChannel: s.config.Slack.ApprovalsChannel, AuditChannel: s.config.Slack.AuditChannel, SecurityChannel: s.config.Slack.SecurityChannel, Prefix: s.config.Slack.CommandPrefix,
-		People: s.config.People.Table, MatchEmail: s.config.People.MatchEmail,
-		Desk: desk, Inbox: approvals.NewInbox(store, quick, s.log), Tenant: tenant, Audit: log, Name: name, Log: s.log,
-	})
+	b := s.bot(desk, inbox, tenant, log, name)
 	if err := b.Check(ctx); err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -115,12 +113,62 @@ func (s service) run(ctx context.Context) error {
 	return nil
 }
 
+// witness compares Redis with the witness file, where there is one, and keeps
+// the file up to date until it is told that everything else has ended.
+func (s service) witness(ctx context.Context, store *approvals.Store) (end func(), err error) {
+	if s.config.Redis.Witness == "" {
+		if !s.passing {
+			s.log.Warn("redis.witness names no file. Whether this Redis was restored from an older copy while no Countersign ran cannot be detected.")
+		}
+		return func() {}, nil
+	}
+	file, err := store.OpenWitness(ctx, s.config.Redis.Witness)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var keeping sync.WaitGroup
+	keeping.Go(func() { file.Keep(ctx, s.log) })
+	return func() { stop(); keeping.Wait() }, nil
+}
+
 // unlessStopped drops an error that is only our being told to stop.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// tenant is the Entra tenant that the configuration describes.
+func (s service) tenant() (*commands.Tenant, error) {
+	graph, err := s.graph()
+	if err != nil {
+		return nil, err
+	}
+	var options []commands.Option
+	if s.config.Entra.WithoutEligibleRoles {
+		options = append(options, commands.WithoutEligibleRoles())
+	}
+	return commands.NewTenant(graph, s.config.Policy.ProtectedGroups, options...), nil
+}
+
+// desk is where wishes become requests, under the configured policy.
+func (s service) desk(store *approvals.Store, tenant *commands.Tenant) *approvals.Desk {
+	return &approvals.Desk{Store: store, Policy: s.config.Policy, Directory: tenant, Log: s.log}
+}
+
+// bot is this process' end of the conversation with Slack, which also answers
+// the desk's questions about Slack.
+func (s service) bot(desk *approvals.Desk, inbox *approvals.Inbox, tenant *commands.Tenant, log *audit.Log, name string) *bot.Bot {
+	b := bot.New(bot.Options{
+		BotToken: s.secrets.BotToken, AppToken: s.secrets.AppToken, APIURL: s.config.Slack.APIURL, HTTP: &http.Client{Timeout: 20 * time.Second, Transport: s.toSlack},
+		Team: s.config.Slack.Team, ApprovalsChannel: s.config.Slack.ApprovalsChannel, AuditChannel: s.config.Slack.AuditChannel, SecurityChannel: s.config.Slack.SecurityChannel, Prefix: s.config.Slack.CommandPrefix,
+		People: s.config.People.Table, MatchEmail: s.config.People.MatchEmail,
+		Desk: desk, Inbox: inbox, Tenant: tenant, Audit: log, Name: name, Log: s.log,
+	})
+	desk.Slack, desk.Accounts = b.UserGroups(), b
+	return b
 }
 
 // graph is the client of Microsoft Graph that the configuration describes.

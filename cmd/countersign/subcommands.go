@@ -34,6 +34,8 @@ func subcommands() []subcommand {
 		{"permissions", "print the Microsoft Graph application permissions each command needs", printPermissions},
 		{"readme-table", "print the command table of the README", printTable},
 		{"audit", "check or read a tamper-evident audit log", auditLog},
+		{"policy", "ask the policy: what would be asked of whom, and why", policyTool},
+		{"redis", "for the administrator of the Redis: print the ACL rule, and more", redisTool},
 	}
 }
 
@@ -78,4 +80,38 @@ func parse(f *flag.FlagSet, args []string) error {
 		return fmt.Errorf("%s takes no %q; its flags are shown by %s -h", f.Name(), strings.Join(f.Args(), " "), f.Name())
 	}
 	return nil
+}
+
+// runTool runs one of the tools behind a subcommand: countersign GROUP TOOL
+// [flags].
+func runTool(ctx context.Context, f *flag.FlagSet, group string, tools []subcommand, args []string, env environment) error {
+	f.Usage = func() {
+		fmt.Fprintf(env.Stderr, "Usage: countersign %s TOOL [flags]\n\n", group)
+		table := tabwriter.NewWriter(env.Stderr, 0, 0, 2, ' ', 0)
+		for _, tool := range tools {
+			fmt.Fprintf(table, "  %s\t%s\n", tool.Name, tool.Desc)
+		}
+		table.Flush()
+	}
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() == 0 {
+		f.Usage()
+		return flag.ErrHelp
+	}
+	for _, tool := range tools {
+		if tool.Name != f.Arg(0) {
+			continue
+		}
+		own := flag.NewFlagSet("countersign "+group+" "+tool.Name, flag.ContinueOnError)
+		own.SetOutput(env.Stderr)
+		own.Usage = func() {
+			fmt.Fprintf(env.Stderr, "countersign %s %s: %s\n", group, tool.Name, tool.Desc)
+			own.PrintDefaults()
+		}
+		return tool.Run(ctx, own, f.Args()[1:], env)
+	}
+	f.Usage()
+	return fmt.Errorf("countersign %s has no tool %q", group, f.Arg(0))
 }

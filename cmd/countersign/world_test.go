@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"countersign/approvals"
 	"countersign/commands"
 	"countersign/internal/redistest"
+	"countersign/internal/writes"
 	"countersign/sandbox"
 )
 
@@ -28,7 +30,10 @@ type world struct {
 	redis   *redistest.Server
 	log     *buffer
 	service service
-	key     string // as COUNTERSIGN_KEYS has it
+	key     string           // as COUNTERSIGN_KEYS has it
+	by      *writes.Saboteur // whom the bot's way to Slack and to Graph leads past
+	toSlack *gate
+	toGraph *gate
 	stop    func() // ends the bot in order and waits for it
 }
 
@@ -42,13 +47,23 @@ func begin(t *testing.T, tune ...func(*config)) *world {
 // beginIn is begin among other people than those of Fernhill.
 func beginIn(t *testing.T, people *sandbox.World, tune ...func(*config)) *world {
 	t.Helper()
+	return beginOn(t, redistest.Start(t, asUser()), people, tune...)
+}
+
+// beginOn is beginIn on a Redis that the test has started; see asUser. With
+// nil, tune says where it is.
+func beginOn(t *testing.T, server *redistest.Server, people *sandbox.World, tune ...func(*config)) *world {
+	t.Helper()
 	box, err := sandbox.New(sandbox.Options{Manifest: commands.Manifest(defaultPrefix), World: people})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { box.Close() })
-	w := &world{T: t, box: box, client: box.Client(), redis: redistest.Start(t), log: &buffer{}}
-	c := sandboxConfig(box.URL(), box.SecureURL(), w.redis.URL())
+	w := &world{T: t, box: box, client: box.Client(), redis: server, log: &buffer{}}
+	c := sandboxConfig(box.URL(), box.SecureURL(), "")
+	if server != nil {
+		c.Redis = redisOf(server)
+	}
 	c.Timing.Sweep, c.Timing.Follow, c.Timing.LookUps = 50*time.Millisecond, 100*time.Millisecond, 3*time.Second
 	for _, f := range tune {
 		f(&c)
@@ -63,16 +78,20 @@ func beginIn(t *testing.T, people *sandbox.World, tune ...func(*config)) *world 
 	}
 	w.service = service{
 		config:  c,
-		secrets: secrets{BotToken: sandbox.BotToken, AppToken: sandbox.AppToken, ClientSecret: sandbox.ClientSecret, Ring: ring, RedisURL: c.Redis.URL},
+		secrets: secrets{BotToken: sandbox.BotToken, AppToken: sandbox.AppToken, ClientSecret: sandbox.ClientSecret, Ring: ring, RedisURL: c.Redis.URL, RedisPassword: redisPassword, SentinelPassword: redisPassword},
 		log:     slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		trust:   box.HTTPClient(),
 	}
+	w.by = w.saboteur()
+	w.toSlack = &gate{to: http.DefaultTransport, by: w.by, names: inSlack}
+	w.toGraph = &gate{to: box.HTTPClient().Transport, by: w.by, names: inGraph}
+	w.service.toSlack, w.service.trust = w.toSlack, &http.Client{Transport: w.toGraph}
 	w.start()
 	t.Cleanup(func() {
 		w.stop()
 		if t.Failed() {
 			t.Logf("the bot's log:\n%s", w.log)
 		}
+		w.allowed()
 	})
 	return w
 }
@@ -80,23 +99,31 @@ func beginIn(t *testing.T, people *sandbox.World, tune ...func(*config)) *world 
 // start starts the bot, for the first time or again.
 func (w *world) start() {
 	w.Helper()
+	w.launch()()
+}
+
+// launch starts the bot, and returns what waits until it is up.
+func (w *world) launch() (isUp func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	up, ended := make(chan struct{}), make(chan error, 1)
 	s := w.service
 	s.up = func() { close(up) }
 	go func() { ended <- s.run(ctx) }()
-	select {
-	case <-up:
-	case err := <-ended:
-		cancel()
-		w.Fatalf("the bot did not start: %v\n%s", err, w.log)
-	}
 	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			w.Errorf("the bot did not stop in order: %v", err)
 		}
 	})
+	return func() {
+		w.Helper()
+		select {
+		case <-up:
+		case err := <-ended:
+			ended <- nil
+			w.Fatalf("the bot did not start: %v\n%s", err, w.log)
+		}
+	}
 }
 
 // restart stops the bot in order and starts it again on the same Redis.

@@ -1,11 +1,17 @@
 // Package redistest gives a test a Redis of its own: a redis-server process
 // where one is on the PATH, miniredis otherwise. The same tests run on both,
 // because miniredis is forgiving where Redis is not, and a machine with only
-// Go must be able to test at all.
+// Go must be able to test at all. They also run on a Redis Cluster, which
+// refuses and forgets things that a single server does not.
 //
-// COUNTERSIGN_TEST_REDIS=real or =mini asks for one of them. Where CI is set
-// and nothing was asked for, a missing redis-server fails the test: a build
-// that silently tests less is worse than a red one.
+// COUNTERSIGN_TEST_REDIS says which:
+//
+//	real     one redis-server
+//	mini     miniredis, in the process of the test
+//	cluster  three redis-servers that are one Redis Cluster
+//
+// Where CI is set and nothing was asked for, a missing redis-server fails the
+// test: a build that silently tests less is worse than a red one.
 //
 // Only tests import this package.
 package redistest
@@ -40,15 +46,30 @@ type Option func(*Server)
 // anything on Restart, with or without it.
 func AppendOnly() Option { return func(s *Server) { s.appendOnly = true } }
 
+// With starts real servers with more arguments, such as "--min-replicas-to-write",
+// "1"; they win over those of this package. miniredis takes none.
+func With(arguments ...string) Option {
+	return func(s *Server) { s.with = append(s.with, arguments...) }
+}
+
 // Server is one private Redis. Its methods that take t fail the test instead
 // of returning errors.
 type Server struct {
-	addr       string
+	*daemon    // the only one, or the one of the cluster that has the slot of {countersign}
+	asked      string
 	appendOnly bool
-	dir        string // of a real server
-	bin        string // of a real server
-	process    *process
-	mini       *miniredis.Miniredis
+	with       []string // more arguments
+	cluster    *cluster
+	mini       *miniredis.Miniredis // then of the daemon there is only the address
+}
+
+// daemon is a redis-server at one address, and what it is started with.
+type daemon struct {
+	addr       string
+	bin, dir   string
+	appendOnly bool
+	more       []string // arguments
+	process    *process // nil while there is none
 }
 
 // process is one run of redis-server.
@@ -61,55 +82,148 @@ type process struct {
 // Start starts a server that lives as long as the test.
 func Start(t testing.TB, options ...Option) *Server {
 	t.Helper()
-	s := &Server{}
+	environment := os.Getenv(choice)
+	s := &Server{daemon: &daemon{}, asked: environment}
 	for _, o := range options {
 		o(s)
 	}
 	bin, missing := exec.LookPath("redis-server")
-	switch asked := os.Getenv(choice); {
-	case asked == "mini":
+	switch {
+	case !slices.Contains([]string{"", "real", "mini", "cluster"}, environment):
+		t.Fatalf("redistest: %s is %q; it is real, mini or cluster", choice, environment)
+	case s.asked == "mini":
 		s.startMini(t)
-	case asked != "" && asked != "real":
-		t.Fatalf("redistest: %s is %q; it is real or mini", choice, asked)
+	case missing == nil && s.asked == "cluster":
+		s.startCluster(t, bin)
 	case missing == nil:
-		s.bin, s.dir = bin, t.TempDir()
+		s.daemon = &daemon{bin: bin, dir: t.TempDir(), appendOnly: s.appendOnly, more: s.with}
 		s.startReal(t)
-	case asked == "real" || os.Getenv("CI") != "":
+	case s.asked == environment && environment != "" || os.Getenv("CI") != "":
 		t.Fatalf("redistest: there is no redis-server on the PATH (%v); install it, or set %s=mini", missing, choice)
+	case s.asked == "cluster":
+		t.Skip("there is no redis-server here, and miniredis is no cluster")
 	default:
 		s.startMini(t)
 	}
 	return s
 }
 
-// Real says that this is a redis-server and not miniredis.
+// Real says that this is redis-server and not miniredis.
 func (s *Server) Real() bool { return s.mini == nil }
 
-// Addr is the host and port to connect to. It stays the same over Restart.
+// Addr is the host and port to connect to; of a cluster, those of the node
+// that has the slot of {countersign}. It stays the same over Restart.
 func (s *Server) Addr() string { return s.addr }
+
+// Addrs are the hosts and ports of all nodes of a cluster, or the only one.
+func (s *Server) Addrs() []string {
+	var all []string
+	for _, d := range s.daemons() {
+		all = append(all, d.addr)
+	}
+	return all
+}
+
+// URL is the address as a configuration has it; of a cluster, in the form of
+// redis.ParseClusterURL.
+func (s *Server) URL() string {
+	all := s.Addrs()
+	address := "redis://" + all[0]
+	if len(all) > 1 {
+		address += "?addr=" + strings.Join(all[1:], "&addr=")
+	}
+	return address
+}
+
+func (s *Server) daemons() []*daemon {
+	if s.cluster != nil {
+		return s.cluster.nodes
+	}
+	return []*daemon{s.daemon}
+}
 
 // Client returns a client with its default settings, closed when the test
 // ends.
-func (s *Server) Client(t testing.TB) *redis.Client {
+func (s *Server) Client(t testing.TB) redis.UniversalClient {
 	t.Helper()
-	rdb := redis.NewClient(&redis.Options{Addr: s.addr})
+	return s.ClientWith(t, func(*redis.UniversalOptions) {})
+}
+
+// ClientWith returns a client with settings of the test's, closed when the
+// test ends. MaxRetries -1 means also in a cluster that nothing is tried
+// twice, unless MaxRedirects says something else.
+func (s *Server) ClientWith(t testing.TB, set func(*redis.UniversalOptions)) redis.UniversalClient {
+	t.Helper()
+	o := &redis.UniversalOptions{Addrs: s.Addrs()}
+	set(o)
+	var rdb redis.UniversalClient
+	if s.cluster != nil {
+		c := o.Cluster()
+		c.DisableRoutingPolicies = true // what has no key goes to one node and not to all
+		if c.MaxRetries < 0 && c.MaxRedirects == 0 {
+			c.MaxRedirects = -1
+		}
+		rdb = redis.NewClusterClient(c)
+	} else {
+		rdb = redis.NewClient(o.Simple())
+	}
 	t.Cleanup(func() { rdb.Close() })
 	return rdb
 }
 
+// Each calls f with a client of every node of a cluster, or of the only
+// server: for what has no key.
+func (s *Server) Each(t testing.TB, f func(rdb *redis.Client)) {
+	t.Helper()
+	for _, d := range s.daemons() {
+		rdb := redis.NewClient(&redis.Options{Addr: d.addr})
+		f(rdb)
+		rdb.Close()
+	}
+}
+
+// Keys lists the keys that match pattern, wherever they are.
+func (s *Server) Keys(t testing.TB, pattern string) []string {
+	t.Helper()
+	var all []string
+	s.Each(t, func(rdb *redis.Client) {
+		keys, err := rdb.Keys(t.Context(), pattern).Result()
+		if err != nil {
+			t.Fatalf("redistest: listing keys: %v", err)
+		}
+		all = append(all, keys...)
+	})
+	return all
+}
+
+// Empty removes all keys, wherever they are.
+func (s *Server) Empty(t testing.TB) {
+	t.Helper()
+	s.Each(t, func(rdb *redis.Client) {
+		if err := rdb.FlushAll(t.Context()).Err(); err != nil {
+			t.Fatalf("redistest: removing all keys: %v", err)
+		}
+	})
+}
+
 // Kill ends the server the hard way, as a power cut would. Connections to it
-// fail until Restart.
+// fail until Restart. Of a cluster it ends the node that has the slot of
+// {countersign}; the others answer as they do then.
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	if s.mini != nil {
 		s.mini.Close()
 		return
 	}
+	if s.cluster != nil {
+		s.cluster.worn = true
+	}
 	s.stop()
 }
 
 // Restart starts a killed server again, at the same address, with what it had
-// on disk: everything with AppendOnly, nothing without.
+// on disk: everything with AppendOnly, nothing without. Of a cluster it waits
+// until all nodes serve again.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	if s.mini != nil {
@@ -123,6 +237,11 @@ func (s *Server) Restart(t testing.TB) {
 	}
 	if err := s.run(t, s.addr); err != nil {
 		t.Fatalf("redistest: restarting redis-server: %v", err)
+	}
+	if s.cluster != nil {
+		if err := s.cluster.await(); err != nil {
+			t.Fatalf("redistest: restarting a node of the cluster: %v", err)
+		}
 	}
 }
 
@@ -149,7 +268,6 @@ func (s *Server) startReal(t testing.TB) {
 		addr := free.Addr().String()
 		free.Close()
 		if err = s.run(t, addr); err == nil {
-			s.addr = addr
 			return
 		}
 	}
@@ -158,81 +276,104 @@ func (s *Server) startReal(t testing.TB) {
 
 // run starts one process and waits until it, and no other process that took
 // the port, answers.
-func (s *Server) run(t testing.TB, addr string) error {
+func (d *daemon) run(t testing.TB, addr string) error {
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return err
 	}
 	appendOnly := "no"
-	if s.appendOnly {
+	if d.appendOnly {
 		appendOnly = "yes"
 	}
+	args := []string{
+		"--bind", "127.0.0.1", "--port", port, "--dir", d.dir, "--save", "", "--loglevel", "warning", "--databases", "1",
+		"--maxmemory-policy", "noeviction", "--appendonly", appendOnly, "--appendfsync", "always",
+	}
+	d.addr = addr
+	d.process, err = launch(t, addr, d.bin, append(args, d.more...)...)
+	return err
+}
+
+// client talks to this server alone, whatever it knows of others.
+func (d *daemon) client() *redis.Client {
+	return redis.NewClient(&redis.Options{Addr: d.addr, MaxRetries: -1, DialerRetries: 1, PoolSize: 1})
+}
+
+// launch starts one process and waits until it answers at addr.
+func launch(t testing.TB, addr, bin string, args ...string) (*process, error) {
 	p := &process{log: &strings.Builder{}, exited: make(chan struct{})}
-	p.cmd = exec.Command(s.bin,
-		"--bind", "127.0.0.1", "--port", port, "--dir", s.dir, "--save", "", "--loglevel", "warning", "--databases", "1",
-		"--maxmemory-policy", "noeviction", "--appendonly", appendOnly, "--appendfsync", "always")
+	p.cmd = exec.Command(bin, args...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
-		return err
+		return nil, err
 	}
-	s.process = p
 	go func() {
 		p.cmd.Wait() //nolint:errcheck // it is killed; how it ended says nothing
 		close(p.exited)
 	}()
 
-	rdb := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1, DialerRetries: 1, PoolSize: 1})
+	rdb := (&daemon{addr: addr}).client()
 	defer rdb.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for {
 		conn, err := net.Dial("tcp", addr) // a client would write to standard error about each refusal
 		if err != nil {
-			if err := p.wait(ctx); err != nil {
-				s.stop()
-				return err
+			if err := p.wait(ctx, 2*time.Millisecond); err != nil {
+				p.kill()
+				return nil, err
 			}
 			continue
 		}
 		conn.Close()
 		info, err := rdb.Info(ctx, "server").Result()
 		if err == nil && strings.Contains(info, "process_id:"+strconv.Itoa(p.cmd.Process.Pid)+"\r\n") {
-			return nil
+			return p, nil
 		}
-		if err := p.wait(ctx); err != nil {
-			s.stop()
-			return err
+		if err := p.wait(ctx, 2*time.Millisecond); err != nil {
+			p.kill()
+			return nil, err
 		}
 	}
 }
 
 // wait is the pause between two looks whether a process answers.
-func (p *process) wait(ctx context.Context) error {
+func (p *process) wait(ctx context.Context, pause time.Duration) error {
 	select {
 	case <-p.exited:
 		return errors.New(cmp.Or(strings.TrimSpace(p.log.String()), "it ended without a word"))
 	case <-ctx.Done():
-		return fmt.Errorf("no answer within 20s: %w", ctx.Err())
-	case <-time.After(2 * time.Millisecond):
+		return fmt.Errorf("it does not answer: %w", ctx.Err())
+	case <-time.After(pause):
 		return nil
 	}
 }
 
-func (s *Server) stop() {
-	if s.process == nil {
+func (d *daemon) stop() {
+	if d.process == nil {
 		return
 	}
-	s.process.cmd.Process.Kill() //nolint:errcheck // it may be gone already
-	<-s.process.exited
-	s.process = nil
+	d.process.kill()
+	d.process = nil
+}
+
+func (p *process) kill() {
+	p.cmd.Process.Kill() //nolint:errcheck // it may be gone already
+	<-p.exited
 }
 
 // Dump reads every key of every type as text: what somebody with a copy of
 // this Redis would see. Its keys are the names of the keys.
 func (s *Server) Dump(t testing.TB) map[string]string {
 	t.Helper()
-	ctx, rdb := t.Context(), s.Client(t)
 	dump := map[string]string{}
+	s.Each(t, func(rdb *redis.Client) { dumpInto(t, rdb, dump) })
+	return dump
+}
+
+func dumpInto(t testing.TB, rdb *redis.Client, dump map[string]string) {
+	t.Helper()
+	ctx := t.Context()
 	all := rdb.Scan(ctx, 0, "*", 1000).Iterator()
 	for all.Next(ctx) {
 		key := all.Val()
@@ -251,7 +392,6 @@ func (s *Server) Dump(t testing.TB) map[string]string {
 	if err := all.Err(); err != nil {
 		t.Fatalf("redistest: listing keys: %v", err)
 	}
-	return dump
 }
 
 func read(ctx context.Context, rdb *redis.Client, key, kind string) (string, error) {
@@ -318,6 +458,3 @@ func read(ctx context.Context, rdb *redis.Client, key, kind string) (string, err
 	}
 	return strings.Join(lines, "\n"), nil
 }
-
-// URL is the server's address as a configuration has it.
-func (s *Server) URL() string { return "redis://" + s.addr }

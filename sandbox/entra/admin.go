@@ -44,6 +44,7 @@ func (t *Tenant) AdminAPI() http.Handler {
 		}
 		return list, nil
 	})
+	handle("POST /sandbox/tenant/users", t.adminAddUser)
 	ofUser := func(pattern string, do func(*account, *http.Request, []byte) (any, error)) {
 		handle(pattern, func(r *http.Request, body []byte) (any, error) {
 			a := t.account(r.PathValue("user"))
@@ -300,6 +301,44 @@ func (t *Tenant) adminPatchUser(a *account, _ *http.Request, body []byte) (any, 
 	return t.adminUser(a), nil
 }
 
+func (t *Tenant) adminAddUser(_ *http.Request, body []byte) (any, error) {
+	in := struct {
+		ID            string            `json:"id"`
+		UPN           string            `json:"upn"`
+		Name          string            `json:"name"`
+		Enabled       *bool             `json:"enabled"`
+		DefaultMethod string            `json:"default_method"`
+		Methods       []json.RawMessage `json:"methods"`
+	}{ID: newGUID()}
+	if err := decode(body, &in); err != nil {
+		return nil, err
+	}
+	switch {
+	case domainOf(in.UPN) == "" || in.ID == "":
+		return nil, badInput("a user needs a UPN with a domain, and an object id that is not empty")
+	case t.account(in.ID) != nil || t.account(in.UPN) != nil:
+		return nil, badInput("there is a user %s (%s) already", in.UPN, in.ID)
+	}
+	// Somebody who has been there for a while: plans compare instants.
+	long := t.now().AddDate(-1, 0, 0)
+	u := User{ID: in.ID, UserPrincipalName: in.UPN, Mail: in.UPN, DisplayName: orElse(in.Name, in.UPN), DefaultMethod: in.DefaultMethod,
+		Blocked: in.Enabled != nil && !*in.Enabled, Created: long, LastPasswordChange: long}
+	for _, raw := range in.Methods {
+		m, err := methodFromJSON(raw, t.now())
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(u.Methods, func(o Method) bool { return o.Type == m.Type && o.ID == m.ID }) {
+			return nil, badInput("a method of type %s with the id '%s' is there twice", m.Type, m.ID)
+		}
+		u.Methods = append(u.Methods, m)
+	}
+	t.addUser(u)
+	a := t.account(u.ID)
+	a.settleDefault()
+	return t.adminUser(a), nil
+}
+
 func set[T any](to *T, from *T) {
 	if from != nil {
 		*to = *from
@@ -454,10 +493,13 @@ type Calls struct {
 	// Used are, of what was granted, the least privileged permissions that sufficed: what the application cannot do without.
 	Used   []string `json:"used"`
 	Recent []Entry  `json:"recent"` // the last 500 calls, oldest first
+	// Changes are the last 20,000 calls of Graph that were to change something, oldest first.
+	Changes []Entry `json:"changes"`
 }
 
 func (t *Tenant) calls() Calls {
-	all := Calls{Calls: []Call{}, Demanded: []string{}, Used: []string{}, Recent: append([]Entry{}, t.log.recent...)}
+	all := Calls{Calls: []Call{}, Demanded: []string{}, Used: []string{}, Recent: append([]Entry{}, t.log.recent...),
+		Changes: append([]Entry{}, t.log.changes...)}
 	for _, c := range t.log.calls {
 		all.Calls = append(all.Calls, *c)
 		for _, p := range c.Required {

@@ -22,6 +22,8 @@
 //	GET    /sandbox/tenant                               name, domains, groups, policy for passes, quirks
 //	PATCH  /sandbox/tenant                               {"pass_policy":{…},"quirks":{…}}, only what is named changes
 //	GET    /sandbox/tenant/users                         everybody, with roles, groups, methods
+//	POST   /sandbox/tenant/users                         {"upn","name","methods":[…]}: somebody new, a member of nothing; "id", "enabled" and
+//	                                                     "default_method" may be said
 //	GET    /sandbox/tenant/users/{user}
 //	PATCH  /sandbox/tenant/users/{user}                  {"enabled","guest","synced","management_restricted","name","mail","title","department",
 //	                                                     "manager","roles","eligible","groups","default_method","default_method_id",
@@ -32,7 +34,7 @@
 //	DELETE /sandbox/tenant/users/{user}/methods/{id}     as the person would, whatever the default is
 //	GET    /sandbox/grant                                {"roles":[application permissions],"directory_roles":[role definition ids]}
 //	PUT    /sandbox/grant                                the same; bites at once
-//	GET    /sandbox/entra/calls                          counters by call and the permissions that calls demanded; see Calls
+//	GET    /sandbox/entra/calls                          counters by call, the permissions that calls demanded, and single calls; see Calls
 //	DELETE /sandbox/entra/calls                          forgets them
 //	GET    /sandbox/entra/faults                         {"faults":[Fault],"pending":number of writes still to be applied late}
 //	PUT    /sandbox/entra/faults                         {"faults":[Fault]}
@@ -256,7 +258,7 @@ const maxBody = 4 << 20
 func (t *Tenant) serve(w http.ResponseWriter, r *http.Request) {
 	body, unreadable := readBody(r)
 	var x exchange
-	if version, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/"); version == "v1.0" || version == "beta" {
+	if version := graphVersion(r.URL.Path); version != "" {
 		c := t.newCall(r, version, body)
 		c.unreadable = unreadable
 		x = c
@@ -264,6 +266,14 @@ func (t *Tenant) serve(w http.ResponseWriter, r *http.Request) {
 		x = t.newLogin(r, body)
 	}
 	t.deliver(w, r, x)
+}
+
+// graphVersion is the version of Graph that a path belongs to, or "" for a path of the login endpoint.
+func graphVersion(path string) string {
+	if version, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/"); version == "v1.0" || version == "beta" {
+		return version
+	}
+	return ""
 }
 
 // readBody reads the whole body and undoes its encoding: Microsoft's client libraries compress what they send.

@@ -614,6 +614,7 @@ func TestFaults(t *testing.T) {
 		{"drop the request", `"kind":"drop_request"`, 0, "", false},
 		{"drop the reply", `"kind":"drop_reply"`, 0, "", true},
 		{"hang", `"kind":"hang"`, 0, "", false},
+		{"apply, then hang", `"kind":"apply_hang"`, 0, "", true},
 	} {
 		for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
 			t.Run(test.name+" over "+protocol, func(t *testing.T) {
@@ -753,8 +754,30 @@ func TestCallsTellWhatWasDemandedAndUsed(t *testing.T) {
 	if len(log.Recent) != 5 || log.Recent[2].Method != "DELETE" || log.Recent[2].Path != "/v1.0/users/"+dana+"/authentication/phoneMethods/"+IDOffice || log.Recent[4].Status != 501 {
 		t.Errorf("%+v", log.Recent)
 	}
-	if n := len(admin(t, tenant, "DELETE", "/sandbox/entra/calls", "").get(t, "calls").([]any)); n != 0 {
-		t.Error("the log is not forgotten")
+	// Of what was to change something each call is kept for longer, and its body can be compared.
+	phones := "/v1.0/users/" + sam + "/authentication/phoneMethods"
+	for _, number := range []string{"+1 4255550111", "+1 4255550112", "+1 4255550111"} {
+		graph(t, tenant, "POST", phones, `{"phoneNumber":"`+number+`","phoneType":"mobile"}`)
+	}
+	for range keptCalls {
+		graph(t, tenant, "GET", "/v1.0/users/"+dana+"?$select=id", "")
+	}
+	all := admin(t, tenant, "GET", "/sandbox/entra/calls", "").text
+	log = Calls{}
+	if err := json.Unmarshal([]byte(all), &log); err != nil {
+		t.Fatal(err)
+	}
+	if len(log.Recent) != keptCalls || len(log.Changes) != 4 || log.Changes[0].Method != "DELETE" || log.Changes[0].Digest != "" || log.Changes[1].Status != 201 || log.Changes[2].Status != 400 ||
+		log.Changes[1].Digest == "" || log.Changes[1].Digest == log.Changes[2].Digest || log.Changes[1].Digest != log.Changes[3].Digest {
+		t.Errorf("%d calls, and %+v", len(log.Recent), log.Changes)
+	}
+	if strings.Contains(all, "4255550111") {
+		t.Error("the log holds what was sent")
+	}
+	admin(t, tenant, "DELETE", "/sandbox/entra/calls", "")
+	log = Calls{}
+	if err := json.Unmarshal([]byte(admin(t, tenant, "GET", "/sandbox/entra/calls", "").text), &log); err != nil || len(log.Calls)+len(log.Recent)+len(log.Changes) != 0 {
+		t.Errorf("the log is not forgotten: %+v %v", log, err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package entra
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
 	"slices"
 	"strconv"
@@ -16,6 +18,8 @@ const (
 	FaultStatus = "status"
 	// FaultHang answers nothing until the client gives up, and carries nothing out.
 	FaultHang = "hang"
+	// FaultApplyHang carries the call out and then answers nothing until the client gives up or is gone.
+	FaultApplyHang = "apply_hang"
 	// FaultDropRequest closes the connection before the call is carried out.
 	FaultDropRequest = "drop_request"
 	// FaultDropReply carries the call out and closes the connection instead of answering.
@@ -43,8 +47,8 @@ type Fault struct {
 
 func (f *Fault) check() string {
 	switch {
-	case !slices.Contains([]string{FaultThrottle, FaultStatus, FaultHang, FaultDropRequest, FaultDropReply, FaultApplyLate}, f.Kind):
-		return "the kind of fault must be throttle, status, hang, drop_request, drop_reply or apply_late, not '" + f.Kind + "'"
+	case !slices.Contains([]string{FaultThrottle, FaultStatus, FaultHang, FaultApplyHang, FaultDropRequest, FaultDropReply, FaultApplyLate}, f.Kind):
+		return "the kind of fault must be throttle, status, hang, apply_hang, drop_request, drop_reply or apply_late, not '" + f.Kind + "'"
 	case f.Status != 0 && (f.Status < 400 || f.Status > 599):
 		return "the status of a fault must be between 400 and 599"
 	case f.DelayMS < 0 || f.Skip < 0:
@@ -94,8 +98,12 @@ func (t *Tenant) deliver(w http.ResponseWriter, r *http.Request, x exchange) {
 			x.answer(f.Kind)
 		}
 		f.error(x).write(w)
-	case FaultHang:
-		x.lose(f.Kind)
+	case FaultHang, FaultApplyHang:
+		if f.Kind == FaultApplyHang {
+			x.answer(f.Kind)
+		} else {
+			x.lose(f.Kind)
+		}
 		select {
 		case <-r.Context().Done():
 		case <-t.closed:
@@ -210,25 +218,38 @@ type Entry struct {
 	Status    int    `json:"status"`
 	RequestID string `json:"request_id,omitempty"`
 	Fault     string `json:"fault,omitempty"`
+	Digest    string `json:"digest,omitempty"` // the same for two calls with the same body, which may hold a secret and is not kept
 }
 
 // callLog keeps counters and the last calls.
 type callLog struct {
-	calls  []*Call
-	recent []Entry
-	n      int
+	calls   []*Call
+	recent  []Entry
+	changes []Entry
+	n       int
 }
 
-// keptCalls is how many single calls are remembered.
-const keptCalls = 500
+// How many single calls are remembered, and how many of those that were to change something: whoever wants to know what was
+// done to an account in a long test must not have to look all the time.
+const (
+	keptCalls   = 500
+	keptChanges = 20000
+)
 
 // count notes a call. The caller holds t.mu.
-func (t *Tenant) count(c Call, path, requestID string) {
+func (t *Tenant) count(c Call, path, requestID string, body []byte) {
 	log := &t.log
 	log.n++
-	log.recent = append(log.recent, Entry{log.n, t.now().UTC().Format(time.RFC3339Nano), c.Method, path, c.Status, requestID, c.Fault})
+	e := Entry{log.n, t.now().UTC().Format(time.RFC3339Nano), c.Method, path, c.Status, requestID, c.Fault, digest(body)}
+	log.recent = append(log.recent, e)
 	if len(log.recent) > keptCalls {
 		log.recent = slices.Clone(log.recent[len(log.recent)-keptCalls:])
+	}
+	if c.Method != http.MethodGet && graphVersion(path) != "" {
+		log.changes = append(log.changes, e)
+		if len(log.changes) > keptChanges {
+			log.changes = slices.Clone(log.changes[len(log.changes)-keptChanges:])
+		}
 	}
 	for _, known := range log.calls {
 		if known.Method == c.Method && known.Path == c.Path && known.Status == c.Status && known.Fault == c.Fault && known.Granted == c.Granted &&
@@ -239,4 +260,13 @@ func (t *Tenant) count(c Call, path, requestID string) {
 	}
 	c.Count = 1
 	log.calls = append(log.calls, &c)
+}
+
+// digest tells bodies apart without telling what is in them.
+func digest(body []byte) string {
+	if len(body) == 0 {
+		return ""
+	}
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:8])
 }

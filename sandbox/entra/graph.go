@@ -351,7 +351,7 @@ func (c *call) answer(fault string) reply {
 		p = c.failure(e)
 	}
 	c.entry.Status = p.status
-	c.t.count(c.entry, c.url.Path, c.requestID)
+	c.t.count(c.entry, c.url.Path, c.requestID, c.body)
 	if c.verb != http.MethodGet && p.status < 300 {
 		c.t.notify()
 	}
@@ -457,7 +457,7 @@ func (c *call) refuse(status int, code, message, fault string) reply {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	template, _ := c.find()
-	c.t.count(Call{Method: c.verb, Path: template, Status: status, Fault: fault}, c.url.Path, c.requestID)
+	c.t.count(Call{Method: c.verb, Path: template, Status: status, Fault: fault}, c.url.Path, c.requestID, c.body)
 	p := c.failure(&graphError{status, code, message})
 	p.header = c.headers()
 	return p
@@ -467,7 +467,7 @@ func (c *call) lose(fault string) {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	template, _ := c.find()
-	c.t.count(Call{Method: c.verb, Path: template, Fault: fault}, c.url.Path, "")
+	c.t.count(Call{Method: c.verb, Path: template, Fault: fault}, c.url.Path, "", c.body)
 }
 
 // failure is an OData error.

@@ -54,21 +54,21 @@ func (l *login) answer(fault string) reply {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	path, p := l.route()
-	l.t.count(Call{Method: l.r.Method, Path: path, Status: p.status, Fault: fault}, l.r.URL.Path, "")
+	l.t.count(Call{Method: l.r.Method, Path: path, Status: p.status, Fault: fault}, l.r.URL.Path, "", nil)
 	return p
 }
 
 func (l *login) refuse(status int, code, message, fault string) reply {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
-	l.t.count(Call{Method: l.r.Method, Path: l.r.URL.Path, Status: status, Fault: fault}, l.r.URL.Path, "")
+	l.t.count(Call{Method: l.r.Method, Path: l.r.URL.Path, Status: status, Fault: fault}, l.r.URL.Path, "", nil)
 	return l.failure(status, "temporarily_unavailable", 90033, "A transient error has occurred. Please try again. ("+code+": "+message+")")
 }
 
 func (l *login) lose(fault string) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
-	l.t.count(Call{Method: l.r.Method, Path: l.r.URL.Path, Fault: fault}, l.r.URL.Path, "")
+	l.t.count(Call{Method: l.r.Method, Path: l.r.URL.Path, Fault: fault}, l.r.URL.Path, "", nil)
 }
 
 // route answers and names the path's template.

@@ -673,6 +673,18 @@ func TestTheTenantIsChangedFromOutside(t *testing.T) {
 	if a := admin(t, tenant, "GET", user, "").want(t, 404); a.get(t, "error") != "user_not_found" {
 		t.Error(a.text)
 	}
+	mobile := `{"type":"phoneAuthenticationMethod","phoneType":"mobile","phoneNumber":"+1 4255550177"}`
+	added := admin(t, tenant, "POST", "/sandbox/tenant/users", `{"upn":"new@fernhill.example","name":"Nell New","methods":[`+mobile+`]}`).want(t, 200)
+	if added.get(t, "id") == "" || added.get(t, "enabled") != true || added.get(t, "default_method") != "sms" || len(added.get(t, "methods").([]any)) != 2 {
+		t.Error(added.text) // a member has a password as well
+	}
+	if a := graph(t, tenant, "GET", "/v1.0/users/new@fernhill.example", ""); a.get(t, "displayName") != "Nell New" || a.get(t, "id") != added.get(t, "id") {
+		t.Error(a.text)
+	}
+	for _, bad := range []string{`{}`, `{"upn":"new"}`, `{"upn":"NEW@fernhill.example"}`, `{"upn":"other@fernhill.example","id":"` + sam + `"}`,
+		`{"upn":"other@fernhill.example","methods":[` + mobile + `,` + mobile + `]}`, `{"upn":"other@fernhill.example","methods":[{}]}`, `{"upn":"other@fernhill.example","colour":"red"}`} {
+		admin(t, tenant, "POST", "/sandbox/tenant/users", bad).want(t, 400)
+	}
 	info := admin(t, tenant, "GET", "/sandbox/tenant", "").want(t, 200)
 	if info.get(t, "name") != "Fernhill" || info.get(t, "pass_policy", "maximum_lifetime") != 480.0 || strings.Contains(info.text, testSecret) {
 		t.Error(info.text)

@@ -124,6 +124,7 @@ func (s *Server) PersonAPI() http.Handler {
 	do("/sandbox/slack/redeliver", s.doRedeliver)
 	mux.HandleFunc("PATCH /sandbox/people/{id}", s.patchPerson)
 	mux.HandleFunc("PATCH /sandbox/channels/{id}", s.patchChannel)
+	mux.HandleFunc("PATCH /sandbox/usergroups/{id}", s.patchUserGroup)
 	mux.HandleFunc("PUT /sandbox/slack/faults", s.putFaults)
 	mux.HandleFunc("DELETE /sandbox/slack/faults", func(w http.ResponseWriter, _ *http.Request) {
 		s.locked(func() { s.faults = nil })
@@ -162,6 +163,12 @@ func reply(w http.ResponseWriter, v any, err error) {
 	default:
 		writeJSON(w, http.StatusInternalServerError, map[string]any{"error": "internal", "message": err.Error()})
 	}
+}
+
+// sentAs adds to an answer under which id the app was told of what the person did.
+func (e *envelope) sentAs(answer map[string]any) map[string]any {
+	answer["envelope_id"] = e.id
+	return answer
 }
 
 // failed is what Slack's client shows when something did not work.
@@ -222,8 +229,9 @@ func (s *Server) lookMessages(r *http.Request) (any, error) {
 		return nil, err
 	}
 	list := []MessageInfo{}
+	oldest := q.Get("oldest") // timestamps have one length, so that they compare as text
 	for _, m := range c.messages {
-		if m.only == "" || m.only == p.ID {
+		if m.ts > oldest && (m.only == "" || m.only == p.ID) {
 			list = append(list, MessageInfo{m.ts, m.user, m.user == s.bot.ID, m.text, orEmpty(m.blocks), m.only != "", m.edited, m.thread})
 		}
 	}
@@ -313,16 +321,16 @@ func (s *Server) doCommand(d *deed) (map[string]any, error) {
 	command := e.payload.(map[string]any)["command"]
 	answer, err := s.deliver(e)
 	if err != nil {
-		return failed(err.Error(), "%s failed with the error %q", command, err.Error()), nil
+		return e.sentAs(failed(err.Error(), "%s failed with the error %q", command, err.Error())), nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	given := map[string]any{}
 	if len(answer) > 0 && decode(answer, &given) != nil {
-		return failed("invalid_command_response", "%s failed with the error \"invalid_command_response\"", command), nil
+		return e.sentAs(failed("invalid_command_response", "%s failed with the error \"invalid_command_response\"", command)), nil
 	}
 	if len(given) == 0 {
-		return map[string]any{"ok": true, "response": nil}, nil
+		return e.sentAs(map[string]any{"ok": true, "response": nil}), nil
 	}
 	c := &call{args: given}
 	k, no := c.readContent()
@@ -330,11 +338,11 @@ func (s *Server) doCommand(d *deed) (map[string]any, error) {
 		no = refuse("no_text")
 	}
 	if no != nil {
-		return failed("invalid_command_response", "%s failed with the error \"invalid_command_response\": the app answered what Slack cannot show (%s %s)",
-			command, no.code, strings.Join(no.problems, "; ")), nil
+		return e.sentAs(failed("invalid_command_response", "%s failed with the error \"invalid_command_response\": the app answered what Slack cannot show (%s %s)",
+			command, no.code, strings.Join(no.problems, "; "))), nil
 	}
 	s.respond(h, k, c.str("response_type"), "")
-	return map[string]any{"ok": true, "response": answer}, nil
+	return e.sentAs(map[string]any{"ok": true, "response": answer}), nil
 }
 
 // commandEnvelope is what the app hears of a slash command; nil if the app has no such command.
@@ -516,9 +524,9 @@ func (s *Server) doPress(d *deed) (map[string]any, error) {
 		return failed("interactivity_disabled", "This app is not configured to handle interactive responses. Please configure interactivity URL for your app."), nil
 	}
 	if _, err := s.deliver(e); err != nil {
-		return failed(err.Error(), "Operation timed out. Apps need to respond within 3 seconds."), nil
+		return e.sentAs(failed(err.Error(), "Operation timed out. Apps need to respond within 3 seconds.")), nil
 	}
-	return map[string]any{"ok": true}, nil
+	return e.sentAs(map[string]any{"ok": true}), nil
 }
 
 // pressEnvelope is what the app hears of a press; nil if it does not want to hear of any.
@@ -693,18 +701,18 @@ func (s *Server) doSubmit(d *deed) (map[string]any, error) {
 	}
 	answer, err := s.deliver(e)
 	if err != nil {
-		return failed(err.Error(), "We had some trouble connecting. Try again?"), nil
+		return e.sentAs(failed(err.Error(), "We had some trouble connecting. Try again?")), nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs, err = s.applySubmission(v, answer)
 	switch {
 	case err != nil:
-		return failed("invalid_response", "We had some trouble connecting. Try again? (Slack cannot use what the app answered: %v.)", err), nil
+		return e.sentAs(failed("invalid_response", "We had some trouble connecting. Try again? (Slack cannot use what the app answered: %v.)", err)), nil
 	case len(errs) > 0:
-		return map[string]any{"ok": false, "errors": errs}, nil
+		return e.sentAs(map[string]any{"ok": false, "errors": errs}), nil
 	}
-	return map[string]any{"ok": true}, nil
+	return e.sentAs(map[string]any{"ok": true}), nil
 }
 
 // submitEnvelope is what the app hears of a form. errs is what Slack's client complains of before it sends anything.
@@ -992,6 +1000,36 @@ func (s *Server) patchChannel(w http.ResponseWriter, r *http.Request) {
 		}
 		if change.Members != nil {
 			c.Members = change.Members
+		}
+		s.touch()
+	}
+	reply(w, map[string]any{"ok": true}, err)
+}
+
+// patchUserGroup does what an administrator does to a user group. It takes the lock itself.
+func (s *Server) patchUserGroup(w http.ResponseWriter, r *http.Request) {
+	var change struct {
+		Users    []string `json:"users"`
+		Disabled *bool    `json:"disabled"`
+	}
+	err := readBody(w, r, &change)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.o.Groups, func(g UserGroup) bool { return g.ID == r.PathValue("id") })
+	if err == nil && i < 0 {
+		err = wrong(http.StatusNotFound, "no_such_subteam", "there is no user group %q", r.PathValue("id"))
+	}
+	for _, id := range change.Users {
+		if err == nil && s.person(id) == nil {
+			err = nobody(id)
+		}
+	}
+	if err == nil {
+		if change.Users != nil {
+			s.o.Groups[i].Users = change.Users
+		}
+		if change.Disabled != nil {
+			s.o.Groups[i].Disabled = *change.Disabled
 		}
 		s.touch()
 	}

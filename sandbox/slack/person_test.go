@@ -514,7 +514,23 @@ func TestAdministratorsChangeThings(t *testing.T) {
 	_, _, err := b.api.PostMessage("C2", slackgo.MsgOptionText("x", false))
 	wantError(t, err, "channel_not_found")
 	b.denied("/sandbox/command", h{"as": "U2", "channel": "C2", "text": "/probe"}, 403, "deactivated")
-	for path, body := range map[string]h{"/sandbox/people/U99": {}, "/sandbox/channels/C9": {}, "/sandbox/channels/C1": {"members": []string{"U99"}}, "/sandbox/channels/D12": {}} {
+	if change("/sandbox/usergroups/S1", h{"users": []string{"U2"}}) != 200 {
+		t.Fatal("refused")
+	}
+	if groups, err := b.api.GetUserGroups(slackgo.GetUserGroupsOptionIncludeUsers(true)); err != nil || len(groups) != 1 || !slices.Equal(groups[0].Users, []string{"U2"}) {
+		t.Errorf("%v, %v", groups, err)
+	}
+	if change("/sandbox/usergroups/S1", h{"disabled": true}) != 200 {
+		t.Fatal("refused")
+	}
+	if groups, err := b.api.GetUserGroups(); err != nil || len(groups) != 0 {
+		t.Errorf("a disabled user group is listed: %v, %v", groups, err)
+	}
+	if groups, err := b.api.GetUserGroups(slackgo.GetUserGroupsOptionIncludeDisabled(true)); err != nil || len(groups) != 1 || groups[0].DateDelete == 0 {
+		t.Errorf("%v, %v", groups, err)
+	}
+	for path, body := range map[string]h{"/sandbox/people/U99": {}, "/sandbox/channels/C9": {}, "/sandbox/channels/C1": {"members": []string{"U99"}}, "/sandbox/channels/D12": {},
+		"/sandbox/usergroups/S9": {}, "/sandbox/usergroups/S1": {"users": []string{"U99"}}} {
 		if got := change(path, body); got != 404 {
 			t.Errorf("%s: %d", path, got)
 		}

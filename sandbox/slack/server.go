@@ -23,9 +23,11 @@
 //
 //	GET    /sandbox/people                         everybody in the workspace
 //	GET    /sandbox/channels?as=U                  what this person is in; the direct message with the app once there is one
-//	GET    /sandbox/messages?as=U&channel=C        what this person sees there, oldest first
+//	GET    /sandbox/messages?as=U&channel=C        what this person sees there, oldest first; with oldest=ts what was posted
+//	                                               after that
 //	GET    /sandbox/commands                       the app's slash commands
-//	POST   /sandbox/command    {as,channel,text}   types a slash command; waits for the answer
+//	POST   /sandbox/command    {as,channel,text}   types a slash command; waits for the answer, which like those of press and
+//	                                               submit has the envelope_id of what the app was sent
 //	POST   /sandbox/press      {as,channel,ts,action_id,…} or {as,view_id,action_id,…}; block_id or value tell equal action
 //	                           ids apart, selected is what was chosen, values what stands in the view's inputs
 //	GET    /sandbox/views?as=U                     open modals, the top one last, and the App Home
@@ -36,6 +38,7 @@
 //	POST   /sandbox/reload     {as}                Slack is reloaded: ephemeral messages are gone
 //	PATCH  /sandbox/people/U   {deactivated, guest, email} what an administrator of the workspace changes
 //	PATCH  /sandbox/channels/C {shared, members}
+//	PATCH  /sandbox/usergroups/S {users, disabled}
 //	GET    /sandbox/slack/calls                    counts of calls and envelopes, and the last envelopes
 //	GET    /sandbox/slack/faults, PUT {faults:[…]}, DELETE
 //	POST   /sandbox/slack/disconnect {reason}      warning, refresh_requested, link_disabled, or cut: no word, just gone
@@ -98,6 +101,7 @@ type UserGroup struct {
 	Name        string
 	Description string
 	Users       []string
+	Disabled    bool // nobody can mention it any more; it keeps its members
 }
 
 // Workspace names the workspace and the one app that is installed in it.
@@ -203,6 +207,7 @@ func New(o Options) *Server {
 	if !strings.HasPrefix(o.BotToken, "xoxb-") || !strings.HasPrefix(o.AppToken, "xapp-") {
 		panic("slack: Options.BotToken begins with xoxb- and Options.AppToken with xapp-")
 	}
+	o.Groups = slices.Clone(o.Groups) // they change
 	s := &Server{
 		o:            o,
 		verification: rand.Text(),

@@ -49,11 +49,19 @@ type envelope struct {
 type socket struct {
 	conn     *websocket.Conn
 	watch    *frameWatch
-	out      chan []byte
+	out      chan frame
 	draining bool // told to go: gets no more envelopes
 	done     chan struct{}
 	timers   []*time.Timer
 }
+
+// frame is one WebSocket message to the app.
+type frame struct {
+	kind int // websocket.TextMessage, which is all that Slack sends, or what Frame was told
+	data []byte
+}
+
+func textFrame(message map[string]any) frame { return frame{websocket.TextMessage, encode(message)} }
 
 func (k *socket) cut() { _ = k.conn.Close() }
 
@@ -98,7 +106,7 @@ func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("debug_reconnects") == "true" {
 		life = min(life, debugReconnect)
 	}
-	k := &socket{conn: conn, watch: watch, out: make(chan []byte, 256), done: make(chan struct{})}
+	k := &socket{conn: conn, watch: watch, out: make(chan frame, 256), done: make(chan struct{})}
 
 	s.mu.Lock()
 	select {
@@ -115,7 +123,7 @@ func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
 		_ = conn.Close()
 		return
 	}
-	k.out <- encode(map[string]any{
+	k.out <- textFrame(map[string]any{
 		"type": "hello", "num_connections": len(s.sockets) + 1, "connection_info": map[string]any{"app_id": s.o.Workspace.AppID},
 		"debug_info": map[string]any{"host": "applink-sandbox", "started": s.o.Now().UTC().Format("2006-01-02 15:04:05.000"), "build_number": 1,
 			"approximate_connection_time": int(life.Seconds())},
@@ -155,9 +163,9 @@ func (s *Server) write(k *socket) {
 		select {
 		case <-k.done:
 			return
-		case frame := <-k.out:
+		case f := <-k.out:
 			_ = k.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-			err = k.conn.WriteMessage(websocket.TextMessage, frame)
+			err = k.conn.WriteMessage(f.kind, f.data)
 		case <-ping.C:
 			err = k.conn.WriteControl(websocket.PingMessage, []byte("Ping from sandbox"), time.Now().Add(time.Second))
 		}
@@ -225,11 +233,27 @@ func (s *Server) newEnvelope(kind string, accepts bool, payload any) *envelope {
 	return e
 }
 
+func (e *envelope) json() map[string]any {
+	return map[string]any{
+		"envelope_id": e.id, "type": e.kind, "accepts_response_payload": e.accepts, "payload": e.payload,
+		"retry_attempt": e.attempt, "retry_reason": e.reason,
+	}
+}
+
+// anySocket is the one that gets the next message; nil when none can take it.
+func (s *Server) anySocket() *socket {
+	ready := slices.DeleteFunc(slices.Clone(s.sockets), func(k *socket) bool { return k.draining || len(k.out) == cap(k.out) })
+	if len(ready) == 0 {
+		return nil
+	}
+	return ready[rand.IntN(len(ready))]
+}
+
 // deliver sends an envelope to one socket and waits for the answer. Call it without the lock.
 func (s *Server) deliver(e *envelope) (json.RawMessage, error) {
 	s.mu.Lock()
-	ready := slices.DeleteFunc(slices.Clone(s.sockets), func(k *socket) bool { return k.draining || len(k.out) == cap(k.out) })
-	if len(ready) == 0 {
+	k := s.anySocket()
+	if k == nil {
 		s.counts.Envelopes.Undelivered++
 		s.mu.Unlock()
 		return nil, errNoSocket
@@ -241,10 +265,7 @@ func (s *Server) deliver(e *envelope) (json.RawMessage, error) {
 		s.counts.Envelopes.Redelivered++
 	}
 	answered := e.answered
-	ready[rand.IntN(len(ready))].out <- encode(map[string]any{
-		"envelope_id": e.id, "type": e.kind, "accepts_response_payload": e.accepts, "payload": e.payload,
-		"retry_attempt": e.attempt, "retry_reason": e.reason,
-	})
+	k.out <- textFrame(e.json())
 	s.mu.Unlock()
 
 	timeout := time.NewTimer(s.o.AckTimeout)
@@ -262,6 +283,55 @@ func (s *Server) deliver(e *envelope) (json.RawMessage, error) {
 		return nil, errTimeout
 	}
 	return e.answer, nil
+}
+
+// What follows is for tests that run in the sandbox's own process and attack the app with what Slack would never send.
+
+// Deliver sends the app an envelope of this kind (slash_commands, interactive or events_api) with any payload at all, and waits for
+// the answer as long as Slack does. The error is what Slack's client would show.
+func (s *Server) Deliver(kind string, payload any) (json.RawMessage, error) {
+	s.mu.Lock()
+	e := s.newEnvelope(kind, true, payload)
+	s.mu.Unlock()
+	return s.deliver(e)
+}
+
+// Delivered are the last envelopes, the oldest first, as the app got them.
+func (s *Server) Delivered() []json.RawMessage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]json.RawMessage, len(s.envelopes))
+	for i, e := range s.envelopes {
+		all[i] = encode(e.json())
+	}
+	return all
+}
+
+// Frame sends the app one WebSocket message that consists of these bytes, whatever they are. It is false when no socket can take it
+// now. An answer to it counts for nothing.
+func (s *Server) Frame(binary bool, data []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.anySocket()
+	if k == nil {
+		return false
+	}
+	kind := websocket.TextMessage
+	if binary {
+		kind = websocket.BinaryMessage
+	}
+	k.out <- frame{kind, data}
+	return true
+}
+
+// Forget drops every message behind this timestamp, in all conversations, so that it takes no memory.
+func (s *Server) Forget(behind string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.channels {
+		c.messages = slices.DeleteFunc(c.messages, func(m *message) bool { return m.ts > behind })
+	}
+	s.touch()
 }
 
 // sendEvent tells the app of an event and repeats it until it is acknowledged (https://docs.slack.dev/apis/events-api#retries).
@@ -299,7 +369,7 @@ func (s *Server) dismiss(k *socket, reason string) {
 		return
 	}
 	select {
-	case k.out <- encode(s.disconnectFrame(reason)):
+	case k.out <- textFrame(s.disconnectFrame(reason)):
 	default:
 	}
 	if reason == "warning" {

@@ -320,12 +320,19 @@ func (s *Server) userJSON(p *Person) map[string]any {
 func (s *Server) usergroupsList(c *call) (map[string]any, *refusal) {
 	groups := []any{}
 	for _, g := range s.o.Groups {
+		if g.Disabled && !c.flag("include_disabled") {
+			continue
+		}
+		deleted := 0
+		if g.Disabled {
+			deleted = 1700000001
+		}
 		j := map[string]any{"id": g.ID, "team_id": s.o.Workspace.TeamID, "is_usergroup": true, "is_subteam": true, "name": g.Name, "handle": g.Handle,
-			"description": g.Description, "is_external": false, "date_create": 1700000000, "date_update": 1700000000, "date_delete": 0,
+			"description": g.Description, "is_external": false, "date_create": 1700000000, "date_update": 1700000000, "date_delete": deleted,
 			"auto_type": nil, "created_by": "", "updated_by": "", "deleted_by": nil, "prefs": map[string]any{"channels": []any{}, "groups": []any{}},
 			"user_count": len(g.Users)}
 		if c.flag("include_users") {
-			j["users"] = g.Users
+			j["users"] = orEmpty(g.Users)
 		}
 		groups = append(groups, j)
 	}

@@ -1,6 +1,6 @@
 //go:build !windows
 
-package audit
+package files
 
 import (
 	"errors"
@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// lockFile takes the lock for this process, or says that another has it. The
+// Lock takes the lock for this process, or says that another has it. The
 // system frees it with the process, however that ends.
-func lockFile(name string) (*os.File, bool, error) {
+func Lock(name string) (*os.File, bool, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, false, err

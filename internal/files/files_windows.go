@@ -1,4 +1,4 @@
-package audit
+package files
 
 import (
 	"errors"
@@ -6,10 +6,10 @@ import (
 	"syscall"
 )
 
-// lockFile takes the lock for this process, or says that another has it. A file
+// Lock takes the lock for this process, or says that another has it. A file
 // opened without sharing cannot be opened twice; the system frees it with the
 // process, however that ends.
-func lockFile(name string) (*os.File, bool, error) {
+func Lock(name string) (*os.File, bool, error) {
 	path, err := syscall.UTF16PtrFromString(name)
 	if err != nil {
 		return nil, false, err

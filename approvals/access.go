@@ -1,0 +1,141 @@
+package approvals
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What this package needs of Redis is a pattern of keys and a list of
+// commands. The list is here once: [Grants] prints it for an administrator,
+// and [Store.Access] asks a Redis which of it is missing.
+
+// samples has one sample of every command that goes to Redis, from Go or from
+// inside a script, because Redis checks both alike. None of them is ever
+// carried out; they are written so that Redis would take them for the real
+// thing, keys included.
+func samples(k keys) [][]any {
+	key := k.selfCheck()
+	return [][]any{
+		{"del", key}, {"eval", "return 1", 1, key}, {"evalsha", strings.Repeat("0", 40), 1, key}, {"exists", key}, {"get", key},
+		{"hexists", key, "f"}, {"hget", key, "f"}, {"hgetall", key}, {"hincrby", key, "f", 1}, {"hlen", key}, {"hset", key, "f", 1}, {"incr", key}, {"pexpire", key, 1},
+		{"set", key, 1}, {"time"}, {"xack", key, "g", "0-1"}, {"xadd", key, "*", "f", 1}, {"xautoclaim", key, "g", "c", 1, "0-0"},
+		{"xclaim", key, "g", "c", 1, "0-1"}, {"xdel", key, "0-1"}, {"xgroup", "create", key, "g", "0"}, {"xpending", key, "g", "-", "+", 1},
+		{"xrange", key, "-", "+"}, {"xread", "streams", key, "0"}, {"xreadgroup", "group", "g", "c", "streams", key, ">"},
+		{"xtrim", key, "minid", "0"}, {"zadd", key, 1, "m"}, {"zcard", key}, {"zcount", key, 0, 1}, {"zrange", key, 0, 1}, {"zrangebyscore", key, 0, 1},
+		{"zrem", key, "m"}, {"zremrangebyrank", key, 0, 0}, {"zremrangebyscore", key, 0, 0}, {"zrevrange", key, 0, 1}, {"zscore", key, "m"},
+	}
+}
+
+// grant is how an ACL rule allows a command: +get, +xgroup|create.
+func grant(sample []any) string {
+	name := "+" + sample[0].(string)
+	if name == "+xgroup" {
+		name += "|" + sample[1].(string)
+	}
+	return name
+}
+
+// The commands around a transaction are no samples: they are tried first.
+const grantMulti, grantExec = "+multi", "+exec"
+
+func (k keys) selfCheck() string { return k.tag + "self-check" }
+func (k keys) pattern() string   { return "~" + k.tag + "*" }
+
+// Grants is the smallest ACL rule with which everything in this package
+// works, a word each: the pattern of its keys, then its commands in
+// alphabetical order. The prefix is the one of [NewStore].
+func Grants(prefix string) []string {
+	k := keysFor(prefix)
+	words := []string{grantExec, grantMulti}
+	for _, sample := range samples(k) {
+		words = append(words, grant(sample))
+	}
+	slices.Sort(words)
+	return append([]string{k.pattern()}, words...)
+}
+
+// Access asks Redis which words of the rule that [Grants] prints are missing
+// for the user this process is; none when all is well. In a Cluster every
+// master is asked. Nothing is read or written for it: the samples are queued
+// in a transaction that cannot be carried out and is dropped. Redis enters
+// what is missing into its ACL LOG.
+func (s *Store) Access(ctx context.Context) ([]string, error) {
+	var mu sync.Mutex
+	var missing []string
+	ask := func(ctx context.Context, node *redis.Client) error {
+		lacks, err := lacking(ctx, node, s.keys)
+		mu.Lock()
+		defer mu.Unlock()
+		missing = append(missing, lacks...)
+		return err
+	}
+	var err error
+	switch rdb := s.rdb.(type) {
+	case *redis.Client:
+		err = ask(ctx, rdb)
+	case *redis.ClusterClient:
+		err = rdb.ForEachMaster(ctx, ask)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("approvals: asking Redis what is allowed: %w", err)
+	}
+	slices.SortFunc(missing, func(a, b string) int { // as Grants has them
+		return cmp.Or(cmp.Compare(b[0], a[0]), cmp.Compare(a, b))
+	})
+	return slices.Compact(missing), nil
+}
+
+func lacking(ctx context.Context, node *redis.Client, k keys) (missing []string, err error) {
+	conn := node.EphemeralConn() // never used by anybody else: its transaction ends with it
+	defer conn.Close()
+
+	// Behind a refused MULTI the samples would be carried out, so it is tried
+	// alone.
+	pipe := conn.Pipeline()
+	multi, exec := pipe.Do(ctx, "multi"), pipe.Do(ctx, "exec")
+	if _, err := pipe.Exec(ctx); err != nil && !refused(err) {
+		return nil, err
+	}
+	if multi.Err() != nil {
+		return []string{grantMulti}, nil // how to go on is not known
+	}
+	if exec.Err() != nil {
+		missing = append(missing, grantExec)
+	}
+
+	pipe = conn.Pipeline()
+	pipe.Do(ctx, "multi")
+	pipe.Do(ctx, "get") // no key: Redis will not carry this transaction out, whatever comes
+	tried := make([]*redis.Cmd, 0, len(samples(k)))
+	for _, sample := range samples(k) {
+		tried = append(tried, pipe.Do(ctx, sample...))
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !refused(err) {
+		return nil, err
+	}
+	for i, sample := range samples(k) {
+		switch err := tried[i].Err(); {
+		case redis.HasErrorPrefix(err, "unknown command"):
+			return nil, fmt.Errorf("this Redis has no command %s; Countersign needs Redis 7.0 or later", strings.ToUpper(sample[0].(string)))
+		case !redis.HasErrorPrefix(err, "NOPERM"):
+		case strings.Contains(err.Error(), "run the '"):
+			missing = append(missing, grant(sample))
+		default: // "… to access one of the keys …"
+			missing = append(missing, k.pattern())
+		}
+	}
+	return missing, nil
+}
+
+// refused says that Redis answered, and that the answer was no.
+func refused(err error) bool {
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
+}

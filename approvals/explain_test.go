@@ -1,0 +1,84 @@
+package approvals
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestExplain(t *testing.T) {
+	agent, lead, outsider, dana := standing(hanna, helpDesk), standing(ravi, helpDesk, approvers), standing(sam), standing(dana)
+	onCall := standing(olga, approvers)
+	protected := standing(gloria)
+	protected.Protected = []string{"holds the role Global Administrator"}
+	night := standing(sam)
+	night.SlackGroups = []string{"S0NIGHT"}
+
+	for name, tt := range map[string]struct {
+		class      Class
+		as, target Standing
+		change     func(*Policy)
+		refused    Code
+		want       []string
+		not        []string
+	}{
+		"an ordinary request": {class: ClassDestroy, as: agent, target: dana, want: []string{
+			"Hanna Okafor (hanna.okafor@fernhill.example) may ask: in Help desk through the Entra group " + helpDesk + ". [policy.classes.destroy]",
+			"It needs 1 approval within 30m, by members of Identity approvers who are neither the requester nor the target. [policy.classes.destroy; default; policy.classes.destroy]",
+			"only containment can",
+		}, not: []string{"Refused", "limits"}},
+		"the command's own settings": {class: ClassDestroy, as: agent, target: dana, change: func(p *Policy) {
+			p.Commands = map[string]Rule{"c": {Approvals: 2, Lifetime: 90 * time.Minute, Require: []string{NeedTicket}, Verified: []string{"video"}}}
+			p.Limits = Limits{Requester: Limit{10, time.Hour}, Target: Limit{1, 24 * time.Hour}, Pair: Limit{5, 90 * time.Minute}}
+		}, want: []string{
+			"needs 2 approvals within 1h30m", "[policy.commands.c; policy.commands.c; policy.classes.destroy]", "must come with: ticket. [policy.commands.c]",
+			"that count: video. [policy.commands.c]", "10 changes within 1h. [policy.limits.requester]", "1 request within 24h. [policy.limits.target]", "5 approvals within 1h30m between them. [policy.limits.pair]",
+		}},
+		"somebody who may not": {class: ClassDestroy, as: outsider, target: dana, refused: CodeNotAllowed, want: []string{"Refused (not-allowed): You may not use this command."}},
+		"a protected target":   {class: ClassTakeover, as: agent, target: protected, refused: CodeProtected, want: []string{"may ask", "Refused (protected)", "Global Administrator"}},
+		"containing one": {class: ClassContain, as: onCall, target: protected, want: []string{
+			"needs 2 approvals", "One approval more, because the target is protected", "before it is approved: the target is protected",
+		}},
+		"an approver as target": {class: ClassDestroy, as: agent, target: lead, want: []string{"needs 2 approvals", "One approval more, because the target approves such requests."}},
+		"broken glass":          {class: ClassContain, as: onCall, target: dana, want: []string{"Olga Lindqvist (olga.lindqvist@fernhill.example) may break the glass, 3 times within 1h: named in On-call engineers."}},
+		"not their glass":       {class: ClassContain, as: agent, target: dana, want: []string{"may not break the glass; members of On-call engineers may"}},
+		"a Slack user group": {class: ClassDestroy, as: night, target: dana, change: func(p *Policy) {
+			p.Groups["Night shift"] = Group{Slack: []string{"S0NIGHT"}}
+			p.Commands = map[string]Rule{"c": {Request: []string{"Night shift"}}}
+		}, want: []string{"in Night shift through the Slack user group S0NIGHT. [policy.commands.c]"}},
+		"for oneself": {class: ClassDestroy, as: dana, target: dana, change: func(p *Policy) { p.Commands = map[string]Rule{"c": askForSelf(Rule{})} }, want: []string{
+			"may ask for their own account, as everybody may. [policy.commands.c]", "by members of Help desk who are", "nobody has verified the caller",
+		}},
+		"reading":            {class: ClassRead, as: agent, target: dana, want: []string{"may ask", "answered at once", "5 times a minute"}, not: []string{"approval"}},
+		"reading protection": {class: ClassRead, as: agent, target: protected, want: []string{"is protected: the account holds the role Global Administrator. A look shows no more than that."}},
+	} {
+		p := fernhill()
+		if tt.change != nil {
+			tt.change(&p)
+		}
+		lines, no := p.Explain("c", tt.class, tt.as, tt.target)
+		text := strings.Join(lines, "\n")
+		got := Code("")
+		if no != nil {
+			got = no.Code
+		}
+		if got != tt.refused {
+			t.Errorf("%s: %q, want %q", name, got, tt.refused)
+		}
+		for _, part := range tt.want {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s does not say %q:\n%s", name, part, text)
+			}
+		}
+		for _, part := range tt.not {
+			if strings.Contains(text, part) {
+				t.Errorf("%s says %q:\n%s", name, part, text)
+			}
+		}
+		for _, bad := range []string{"%!", "  ", "..", "<nil>"} {
+			if strings.Contains(text, bad) {
+				t.Errorf("%s has %q in it:\n%s", name, bad, text)
+			}
+		}
+	}
+}

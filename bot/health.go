@@ -1,0 +1,98 @@
+package bot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/slack-go/slack"
+)
+
+// watchStore asks Redis every few seconds whether it serves us, and tells the
+// approvals channel when it has not for so long that people must wonder, and
+// when it does again. It needs nothing but Slack for that. Each process tells
+// for itself: it may be its own line to Redis that is cut, and only it knows.
+func (b *Bot) watchStore(ctx context.Context) {
+	after := b.Desk.Store.Timing().Outage
+	tick := time.NewTicker(min(2*time.Second, max(after/10, 20*time.Millisecond)))
+	defer tick.Stop()
+	var told *notice
+	var tried time.Time // Slack may have taken what it did not confirm, so it is not posted again at once
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		since := b.Inbox.Probe(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case time.Since(tried) < after:
+		case told == nil && !since.IsZero() && time.Since(since) >= after:
+			told, tried = b.tellOutage(ctx, since), time.Now()
+		case told != nil && since.IsZero():
+			told, tried = b.tellBack(ctx, told), time.Now()
+		}
+	}
+}
+
+// notice is the message about an outage.
+type notice struct {
+	since time.Time
+	ts    string
+}
+
+// tellOutage returns nil where Slack did not confirm the message.
+func (b *Bot) tellOutage(ctx context.Context, since time.Time) *notice {
+	what := say("⚠️ Countersign cannot reach its Redis since %s, or cannot write to it.", hour(since))
+	ts, err := b.announce(ctx, "Countersign cannot reach its Redis", what,
+		say("What it confirmed before lies there and goes on when Redis is back. Until then, commands and presses are answered with “could not be confirmed”, and nothing is started. An administrator finds the reason in the log of process %s.", b.Name))
+	if err != nil {
+		b.Log.Warn("people could not be told that Redis does not answer; trying again", "error", err)
+		return nil
+	}
+	return &notice{since, ts}
+}
+
+// tellBack posts a message of its own, because an updated one notifies
+// nobody, and takes the alarm out of the one before. It returns what is still
+// to be told, which is nothing or all of it.
+func (b *Bot) tellBack(ctx context.Context, told *notice) *notice {
+	span := fmt.Sprintf("%s to %s", hour(told.since), hour(time.Now()))
+	_, err := b.announce(ctx, "Countersign reaches its Redis again",
+		say("✅ Countersign reaches its Redis again, after %s (%s).", lasted(time.Since(told.since)), span),
+		say("What was waiting goes on. Whoever was answered “could not be confirmed”: look at %s, and do it again if it is not there. Process %s.", b.slash("requests"), b.Name))
+	if err != nil {
+		b.Log.Warn("people could not be told that Redis is back; trying again", "error", err)
+		return told
+	}
+	over := say("Over: Countersign could not reach its Redis from %s. Process %s.", span, b.Name)
+	_, _, _, err = b.api.UpdateMessageContext(ctx, b.ApprovalsChannel, told.ts, slack.MsgOptionText(fallback("Countersign could not reach its Redis"), false), slack.MsgOptionBlocks(paragraphs(over)))
+	if err != nil { // it is only out of date, and the news stands below it
+		b.Log.Warn("the message that Redis does not answer still stands", "error", err)
+	}
+	return nil
+}
+
+func (b *Bot) announce(ctx context.Context, text string, lines ...line) (ts string, err error) {
+	if err := b.guard.fit(ctx, b.ApprovalsChannel, guardAge); err != nil {
+		if no := (*unfit)(nil); !errors.As(err, &no) {
+			return "", err
+		}
+		return "", fmt.Errorf("the approvals channel: %w", err)
+	}
+	_, ts, err = b.api.PostMessageContext(ctx, b.ApprovalsChannel, slack.MsgOptionText(fallback("%s", text), false), slack.MsgOptionBlocks(paragraphs(lines...)))
+	return ts, err
+}
+
+// lasted is a duration as one says it.
+func lasted(d time.Duration) string {
+	if d < 90*time.Second {
+		return fmt.Sprintf("%d s", int(d.Round(time.Second).Seconds()))
+	}
+	return fmt.Sprintf("%d min", int(d.Round(time.Minute).Minutes()))
+}
+
+func hour(t time.Time) string { return t.UTC().Format("15:04 UTC") }

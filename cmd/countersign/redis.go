@@ -1,0 +1,206 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"countersign/approvals"
+)
+
+// redisTools are what an administrator of the Redis does with it.
+func redisTools() []subcommand {
+	return []subcommand{
+		{"acl", "print the smallest ACL rule with which Countersign works", printACL},
+		{"resume", "show what this Redis has lost, and with -yes let Countersign go on", resumeRedis},
+	}
+}
+
+// redisTool runs one of them: countersign redis TOOL [flags].
+func redisTool(ctx context.Context, f *flag.FlagSet, args []string, env environment) error {
+	return runTool(ctx, f, "redis", redisTools(), args, env)
+}
+
+var aclName = regexp.MustCompile(`^[A-Za-z0-9_.-]+$`)
+
+// printACL prints a rule that may be piped into redis-cli. It never prints a
+// password: Redis takes its SHA-256 as well.
+func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment) error {
+	path := f.String("config", "", "the configuration `file`, where redis.prefix, redis.username or a Cluster is in it")
+	user := f.String("user", "", "the `name` of the Redis user; that of the configuration, or countersign, when empty")
+	settings := f.Bool("settings", false, "let Countersign ask at its start for the settings that INFO does not tell (+config|get, which shows every setting of Redis, its passwords too)")
+	sentinel := f.Bool("sentinel", false, "print the rule for the user at the Sentinels instead")
+	file := f.Bool("file", false, "print a line of a users.acl file instead of a command")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	var c config
+	if *path != "" {
+		var err error
+		if c, err = loadConfig(*path); err != nil {
+			return err
+		}
+	}
+	name, password := cmp.Or(*user, c.Redis.Username, "countersign"), "COUNTERSIGN_REDIS_PASSWORD"
+	words := redisGrants(c.Redis, *settings)
+	if *sentinel {
+		name, password = cmp.Or(*user, c.Redis.Sentinel.Username, "countersign"), "COUNTERSIGN_REDIS_SENTINEL_PASSWORD"
+		words = sentinelGrants()
+	}
+	if !aclName.MatchString(name) {
+		return fmt.Errorf("-user: %q has other characters than A-Z, a-z, 0-9, _, . and -", name)
+	}
+	line := []string{"ACL SETUSER", name, "reset"}
+	if *file {
+		line = []string{"user", name, "reset"}
+	}
+	if secret := env.Getenv(password); secret != "" {
+		line = append(line, "on", fmt.Sprintf("#%x", sha256.Sum256([]byte(secret))))
+	} else {
+		fmt.Fprintf(env.Stderr, "%s is not set, so this user has no password and cannot sign in yet. Add: on >PASSWORD\n", password)
+	}
+	_, err := fmt.Fprintln(env.Stdout, strings.Join(append(line, words...), " "))
+	return err
+}
+
+// redisGrants is the rule for the user of a configuration. What the tests
+// hold to reality is this: a bot with such a user is refused nothing.
+func redisGrants(r redisConfig, settings bool) []string {
+	words := append([]string{"resetchannels", "-@all"}, approvals.Grants(r.Prefix)...)
+	words = append(words, "+info") // what is told at the start, and no secret
+	if settings {
+		words = append(words, "+config|get")
+	}
+	if r.database() > 0 {
+		words = append(words, "+select")
+	}
+	if len(r.Cluster.Addresses) > 0 {
+		words = append(words, "+asking", "+cluster|slots") // where a slot is, and while it moves
+	}
+	return words
+}
+
+// sentinelGrants is the rule for a user that only asks the Sentinels who is
+// the primary, and hears of a fail-over.
+func sentinelGrants() []string {
+	return []string{
+		"resetchannels", "&+switch-master", "&+replica-reconf-done", "-@all",
+		"+ping", "+sentinel|get-master-addr-by-name", "+sentinel|sentinels", "+subscribe",
+	}
+}
+
+// resumeRedis shows what a Redis that has gone back in time is known to have
+// lost. With -yes a person takes that as it is, and all processes go on.
+func resumeRedis(ctx context.Context, f *flag.FlagSet, args []string, env environment) error {
+	path := f.String("config", "countersign.yaml", "the configuration `file`; secrets come from the environment")
+	yes := f.Bool("yes", false, "go on: somebody has looked at what was lost")
+	by := f.String("by", login(), "who says so, for the record")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	c, err := loadConfig(*path)
+	if err != nil {
+		return err
+	}
+	var s secrets
+	err = s.forRedis(c.Redis, env.Getenv)
+	ring, unread := approvals.ParseRing(env.Getenv("COUNTERSIGN_KEYS"))
+	if unread != nil {
+		err = errors.Join(err, fmt.Errorf("COUNTERSIGN_KEYS: %w", unread))
+	}
+	if err != nil {
+		return fmt.Errorf("the environment lacks something:\n%w", err)
+	}
+	rdb, quick, err := connectRedis(c.Redis, s)
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	defer quick.Close()
+	store := approvals.NewStore(rdb, ring, c.Redis.Prefix, c.Timing)
+	list, err := store.Losses(ctx)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(env.Stdout, "As far as any Countersign knows, this Redis has not gone back in time. There is nothing to resume.")
+		return err
+	}
+	if err := printLosses(ctx, env.Stdout, store, list); err != nil {
+		return err
+	}
+	if !*yes {
+		return errors.New("nothing was changed, and Countersign decides and executes nothing. When you have looked, say the same with -yes")
+	}
+	if err := store.Resume(ctx, list, *by); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(env.Stdout, "\nCountersign goes on. Running processes notice it by themselves within a second or two; none has to be started again.")
+	return err
+}
+
+// login is who runs this, as far as the system tells.
+func login() string {
+	who, host := "somebody", "an unnamed host"
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	if h, err := os.Hostname(); err == nil {
+		host = h
+	}
+	return who + " on " + host
+}
+
+// printLosses prints the record, and what Redis says by now of the requests
+// that are in it.
+func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list []approvals.Lost) error {
+	var out strings.Builder
+	say := func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }
+	say("This Redis has gone back in time. %s", approvals.Says(list))
+	say("Countersign has stopped: it decides and executes nothing.")
+	var requests []string
+	for _, lost := range list {
+		say("\n%s, process %s, noticed on %s:", lost.At.UTC().Format(time.RFC3339), lost.Process, lost.Host)
+		say("it knew of commit %d. Of its own commits Redis has those up to %d, and was at %d.", lost.Known, lost.Kept, lost.Sequence)
+		for _, commit := range lost.Commits {
+			say("  %s", commit)
+			if id := commit.Request; id != "" && !slices.Contains(requests, id) {
+				requests = append(requests, id)
+			}
+		}
+	}
+	if len(requests) > 0 {
+		say("\nWhat Redis now says of these requests:")
+	}
+	for _, id := range requests {
+		snap, err := store.Load(ctx, id)
+		switch {
+		case errors.Is(err, approvals.ErrNoRequest):
+			say("  %s is not there. Whoever asked for it has to ask again, if it is still needed.", id)
+		case err != nil:
+			return err
+		default:
+			say("  %s is %s: %s for %s", id, snap.Says(), snap.Plan.Title, snap.Plan.Target)
+		}
+	}
+	say(`
+Before you go on:
+- The audit channel and the audit log on disk may know events that Redis does not know any more. They are right, and Redis is not.
+- Where execution is named above, look at the account in the Entra admin center. What Redis takes for approved or running, Countersign
+  tries again when it goes on: it first compares the account with what the plan assumes, and stops where that has changed. Revoking
+  sessions and blocking sign-in assume nothing, and are simply done again.
+- Approvals and denials that are lost count for nothing. Whoever gave them is asked again.
+- Where e-mail addresses say who is who, pairs of accounts that were pinned since are pinned anew at their next use.`)
+	_, err := io.WriteString(w, out.String())
+	return err
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// administrate runs a redis tool on the configuration of this world.
+func (w *world) administrate(args ...string) (said string, err error) {
+	w.Helper()
+	path := filepath.Join(w.TempDir(), "countersign.yaml")
+	raw, err := yaml.Marshal(w.service.config)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		w.Fatal(err)
+	}
+	environ := map[string]string{"COUNTERSIGN_KEYS": w.key, "COUNTERSIGN_REDIS_PASSWORD": redisPassword}
+	var out bytes.Buffer
+	args = append([]string{"redis", args[0], "-config", path}, args[1:]...)
+	err = run(context.Background(), args, environment{Getenv: func(name string) string { return environ[name] }, Stdout: &out, Stderr: &out})
+	return out.String(), err
+}
+
+// says checks what somebody was told.
+func (w *world) says(text string, parts ...string) {
+	w.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			w.Errorf("%q is not in:\n%s", part, text)
+		}
+	}
+}
+
+// Redis goes back to an older copy, under a bot at work or while it is stopped.
+// People hear that Countersign has stopped, why, and what is lost; whoever
+// presses or types hears it too; an administrator looks, says go on, and it goes
+// on.
+func TestRedisGoesBackInTime(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		t.Run(map[bool]string{true: "under a bot at work", false: "while no bot runs"}[running], func(t *testing.T) {
+			witness := filepath.Join(t.TempDir(), "witness")
+			w := begin(t, brisk, func(c *config) {
+				c.Redis.Witness, c.Slack.SecurityChannel = witness, "C0AUDIT"
+			})
+			if said, err := w.administrate("resume", "-yes"); err != nil || !strings.Contains(said, "nothing to resume") {
+				t.Errorf("of a sound Redis it says %q (%v)", said, err)
+			}
+			hanna, ravi, olga := w.as("U0HANNA", "C0HELPDESK"), w.as("U0RAVI", "C0APPROVE"), w.as("U0OLGA", "C0AUDIT")
+			hanna.types("/entra-revoke-sessions @mina her laptop is gone")
+			kept := ravi.reads("Mina Haddad", "Approve")
+			restore := w.redis.Save(t)
+			hanna.types("/entra-revoke-sessions @dana her laptop is gone")
+			lost := ravi.reads("Dana Whitfield", "Approve")
+			id := requestID.FindString(lost.Text())
+			if running {
+				restore()
+			} else {
+				w.stop()
+				restore()
+				w.start()
+			}
+			olga.reads("Countersign has stopped", "One write", id+": requested", "countersign redis resume")
+			ravi.presses(kept, "approve")
+			ravi.reads("Countersign has stopped: its Redis has gone back in time", "does not count")
+			hanna.types("/entra-methods @dana")
+			hanna.reads("Countersign has stopped: its Redis has gone back in time", "does not count")
+
+			before := w.redis.Dump(t)
+			said, err := w.administrate("resume")
+			if err == nil || !strings.Contains(err.Error(), "-yes") {
+				t.Errorf("without -yes: %v", err)
+			}
+			w.says(said, "This Redis has gone back in time. One write", "  "+id+": requested, by account ", "  "+id+" is not there",
+				"The audit channel and the audit log on disk may know events")
+			if again, _ := w.administrate("resume"); again != said || w.redis.Dump(t)["{countersign}:lost"] != before["{countersign}:lost"] {
+				t.Error("looking at it changed something")
+			}
+			said, err = w.administrate("resume", "-yes", "-by", "Olga on the console")
+			if err != nil {
+				t.Errorf("with -yes: %v", err)
+			}
+			w.says(said, id+": requested", "Countersign goes on")
+			olga.reads("Countersign goes on.")
+			olga.reads("Alarm", "Redis had gone back in time", "Olga on the console said that Countersign goes on")
+			w.until("what was there to be decided", func() bool {
+				ravi.p.Press(ravi.channel, kept.TS, "approve", "") // the button goes with the press that counts
+				return w.effects("revokeSignInSessions") == 1
+			})
+			hanna.types("/entra-revoke-sessions @dana her laptop is gone")
+			w.until("what was lost to be asked again", func() bool { return len(ravi.all("Dana Whitfield", "Approve")) == 2 })
+			if said, err := w.administrate("resume"); err != nil || !strings.Contains(said, "nothing to resume") {
+				t.Errorf("afterwards it says %q (%v)", said, err)
+			}
+		})
+	}
+}
+
+// What a bot without a witness cannot tell, it says once; one whose witness is
+// of no use does not start.
+func TestWithoutAWitness(t *testing.T) {
+	w := begin(t)
+	const cannot = "cannot be detected"
+	if n := strings.Count(w.log.String(), cannot); n != 1 {
+		t.Errorf("it says %d times what it cannot tell", n)
+	}
+	w.stop()
+	path := filepath.Join(t.TempDir(), "witness")
+	w.service.config.Redis.Witness = path
+	w.start()
+	if n := strings.Count(w.log.String(), cannot); n != 1 {
+		t.Error("with a witness it says that it cannot tell")
+	}
+	w.stop()
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("there is no witness: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.service.run(t.Context()); err == nil || !strings.Contains(fmt.Sprint(err), path+" is of no use") {
+		t.Errorf("with half a witness it starts: %v", err)
+	}
+}
