@@ -62,7 +62,7 @@
 //
 //	request:<id>            hash: version, claim, state, deadline, lease (of a hand-off or a review: until the next reminder), halt (sealed), op:<operation> (answers), body (sealed)
 //	note:<operation>        hash: the answer of an operation that made no request; lives an hour
-//	cards:<id>              hash: where the request is shown in Slack
+//	cards:<id>              hash: where the request is shown in Slack, and who was told of it there
 //	secret:<id>/<step>      a temporary password or a pass (sealed); an hour where it is prepared, timing.SecretLife where it is offered
 //	offers                  sorted set: when an offered secret ends, by <id>/<step>
 //	due                     sorted set: when a request must be looked at next, or reminded of

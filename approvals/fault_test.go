@@ -5,15 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"io"
 	"net"
-	"path/filepath"
-	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -115,7 +109,7 @@ func (c *sabotaged) Read(b []byte) (int, error) {
 }
 
 // faulty is every write of commit.lua, with what must be there after it was
-// made once. TestNoWriteIsForgotten knows where all writes are.
+// made once. internal/writes knows where all writes are.
 var faulty = []struct {
 	name  string
 	words []string // what its request has in it
@@ -409,119 +403,6 @@ func TestPlainWritesAreAttacked(t *testing.T) {
 		}
 		if ok, err := store.Allow(ctx, "read", "x", 1, time.Minute); err != nil || ok == replies {
 			t.Errorf("replies lost %v: allowed again %v, %v", replies, ok, err)
-		}
-	}
-}
-
-// Every place of this package that writes to Redis, and the test that cuts
-// its line.
-var writers = map[string]string{
-	"Store.create run":  "TestEveryWriteIsAttacked",
-	"Store.decide run":  "TestEveryWriteIsAttacked",
-	"Store.note run":    "TestEveryWriteIsAttacked",
-	"Store.expire run":  "TestEveryWriteIsAttacked",
-	"Store.claim run":   "TestEveryWriteIsAttacked",
-	"Store.advance run": "TestEveryWriteIsAttacked",
-	"Store.remind run":  "TestEveryWriteIsAttacked",
-	"Store.warn run":    "TestEveryWriteIsAttacked",
-	"Store.run Run":     "TestEveryWriteIsAttacked",
-
-	"Store.Pin Run":           "TestPlainWritesAreAttacked",
-	"Store.SetCard HSet":      "TestPlainWritesAreAttacked",
-	"Store.SetCard PExpire":   "TestPlainWritesAreAttacked",
-	"Store.postpone ZAddArgs": "TestPlainWritesAreAttacked",
-	"Store.Trim XTrimMinID":   "TestPlainWritesAreAttacked",
-	"Store.Allow SetNX":       "TestPlainWritesAreAttacked",
-	"Store.Allow Incr":        "TestPlainWritesAreAttacked",
-	"Runner.take ZRem":        "TestBrokenRequestsStarveNobody", // it is looked at again at the next sweep
-
-	"Inbox.Put Run":                   "TestPutIsAttacked",
-	"Inbox.Work XGroupCreateMkStream": "TestTheInboxSurvivesItsRedis",
-	"Inbox.next XAutoClaim":           "TestRemovalFromTheInboxIsAttacked",
-	"Inbox.next XReadGroup":           "TestRemovalFromTheInboxIsAttacked",
-	"Inbox.keep Do":                   "TestASlowReadersEntryStaysItsOwn", // one of several a lease
-	"Inbox.done XAck":                 "TestRemovalFromTheInboxIsAttacked",
-	"Inbox.done XDel":                 "TestRemovalFromTheInboxIsAttacked",
-	"Inbox.setAside XAdd":             "TestPoisonIsSetAside",
-	"Inbox.setAside XAck":             "TestPoisonIsSetAside",
-	"Inbox.setAside XDel":             "TestPoisonIsSetAside",
-
-	"Store.stash Run":      "TestOfferingIsAttacked", // and TestSecretsSurviveLostWrites
-	"Store.dropSecret Run": "TestDroppingIsAttacked",
-
-	"Store.lead Run":   "TestProjectionsAreAttacked",
-	"Store.Follow Run": "TestTheLead", // a lease that is not given back runs out
-
-	"Store.look Run":      "TestGoingBackIsAttacked",
-	"Store.writeLost Run": "TestGoingBackIsAttacked",
-	"Store.Resume Run":    "TestGoingBackIsAttacked",
-
-	"lacking Do":         "TestAccess", // queued where nothing is carried out
-	"wouldWrite SetArgs": "TestProbe",  // writes nothing either
-
-	"readAt Run":        "none: this script only reads",
-	"Store.elapsed Run": "none: this script only reads",
-	"Store.compare Run": "none: this script only reads",
-}
-
-func TestNoWriteIsForgotten(t *testing.T) {
-	// TIME is not among the reads, because any node of a Redis Cluster answers
-	// it, by a clock of its own.
-	writes := map[string]bool{"run": true, "Run": true, "Do": true, "Eval": true, "HDel": true}
-	client := reflect.TypeFor[redis.Cmdable]()
-	reads := []string{"HGet", "HGetAll", "HSetNX", "Get", "Exists", "XRead", "XRangeN", "XPendingExt", "ZRange", "ZRangeByScore", "ZRangeByScoreWithScores", "ZRevRange", "Pipeline", "TxPipeline"}
-	for i := range client.NumMethod() {
-		if name := client.Method(i).Name; !slices.Contains(reads, name) {
-			writes[name] = true
-		}
-	}
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]bool{}
-	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, decl := range file.Decls {
-			f, ok := decl.(*ast.FuncDecl)
-			if !ok {
-				continue
-			}
-			where := f.Name.Name
-			if f.Recv != nil {
-				of := f.Recv.List[0].Type
-				if star, ok := of.(*ast.StarExpr); ok {
-					of = star.X
-				}
-				where = of.(*ast.Ident).Name + "." + where
-			}
-			ast.Inspect(f, func(n ast.Node) bool {
-				call, ok := n.(*ast.CallExpr)
-				if !ok || len(call.Args) == 0 {
-					return true
-				}
-				sel, ok := call.Fun.(*ast.SelectorExpr)
-				if first, isName := call.Args[0].(*ast.Ident); ok && isName && writes[sel.Sel.Name] && (first.Name == "ctx" || first.Name == "bye") {
-					found[where+" "+sel.Sel.Name] = true
-				}
-				return true
-			})
-		}
-	}
-	for _, where := range sorted(found) {
-		if writers[where] == "" {
-			t.Errorf("%s writes to Redis (or asks any node of a cluster, as Time does), and no test cuts its line: attack it both ways and enter it here", where)
-		}
-	}
-	for _, where := range sorted(writers) {
-		if !found[where] {
-			t.Errorf("%s is listed here and does not write any more", where)
 		}
 	}
 }

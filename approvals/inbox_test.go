@@ -104,7 +104,7 @@ func TestInboxHandsOutEachEnvelopeOnce(t *testing.T) {
 func TestADeadReadersEntriesAreTakenOver(t *testing.T) {
 	t.Parallel()
 	timing := calm()
-	timing.Takeover = 100 * time.Millisecond
+	timing.Takeover = 500 * time.Millisecond
 	w := newWorld(t, timing)
 	in := w.inbox()
 	ctx := t.Context()

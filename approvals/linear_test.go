@@ -46,10 +46,7 @@ func TestWhatHappensAtOnceIsLinearizable(t *testing.T) {
 	if err := w.store.commit.Load(t.Context(), w.rdb).Err(); err != nil {
 		t.Fatal(err)
 	}
-	cables := []*cable{
-		{rdb: w.server.Client(t)}, {rdb: w.server.Client(t)}, {rdb: w.server.Client(t)},
-		newCable(w, true), newCable(w, false),
-	}
+	cables := []*cable{newCable(w, 0), newCable(w, 2*time.Millisecond), newCable(w, 6*time.Millisecond), newCutCable(w, true), newCutCable(w, false)}
 	seed := rand.Uint64()
 	unheard := 0
 	for n := range histories {
@@ -83,7 +80,17 @@ type cable struct {
 	by  *saboteur // nil where it holds
 }
 
-func newCable(w *world, patient bool) *cable {
+// newCable is one on which a commit takes up to so long to arrive, so that much
+// can come between what was read and what is written.
+func newCable(w *world, late time.Duration) *cable {
+	rdb := w.server.Client(w.t)
+	if late > 0 {
+		rdb.AddHook(before{w.store.commit.Hash(), func() { time.Sleep(rand.N(late)) }})
+	}
+	return &cable{rdb: rdb}
+}
+
+func newCutCable(w *world, patient bool) *cable {
 	by := &saboteur{}
 	return &cable{rdb: by.client(w.t, w.server, patient), by: by}
 }
@@ -128,9 +135,12 @@ type sequel struct {
 	Answered [12]Code
 }
 
-// scene is all that a history is about.
+// scene is all that a history is about. Where there is a limit, each of the
+// deciders may approve once what this requester asks for.
 type scene struct {
 	Requests [2]sequel
+	Limited  bool
+	Counted  [3]bool
 }
 
 // unanswered is no answer yet, and yes the code of a yes.
@@ -194,6 +204,8 @@ func (a asking) String() string {
 		text += fmt.Sprintf(" (op %d)", a.op)
 	case "begin", "end", "finish":
 		text += fmt.Sprintf(" with claim %d %s", a.claim, a.step)
+	case "limited":
+		return "one approval a person"
 	case "expiry":
 		text += fmt.Sprintf(" of deadline %d", a.by+1)
 	case "requested":
@@ -226,6 +238,9 @@ func turns(s scene, in asking) (all []turn) {
 		ended.State = Expired
 	}
 	switch in.verb {
+	case "limited":
+		s.Limited = true
+		with(r, answer{})
 	case "requested":
 		with(sequel{State: Pending, Needs: in.by, Steps: "ww"}, answer{})
 	case "expiry":
@@ -242,9 +257,15 @@ func turns(s scene, in asking) (all []turn) {
 			found = append(found, ended)
 		}
 		for _, r := range found {
-			code := r.Answered[in.op]
+			code, counts := r.Answered[in.op], false
 			if code == unanswered {
-				r, code = r.press(in, overdue && r.State != Expired)
+				pressed, said := r.press(in, overdue && r.State != Expired)
+				counts = s.Limited && in.verb == "approve" && said == yes
+				if code = said; counts && s.Counted[in.by] {
+					code, counts = CodeTooMany, false
+				} else {
+					r = pressed
+				}
 				r.Answered[in.op] = code
 			}
 			said := string(code)
@@ -252,6 +273,9 @@ func turns(s scene, in asking) (all []turn) {
 				said = ""
 			}
 			with(r, answer{said: said})
+			if counts {
+				all[len(all)-1].after.Counted[in.by] = true
+			}
 		}
 	case "take":
 		other := s.Requests[1-in.request].State == Running
@@ -391,6 +415,12 @@ func newEpisode(w *world, cables []*cable, random *rand.Rand, prefix string) *ep
 			runner: &Runner{Desk: desk, Name: fmt.Sprint("client-", i+1), Log: discard},
 		})
 	}
+	if random.IntN(3) == 0 {
+		h.log = append(h.log, porcupine.Operation{Input: asking{verb: "limited"}, Output: answer{}})
+		for _, c := range h.clients {
+			c.desk.Policy.Limits.Pair = Limit{Count: 1, Within: time.Hour}
+		}
+	}
 	ops := 0
 	for _, c := range h.clients {
 		for range 2 + random.IntN(3) {
@@ -445,7 +475,7 @@ func (h *episode) play() {
 	}
 	var all sync.WaitGroup
 	start := make(chan struct{})
-	first := &client{episode: h, cable: &cable{}, store: h.w.store, desk: &Desk{Store: h.w.store, Policy: fernhill(), Directory: h.w.directory, Log: discard}}
+	first := &client{episode: h, cable: &cable{}, store: h.w.store, desk: &Desk{Store: h.w.store, Policy: h.clients[0].desk.Policy, Directory: h.w.directory, Log: discard}}
 	for n := range h.requests {
 		if h.random.IntN(3) == 0 {
 			first.does(asking{verb: "approve", request: n, by: 0, op: len(sequel{}.Answered) - 1 - n})

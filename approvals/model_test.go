@@ -173,7 +173,10 @@ func newModel(t *rapid.T, w *world, lines []*line, prefix string) *model {
 		},
 		recent: map[string]time.Time{}, reads: map[string]*timely{}, requests: map[string]*kept{}, notes: map[string]*timely{},
 		secrets: map[string]*timely{}, offers: map[string]time.Time{}, tallies: map[string]*counted{},
-		law: law{approvals: map[Class]int{ClassContain: 1, ClassDestroy: 1, ClassTakeover: 2}},
+		law: law{
+			approvals: map[Class]int{ClassContain: 1, ClassDestroy: 1, ClassTakeover: 2},
+			limited:   rapid.Bool().Draw(t, "there are limits"), self: rapid.Bool().Draw(t, "people may ask for themselves"),
+		},
 	}
 	ring, err := ParseRing(ringText)
 	if err != nil {
@@ -211,7 +214,8 @@ func (m *model) steps() map[string]func(*rapid.T) {
 		{4, "work", m.works},
 		{1, "work that is sent again", m.worksAgain},
 		{1, "keep what is read", m.photographs},
-		{2, "act on what was read", m.actsLate},
+		{1, "act on what was read", m.actsLate},
+		{2, "stand still", m.standsStill},
 		{2, "recheck", m.rechecks},
 		{2, "reveal", m.reveals},
 		{1, "end of offers", m.endsOffers},
@@ -386,8 +390,8 @@ func (m *model) peopleChange() {
 	m.tell(who.ID)
 }
 
-// no is a refusal whose sentence the model does not know.
-func no(c Code) *Refusal {
+// refusalOf is one whose sentence the model does not know.
+func refusalOf(c Code) *Refusal {
 	if c == "" {
 		return nil
 	}
@@ -426,7 +430,7 @@ func among(in bool) Code {
 	return CodeNotAllowed
 }
 
-func first(codes ...Code) Code {
+func firstOf(codes ...Code) Code {
 	for _, c := range codes {
 		if c != "" {
 			return c
@@ -436,15 +440,15 @@ func first(codes ...Code) Code {
 }
 
 func (h *human) mayAsk(class Class, forSelf bool) Code {
-	return first(h.fit(), among(h.helpDesk || h.onCall && class == ClassContain || forSelf))
+	return firstOf(h.fit(), among(h.helpDesk || h.onCall && class == ClassContain || forSelf))
 }
 
 func (h *human) mayDecide(self bool) Code {
-	return first(h.fit(), among(h.approver && !self || h.helpDesk && self))
+	return firstOf(h.fit(), among(h.approver && !self || h.helpDesk && self))
 }
 
 func (h *human) mayBreakGlass(class Class) Code {
-	return first(h.fit(), among(h.onCall && class == ClassContain))
+	return firstOf(h.fit(), among(h.onCall && class == ClassContain))
 }
 
 // stays says whether somebody is still in the Slack workspace.
@@ -525,12 +529,12 @@ func (m *model) voice(r Request, by Person, a Action) Code {
 			return m.wasTarget(by)
 		}
 	case BreakGlass:
-		return first(who.mayBreakGlass(r.Plan.Class), m.wasTarget(by))
+		return firstOf(who.mayBreakGlass(r.Plan.Class), m.wasTarget(by))
 	}
 	if r.State == Pending && (by.ID == r.Requester.ID || by.ID == r.Plan.Target.ID) {
 		return "" // the state machine says no
 	}
-	return first(who.mayDecide(self), m.wasTarget(by))
+	return firstOf(who.mayDecide(self), m.wasTarget(by))
 }
 
 // stillAllowed is asked once more when a request runs.
@@ -555,11 +559,11 @@ func (m *model) stillAllowed(r Request) Code {
 		return CodeRecentTarget
 	case r.Glass != nil:
 		breaker := m.people[r.Glass.By.ID]
-		return first(among(terms.Glass), breaker.mayBreakGlass(r.Plan.Class), breaker.stays(), m.wasTarget(r.Glass.By))
+		return firstOf(among(terms.Glass), breaker.mayBreakGlass(r.Plan.Class), breaker.stays(), m.wasTarget(r.Glass.By))
 	}
 	for _, approver := range r.Approvers() {
 		who := m.people[approver.ID]
-		if no := first(who.stays(), who.mayDecide(self), m.wasTarget(approver)); no != "" {
+		if no := firstOf(who.stays(), who.mayDecide(self), m.wasTarget(approver)); no != "" {
 			return no
 		}
 	}
@@ -643,7 +647,7 @@ func (m *model) stored(op string, k *kept) (*Refusal, bool) {
 	case "", "ok", "requested", revealed:
 		return nil, ok
 	}
-	return no(Code(answer)), ok
+	return refusalOf(Code(answer)), ok
 }
 
 // tells is a commit of a note: an event beside a request, or without one.
@@ -712,26 +716,37 @@ func (m *model) asks() {
 		Justification: "lost her phone", Verified: "callback", Channel: "C0HELPDESK",
 		Ticket: map[bool]string{true: "INC-7"}[rapid.Bool().Draw(m.T, "with a ticket")],
 	}
+	if len(m.made) > 0 && rapid.IntRange(0, 2).Draw(m.T, "it is asked for again") == 2 {
+		if k := m.requests[rapid.SampledFrom(m.made).Draw(m.T, "request")]; k != nil {
+			ask.Plan = k.Plan
+		}
+	}
 	op := m.op()
 	asks := func(op string, meanwhile func()) func(*process) {
 		return func(p *process) {
+			settle := m.asked(op, ask)
 			p.meanwhile = meanwhile
 			_, err := p.desk.Ask(m.ctx, op, ask)
 			p.meanwhile = nil
-			want := m.asked(op, ask)
+			want := settle()
 			m.answered(fmt.Sprintf("%s asks for %s on %s (%s)", requester, ask.Plan.Command, target, op), err, want)
 		}
 	}
-	switch rapid.SampledFrom([]string{"nothing", "nothing", "nothing", "the same", "the same once more"}).Draw(m.T, "what comes between") {
+	switch between := rapid.SampledFrom([]string{"nothing", "nothing", "nothing", "nothing", "the same", "other rules, and the same", "the same once more"}).Draw(m.T, "what comes between"); between {
 	case "nothing":
 		m.person(op, asks(op, nil))
-	case "the same": // delivered to both processes
-		m.lookUps()
-		asks(op, func() { asks(op, nil)(m.processes[1]) })(m.processes[0])
 	case "the same once more":
 		m.lookUps()
 		other := m.op()
 		asks(op, func() { asks(other, nil)(m.processes[1]) })(m.processes[0])
+	default: // it is delivered to both processes
+		m.lookUps()
+		asks(op, func() {
+			if between != "the same" {
+				m.lawChanges()
+			}
+			asks(op, nil)(m.processes[1])
+		})(m.processes[0])
 	}
 	// Some requests come far at once, so that all that can become of a request is
 	// met often.
@@ -745,44 +760,52 @@ func (m *model) asks() {
 	}
 }
 
-func (m *model) asked(op string, a Ask) *Refusal {
+// asked is the first half of asking: what is read, and asked about people.
+// settle is the second one, on what there is by then.
+func (m *model) asked(op string, a Ask) (settle func() *Refusal) {
 	if said, before := m.stored(op, nil); before {
-		return said
+		return func() *Refusal { return said }
 	}
 	about := audit.Event{Command: a.Plan.Command, Title: a.Plan.Title, Class: string(a.Plan.Class), Actor: a.Requester, Target: a.Plan.Target}
+	refuse := func(c Code) *Refusal { return m.refuses(op, nil, about, refusalOf(c)) }
 	if a.Plan.Class == ClassTakeover && m.law.ticket && a.Ticket == "" {
-		return m.refuses(op, nil, about, no(CodeMissing))
+		return func() *Refusal { return refuse(CodeMissing) }
 	}
 	terms, code := m.terms(a.Plan.Class, a.Requester, a.Plan.Target)
 	if code != "" {
-		return m.refuses(op, nil, about, no(code))
+		return func() *Refusal { return refuse(code) }
 	}
 	a.Terms = terms
-	next, events, err := Apply(Request{ID: RequestID(op)}, a, m.now)
-	if err != nil {
-		m.Fatalf("asking: %v", err)
-	}
-	next.Print = m.w.store.ring.print(a.Plan.Command, a.Plan.Target.ID, a.Plan.Args)
-	for _, k := range m.requests {
-		if k.holdsPlace() && k.Print == next.Print {
-			return m.refuses(op, nil, about, no(CodeIdentical))
-		}
-	}
 	limits := map[string]Limit{"requester:" + a.Requester.ID: m.law.limits().Requester}
 	if a.Plan.Class != ClassContain {
 		limits["target:"+a.Plan.Target.ID] = m.law.limits().Target
 	}
-	if !m.counts(limits) {
-		return m.refuses(op, nil, about, no(CodeTooMany))
+	return func() *Refusal {
+		if said, before := m.stored(op, nil); before { // meanwhile, by another delivery
+			return said
+		}
+		next, events, err := Apply(Request{ID: RequestID(op)}, a, m.now)
+		if err != nil {
+			m.Fatalf("asking: %v", err)
+		}
+		next.Print = m.w.store.ring.print(a.Plan.Command, a.Plan.Target.ID, a.Plan.Args)
+		for _, k := range m.requests {
+			if k.holdsPlace() && k.Print == next.Print {
+				return refuse(CodeIdentical)
+			}
+		}
+		if !m.counts(limits) {
+			return refuse(CodeTooMany)
+		}
+		k := &kept{answers: map[string]string{}}
+		m.commits(k, op, next, events)
+		k.answers[op] = "requested"
+		k.Deadline = m.now.Add(terms.Lifetime)
+		k.due = k.Deadline.Add(-m.warning(k.Request))
+		m.requests[k.ID] = k
+		m.made = append(m.made, k.ID)
+		return nil
 	}
-	k := &kept{answers: map[string]string{}}
-	m.commits(k, op, next, events)
-	k.answers[op] = "requested"
-	k.Deadline = m.now.Add(terms.Lifetime)
-	k.due = k.Deadline.Add(-m.warning(k.Request))
-	m.requests[k.ID] = k
-	m.made = append(m.made, k.ID)
-	return nil
 }
 
 // holdsPlace says that nobody can ask for the same.
@@ -834,34 +857,60 @@ func (m *model) action(k *kept, by Person) Action {
 	return draw(m, "action", all, func(a Action) string { return strings.TrimPrefix(fmt.Sprintf("%T %+v", a, a), "approvals.") })
 }
 
+// presser is anybody, and more often somebody who has a part in the request.
+func (m *model) presser(id, what string) Person {
+	k, some := m.requests[id], humans
+	if k != nil {
+		some = append(slices.Clone(some), k.Requester, k.Requester, k.Requester, k.Plan.Target)
+		some = append(some, k.Approvers()...)
+		if k.Glass != nil {
+			some = append(some, k.Glass.By, k.Glass.By)
+		}
+		for _, e := range k.Journal {
+			if e.DoneBy != nil {
+				some = append(some, e.DoneBy.By, e.DoneBy.By)
+			}
+		}
+	}
+	return m.human(what, some...)
+}
+
 func (m *model) presses() {
-	op, id, by := m.op(), m.request(), m.human("by")
+	op, id := m.op(), m.request()
+	by := m.presser(id, "by")
 	m.person(op, m.press(op, id, by, m.action(m.requests[id], by), nil))
 }
 
-// collides has a press come between what another one reads and what it writes.
+// collides has something come between what a press or a sweep reads and what it
+// writes.
 func (m *model) collides() {
-	id, by, other := m.request(), m.human("by"), m.human("other")
+	id := m.request()
+	by, other := m.presser(id, "by"), m.presser(id, "other")
 	k := m.requests[id]
 	if k == nil || k.overdue(m.now) {
 		m.Skip("there is no race")
 	}
 	a, op, first := m.action(k, by), m.op(), m.process()
 	meanwhile := m.press(m.op(), id, other, m.action(k, other), nil)
-	switch kind := rapid.SampledFrom([]string{"a press", "a sweep", "the same press"}).Draw(m.T, "what comes between"); {
-	case kind == "the same press":
+	switch rapid.SampledFrom([]string{"a press", "a press", "a sweep", "the same press"}).Draw(m.T, "what comes between") {
+	case "the same press":
 		meanwhile = m.press(op, id, by, a, nil)
-	case kind == "a sweep":
-		meanwhile = func(p *process) { m.takes(p, id, true) }
+	case "a sweep":
+		meanwhile = func(p *process) { m.takes(p, id, true, nil) }
 	}
 	m.lookUps()
-	m.press(op, id, by, a, func() {
+	between := func() {
 		for _, p := range m.processes {
 			if p != first {
 				meanwhile(p)
 			}
 		}
-	})(first)
+	}
+	if rapid.IntRange(0, 2).Draw(m.T, "it is a sweep") == 2 {
+		m.takes(first, id, true, between)
+		return
+	}
+	m.press(op, id, by, a, between)(first)
 }
 
 // press is a press, and what comes between its reading and its commit.
@@ -911,12 +960,12 @@ func (m *model) looks(op, id string, by Person, a Action) (settle func() *Refusa
 	if k == nil {
 		return func() *Refusal {
 			title := "a decision on " + id
-			return m.refuses(op, nil, audit.Event{Actor: by, Title: title, Outcome: verb(a)}, no(CodeNoRequest))
+			return m.refuses(op, nil, audit.Event{Actor: by, Title: title, Outcome: verb(a)}, refusalOf(CodeNoRequest))
 		}
 	}
-	if said, ok := k.answers[op]; ok {
-		_ = said
-		return func() *Refusal { said, _ := m.stored(op, k); return said }
+	if _, before := k.answers[op]; before {
+		said, _ := m.stored(op, k)
+		return func() *Refusal { return said }
 	}
 	if k.waits() && k.overdue(m.now) {
 		m.expires(k, m.now)
@@ -927,7 +976,7 @@ func (m *model) looks(op, id string, by Person, a Action) (settle func() *Refusa
 		return m.refuses(op, k, e, because)
 	}
 	read := k.Request
-	because := no(m.voice(read, by, a))
+	because := refusalOf(m.voice(read, by, a))
 	if because == nil {
 		_, _, err := Apply(read, a, m.now)
 		errors.As(err, &because)
@@ -956,7 +1005,7 @@ func (m *model) looks(op, id string, by Person, a Action) (settle func() *Refusa
 			}
 		}
 		if !m.counts(limits) {
-			return refuse(k.Request, no(CodeTooMany))
+			return refuse(k.Request, refusalOf(CodeTooMany))
 		}
 		m.commits(k, op, next, events)
 		if k.State == Approved {
@@ -976,7 +1025,7 @@ func (m *model) pressesOutside() {
 			e = k.event("", by)
 			e.Version, e.Outcome = k.Version, "approve"
 		}
-		want := m.refuses(op, k, e, no(CodeOutsider))
+		want := m.refuses(op, k, e, refusalOf(CodeOutsider))
 		err := p.desk.RefusedPress(m.ctx, op, id, "approve", by, Refuse(CodeOutsider, "You are from another workspace."))
 		m.answered(fmt.Sprintf("%s presses from outside", by), err, want)
 	})
@@ -1001,7 +1050,7 @@ func (m *model) lookedUp(op string, who, target Person) *Refusal {
 		code = h.mayAsk(ClassRead, false)
 	}
 	if code != "" {
-		return m.refuses(op, nil, about, no(code))
+		return m.refuses(op, nil, about, refusalOf(code))
 	}
 	n := m.reads[who.ID]
 	if n == nil {
@@ -1010,7 +1059,7 @@ func (m *model) lookedUp(op string, who, target Person) *Refusal {
 	}
 	n.value += "I"
 	if len(n.value) > 2 {
-		return m.refuses(op, nil, about, no(CodeTooMany))
+		return m.refuses(op, nil, about, refusalOf(CodeTooMany))
 	}
 	m.tells(op, nil, "ok", about)
 	return nil
@@ -1018,15 +1067,24 @@ func (m *model) lookedUp(op string, who, target Person) *Refusal {
 
 // What the runner does.
 
-func (m *model) sweeps() { m.takes(m.process(), m.request(), rapid.Bool().Draw(m.T, "a hand is free")) }
+func (m *model) sweeps() {
+	m.takes(m.process(), m.request(), rapid.Bool().Draw(m.T, "a hand is free"), nil)
+}
 
 // takes is what a process does when it finds a request due. It may do so at any
 // time: only the clock and the request say what happens.
-func (m *model) takes(p *process, id string, free bool) {
-	claimed := m.taken(p, id, free)
+func (m *model) takes(p *process, id string, free bool, meanwhile func()) {
+	var read *Request
+	if k := m.requests[id]; k != nil {
+		copied := k.Request
+		read = &copied
+	}
+	p.meanwhile = meanwhile
 	got, err := p.runner.take(m.ctx, id, free)
+	p.meanwhile = nil
+	claimed := read != nil && m.acts(p, *read, m.now, free)
 	switch {
-	case errors.Is(err, ErrNoRequest) && m.requests[id] == nil:
+	case errors.Is(err, ErrNoRequest) && read == nil:
 	case err != nil:
 		m.Errorf("taking %s: %v", id, err)
 	case (got != nil) != claimed:
@@ -1036,18 +1094,26 @@ func (m *model) takes(p *process, id string, free bool) {
 	}
 }
 
-func (m *model) taken(p *process, id string, free bool) (claimed bool) {
-	k := m.requests[id]
+// acts is what follows from a request as it was read at an instant. It counts
+// where nothing has changed since.
+func (m *model) acts(p *process, read Request, at time.Time, free bool) (claimed bool) {
+	k := m.requests[read.ID]
+	counts := k != nil && k.Version == read.Version
 	switch {
-	case k == nil:
-	case k.waits() && k.overdue(m.now):
-		m.expires(k, m.now)
-	case (k.State == HandedOff || k.State == Review) && !m.now.Before(k.Lease):
-		m.reminds(k)
-	case k.State == Pending:
-		m.warns(k, m.now)
-	case k.State == Approved, k.State == Running && !m.now.Before(k.Lease):
-		return free && m.claims(p, k, m.now)
+	case (read.State == Pending || read.State == Approved) && read.overdue(at):
+		if counts {
+			m.expires(k, at)
+		}
+	case (read.State == HandedOff || read.State == Review) && !at.Before(read.Lease):
+		if counts {
+			m.reminds(k)
+		}
+	case read.State == Pending:
+		if counts && !k.overdue(m.now) {
+			m.warns(k, at)
+		}
+	case read.State == Approved, read.State == Running && !at.Before(read.Lease):
+		return free && counts && (k.State == Running || !k.overdue(m.now)) && m.claims(p, k, at)
 	}
 	return false
 }
@@ -1116,8 +1182,8 @@ func (m *model) claims(p *process, k *kept, at time.Time) bool {
 	return true
 }
 
-// photographs keeps what a process reads now, to be acted on later: by then it has
-// stood still, or others were quicker.
+// photographs keeps what a process reads now, to be acted on later: by then it
+// has stood still, or others were quicker.
 func (m *model) photographs() {
 	k := m.requests[m.request()]
 	if k == nil {
@@ -1130,42 +1196,49 @@ func (m *model) photographs() {
 	m.photos = append(m.photos, &snap)
 }
 
-// actsLate does what was right when the request was read. It counts only where
-// nothing has changed since.
+// actsLate does what was right when a request was read: by a process that stood
+// still, or was slow, since.
 func (m *model) actsLate() {
 	if len(m.photos) == 0 {
 		m.Skip("nothing was read")
 	}
-	s := *draw(m, "what was read", m.photos, func(s *Snapshot) string { return fmt.Sprintf("%s, %s in version %d", s.ID, s.State, s.Version) })
+	m.act(*draw(m, "what was read", m.photos, func(s *Snapshot) string { return fmt.Sprintf("%s, %s in version %d", s.ID, s.State, s.Version) }))
+}
+
+// standsStill has a process read a request, and act on it after a while.
+func (m *model) standsStill() {
+	m.photographs()
+	s := m.photos[len(m.photos)-1]
+	if rapid.Bool().Draw(m.T, "somebody presses meanwhile") {
+		by := m.presser(s.ID, "by")
+		m.press(m.op(), s.ID, by, m.action(m.requests[s.ID], by), nil)(m.process())
+		m.agree()
+	}
+	m.timePasses()
+	m.agree()
+	m.act(*s)
+}
+
+func (m *model) act(s Snapshot) {
 	p := m.process()
-	k := m.requests[s.ID]
-	counts := k != nil && k.Version == s.Version
+	claimed := m.acts(p, s.Request, s.Now, true)
 	var err error
 	switch {
 	case (s.State == Pending || s.State == Approved) && s.overdue(s.Now):
-		if counts {
-			m.expires(k, s.Now)
-		}
 		err = p.store.expire(m.ctx, s)
 	case (s.State == HandedOff || s.State == Review) && !s.Now.Before(s.Lease):
-		if counts {
-			m.reminds(k)
-		}
 		err = p.store.remind(m.ctx, s)
 	case s.State == Pending:
-		if counts && !k.overdue(m.now) {
-			m.warns(k, s.Now)
-		}
 		err = p.store.warn(m.ctx, s)
 	case s.State == Approved, s.State == Running && !s.Now.Before(s.Lease):
-		claimed := counts && (s.State == Running || !k.overdue(m.now)) && m.claims(p, k, s.Now)
 		var got Snapshot
 		got, err = p.store.claim(m.ctx, s, p.name)
-		if errors.Is(err, ErrFenced) && !claimed {
+		switch {
+		case errors.Is(err, ErrFenced) && !claimed:
 			err = nil
-		} else if claimed {
+		case claimed:
 			m.workers = append(m.workers, &worker{process: p, view: got.Request})
-		} else if err == nil {
+		case err == nil:
 			m.Errorf("%s is claimed by what was read in version %d", s.ID, s.Version)
 		}
 	}
@@ -1386,7 +1459,7 @@ func (m *model) reveals() {
 func (m *model) revealed(op, id string, by Person) (name string, because *Refusal) {
 	k := m.requests[id]
 	if k == nil {
-		return "", m.refuses(op, nil, audit.Event{Actor: by, Title: "the secret of " + id, Outcome: verbReveal}, no(CodeNoRequest))
+		return "", m.refuses(op, nil, audit.Event{Actor: by, Title: "the secret of " + id, Outcome: verbReveal}, refusalOf(CodeNoRequest))
 	}
 	code, self := CodeNotRequester, k.Requester.ID == k.Plan.Target.ID
 	if by.ID != "" && by.ID == k.Requester.ID {
@@ -1412,9 +1485,9 @@ func (m *model) revealed(op, id string, by Person) (name string, because *Refusa
 		e := k.event("", by)
 		e.Version, e.Outcome = k.Version, verbReveal
 		if before && said == nil { // it was opened by this very press, which can say so no more
-			return "", no(code)
+			return "", refusalOf(code)
 		}
-		return "", m.refuses(op, k, e, no(code))
+		return "", m.refuses(op, k, e, refusalOf(code))
 	}
 	if !before {
 		e := k.event(audit.Revealed, by)
@@ -1487,7 +1560,7 @@ func (m *model) carryOn(k *kept) {
 		}
 		press(func(by Person) Action { return Approve{By: by} })
 	case Approved:
-		m.takes(m.process(), k.ID, true)
+		m.takes(m.process(), k.ID, true, nil)
 	case HandedOff:
 		press(func(by Person) Action {
 			if k.Journal[len(k.Journal)-1].DoneBy == nil {
@@ -1504,7 +1577,7 @@ func (m *model) carryOn(k *kept) {
 				return
 			}
 		}
-		m.takes(m.process(), k.ID, true)
+		m.takes(m.process(), k.ID, true, nil)
 	}
 }
 
@@ -1582,13 +1655,16 @@ func (m *model) timePasses() {
 			}
 		}
 	}
-	for _, all := range []map[string]time.Time{m.recent, m.offers} {
-		for name, at := range all {
-			over := past(&at)
-			if all[name] = at; over && name != "" && strings.Contains(name, "/") == false {
-				delete(all, name)
-			}
+	for id, until := range m.recent {
+		if past(&until) {
+			delete(m.recent, id)
+		} else {
+			m.recent[id] = until
 		}
+	}
+	for name, ends := range m.offers { // they stay until somebody is told
+		past(&ends)
+		m.offers[name] = ends
 	}
 	for what, c := range m.tallies {
 		for i := range c.at {

@@ -282,6 +282,9 @@ func (p Policy) MayBreakGlass(command string, class Class, who Standing) *Refusa
 	return nil
 }
 
+// WhySelf is among Terms.Why where somebody asks for their own account.
+const WhySelf = "The requester asks for their own account, so nobody has verified the caller yet: whoever approves does that first."
+
 // TermsFor says what it takes to do this to that target, or why it cannot be
 // done at all. It holds the rules about protected targets.
 func (p Policy) TermsFor(command string, class Class, requester, target Standing) (Terms, *Refusal) {
@@ -303,7 +306,7 @@ func (p Policy) TermsFor(command string, class Class, requester, target Standing
 		terms.Why = append(terms.Why, "One approval more, because the target approves such requests.")
 	}
 	if self {
-		terms.Why = append(terms.Why, "The requester asks for their own account, so nobody has verified the caller yet: whoever approves does that first.")
+		terms.Why = append(terms.Why, WhySelf)
 	}
 	return terms, nil
 }
@@ -349,7 +352,7 @@ func (l Limits) glass() Limit {
 }
 
 // Glass says in words how often one person may break the glass.
-func (l Limits) Glass() string { return l.glass().says("request") }
+func (l Limits) Glass() string { return l.glass().says("time") }
 
 // Approvers names the groups that decide, for people to read; self where the
 // requester asks for their own account.

@@ -173,6 +173,9 @@ func (m *memory) learn(l link, sequence int64) bool {
 	kept := l.from
 	sound := true
 	for _, old := range m.chain {
+		if l.from == l.to && old.commit.What == "" {
+			continue // looks were put together, and this answer may be from between two of them
+		}
 		if l.from < old.to && old.from < l.to {
 			sound, kept = false, min(kept, old.from)
 		}

@@ -750,3 +750,30 @@ func TestMemoryOfConfirmedCommits(t *testing.T) {
 		}))
 	}
 }
+
+// Answers that a process reads late, because it stood still, and in another
+// order than Redis gave them, are no sign of anything.
+func TestAnswersReadLateAreNoRewind(t *testing.T) {
+	commit := Commit{Sequence: 20, What: "approved"}
+	for name, order := range map[string][]link{
+		"a refused commit between two looks": {{from: 0, to: 10}, {from: 10, to: 15}, {from: 10, to: 10}},
+		"a commit between two looks":         {{from: 0, to: 10}, {from: 20, to: 25}, {from: 10, to: 20, commit: commit}},
+		"looks backwards":                    {{from: 20, to: 25}, {from: 15, to: 20}, {from: 0, to: 15}},
+	} {
+		m := memory{me: "me"}
+		for _, l := range order {
+			if !m.learn(l, 30) {
+				t.Errorf("%s: %+v is taken for another history", name, l)
+			}
+		}
+		if _, back := m.unwritten(); back {
+			t.Errorf("%s: this Redis is said to have gone back", name)
+		}
+	}
+	m := memory{me: "me"}
+	m.learn(link{from: 0, to: 10}, 10)
+	m.learn(link{from: 10, to: 20, commit: commit}, 20)
+	if m.learn(link{from: 10, to: 21}, 21) {
+		t.Error("two steps from one number are taken for one history")
+	}
+}

@@ -680,6 +680,13 @@ func (w *world) broken() (list []string) {
 		}
 		ended := 0
 		for i, e := range r.Journal {
+			if i > 0 && e.State != StepWaiting && e.State != StepSkipped {
+				switch before := r.Journal[i-1].State; {
+				case before == StepDone, before == StepAlready, (before == StepFailed || before == StepUncertain) && r.Plan.Steps[i-1].CarryOn:
+				default:
+					wrong("%s: step %d is %q behind one that is %q", id, i+1, e.State, before)
+				}
+			}
 			switch e.State {
 			case StepDone, StepAlready, StepFailed, StepUncertain:
 				ended++

@@ -414,7 +414,7 @@ func (d directory) Standing(ctx context.Context, id string, _ bool) (approvals.S
 	return approvals.Standing{Person: p, Enabled: true}, err
 }
 
-func newDesk(t *testing.T, people directory) *approvals.Desk {
+func newDesk(t *testing.T, people directory, tune ...func(*approvals.Timing)) *approvals.Desk {
 	t.Helper()
 	ring, err := approvals.ParseRing("k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 	if err != nil {
@@ -422,6 +422,9 @@ func newDesk(t *testing.T, people directory) *approvals.Desk {
 	}
 	timing := approvals.DefaultTiming()
 	timing.LookUps, timing.Follow = 50*time.Millisecond, 10*time.Millisecond
+	for _, f := range tune {
+		f(&timing)
+	}
 	return &approvals.Desk{
 		Store: approvals.NewStore(redistest.Start(t).Client(t), ring, "", timing), Directory: people, Log: slog.New(slog.DiscardHandler),
 	}
@@ -642,6 +645,46 @@ func TestPassing(t *testing.T) {
 	} {
 		if got := b.passing(audit.Event{At: time.Now().Add(-c.age)}, c.err); (got != nil) != c.again {
 			t.Errorf("%v, %s old: %v", c.err, c.age, got)
+		}
+	}
+}
+
+// A process that stands still while it shows a request, until somebody else may
+// lead and show something newer, shows nothing that is old by then; and where
+// that was on its way already, it looks again.
+func TestNothingOldIsShown(t *testing.T) {
+	ann, ben := approvals.Person{ID: "ann-id", UPN: "ann@here.example"}, approvals.Person{ID: "ben-id", UPN: "ben@here.example"}
+	for name, want := range map[string][]approvals.State{"before": {approvals.Cancelled}, "behind": {approvals.Pending, approvals.Cancelled}} {
+		b, _ := workspace(t)
+		b.Desk = newDesk(t, directory{"ann-id": ann, "ben-id": ben}, func(timing *approvals.Timing) { timing.Lead = 300 * time.Millisecond })
+		r, err := b.Desk.Ask(t.Context(), "asked", approvals.Ask{Requester: ann, Terms: approvals.Terms{Approvals: 1, Lifetime: time.Hour},
+			Plan: approvals.Plan{Command: "revoke-sessions", Class: approvals.ClassContain, Target: ben, Steps: []approvals.Step{{Op: "revoke-sessions"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var shown []approvals.State
+		stood := false
+		err = b.upToDate(t.Context(), r.ID, true, func(ctx context.Context, r approvals.Request) error {
+			stands := func(where string) {
+				if stood || where != name {
+					return
+				}
+				stood = true
+				if _, err := b.Desk.Cancel(t.Context(), "cancelled", r.ID, ann); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(b.Desk.Store.Timing().Lead)
+			}
+			stands("before")
+			_, _, err := b.api.PostMessageContext(ctx, approvers, slack.MsgOptionText(string(r.State), false))
+			if err == nil {
+				shown = append(shown, r.State)
+			}
+			stands("behind")
+			return err
+		})
+		if err != nil || !slices.Equal(shown, want) {
+			t.Errorf("it stood still %s it was sent: shown was %q, not %q (%v)", name, shown, want, err)
 		}
 	}
 }

@@ -98,10 +98,10 @@ func draw(r approvals.Request, in room) []slack.Block {
 		}
 		facts = append(facts, line{}.bold(heading).say("%s", verifiedWords(r)))
 	}
-	if r.Requester.ID == r.Plan.Target.ID && r.Verified == "" {
+	if r.Requester.ID == r.Plan.Target.ID {
 		whose := line{}.bold("⚠️ They ask for their own account.")
 		if r.State == approvals.Pending {
-			whose = whose.bold(" Verify the caller yourself before you approve.")
+			whose = whose.bold(" Nobody has verified the caller yet: do that yourself before you approve.")
 		}
 		facts = append(facts, whose)
 	}
@@ -155,6 +155,9 @@ func draw(r approvals.Request, in room) []slack.Block {
 	}
 	if !r.State.Final() && r.State != approvals.Review {
 		for _, w := range slices.Concat(r.Plan.Warnings, r.Terms.Why) {
+			if w == approvals.WhySelf {
+				continue // it stands further up, in bold
+			}
 			blocks = append(blocks, small("⚠️ %s", cut(w)))
 		}
 	}

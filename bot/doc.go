@@ -22,7 +22,8 @@
 // No handler posts about a transition. Transitions are events, and
 // projections.go turns them into cards, direct messages and the audit
 // channel. A card shows the request as it now is, so it may be made twice and
-// is never wrong for long. Answers to the one who typed or pressed are the
+// is never wrong for long. What somebody is told once is remembered beside the
+// cards, where more than one person is told by one event (glass.go). Answers to the one who typed or pressed are the
 // exception: they go to that person alone, at once.
 //
 // # Text from elsewhere

@@ -418,7 +418,7 @@ func (b *Bot) reviewed(ctx context.Context, e audit.Event) error {
 	}
 	l = l.say("%s for ", e.Title).who(e.Target).gap(" (").code(e.Request).gap(")").say(", which ran with broken glass.")
 	if e.Reason != "" {
-		l = l.say(" %s", e.Reason)
+		l = l.say(" They say: “%s”", e.Reason)
 	}
 	known, err := b.Desk.Store.Cards(ctx, e.Request)
 	if err != nil {

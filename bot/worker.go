@@ -479,6 +479,10 @@ func (b *Bot) help(ctx context.Context, op string, d deed, in commands.Input, wh
 			default:
 				blocks = append(blocks, small("Decided by: %s.", strings.Join(b.Desk.Policy.Approvers(c.Name, c.Class, false), ", ")))
 			}
+			if standing, err := b.Desk.Rights(ctx, who); err == nil && b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil {
+				blocks = append(blocks, small("In an emergency you may run it before anybody approves, %s: write %s behind the person, and why. "+
+					"Everybody who could have approved it is told, and somebody else reviews it.", b.Desk.Policy.Limits.Glass(), commands.BreakGlass))
+			}
 			b.whisper(ctx, d, c.Help, blocks...)
 			return nil
 		}

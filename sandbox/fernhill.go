@@ -169,7 +169,7 @@ func Fernhill(now time.Time) World {
 				Button: "Read the audit", As: Ravi, Channel: Audit, Account: DanaID,
 			},
 		},
-		Epilogue: "That was the story. Now try to get around it: ask for Gloria, who is an administrator, or for the wrong Morgan; approve twice; change Dana’s account while a request waits; make trouble, at the bottom of the Entra panel.",
+		Epilogue: "That was the story. Now try to get around it: ask for Gloria, who is an administrator, or for the wrong Morgan; approve twice; be Olga, who is on call, and type `/entra-block-signin @mina break-glass laptop stolen`; change Dana’s account while a request waits; make trouble, at the bottom of the Entra panel.",
 	}
 }
 

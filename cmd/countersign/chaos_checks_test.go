@@ -582,24 +582,34 @@ func (c *chaos) checkSecrets() {
 		if d.command == "issue-pass" && want == "" {
 			continue // its owner has gone on
 		}
-		p := c.client.As(end.Requester.Slack)
-		c.presses(p.ID, c.dm(p.ID), id, "reveal", awhile)
-		ctx, cancel := context.WithTimeout(c.Context(), patience)
-		view, err := p.WaitModal(ctx, func(v sandbox.View) bool { return v.Contains("For your eyes only") && !v.Contains("Opening it") })
-		cancel()
-		switch {
-		case err != nil:
-			c.wrong(id, "its secret does not open: %v", err)
-			continue
-		case !view.Contains(d.upn(), want):
-			c.wrong(id, "what is shown is not the secret that is in force:\n%s", strings.ReplaceAll(view.Text(), want, "[it]"))
+		shown := ""
+		for range 5 { // what cannot be looked up is said, and people press again
+			if shown = c.reveals(end.Requester.Slack, id); !strings.Contains(shown, "ry again") {
+				break
+			}
 		}
-		if err := p.Close(view.ID); err != nil {
-			c.Error(err)
+		if !strings.Contains(shown, d.upn()) || !strings.Contains(shown, want) {
+			c.wrong(id, "what is shown is not the secret that is in force:\n%s", strings.ReplaceAll(shown, want, "[it]"))
 		}
 		c.counts["secrets opened"]++
 	}
 	c.pack[0].stop()
+}
+
+// reveals opens the secret of a request, and gives what the view says.
+func (c *chaos) reveals(who, id string) string {
+	p := c.client.As(who)
+	c.presses(who, c.dm(who), id, "reveal", awhile)
+	ctx, cancel := context.WithTimeout(c.Context(), patience)
+	defer cancel()
+	view, err := p.WaitModal(ctx, func(v sandbox.View) bool { return v.Contains("For your eyes only") && !v.Contains("Opening it") })
+	if err != nil {
+		return err.Error()
+	}
+	if err := p.Close(view.ID); err != nil {
+		c.Error(err)
+	}
+	return view.Text()
 }
 
 // checkRedis looks at what is left there.

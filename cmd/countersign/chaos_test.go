@@ -212,7 +212,7 @@ func (c *chaos) setPace(pace time.Duration) {
 	c.pace = pace
 	t := approvals.DefaultTiming()
 	t.LookUps, t.GraphCall, t.GraphGrace, t.Lease = 400*time.Millisecond*pace, 400*time.Millisecond*pace, 50*time.Millisecond*pace, 900*time.Millisecond*pace
-	t.Takeover, t.Sweep, t.Follow, t.Lead = 2*time.Second*pace, 50*time.Millisecond, 100*time.Millisecond, 500*time.Millisecond
+	t.Takeover, t.Lead, t.Sweep, t.Follow = 2*time.Second*pace, 600*time.Millisecond*pace, 50*time.Millisecond, 100*time.Millisecond
 	t.RunWithin, t.SecretLife = lifetime, 3*time.Hour
 	c.config.Timing = t
 	c.config.Policy.ReadsAMinute = 100_000

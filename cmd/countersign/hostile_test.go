@@ -130,8 +130,8 @@ func TestHostileEnvelopes(t *testing.T) {
 	if n := reached.Load(); n > 0 {
 		t.Errorf("another server than Slack's was told something %d times", n)
 	}
-	// A leak of a kilobyte an envelope would be eight megabytes.
-	if grown := int64(heap[hostileEnvelopes]) - int64(heap[early]); grown > 4<<20 && w.redis.Real() {
+	// Some 2,500 of them get as far as to be answered.
+	if grown := int64(heap[hostileEnvelopes]) - int64(heap[early]); grown > 3<<20 && w.redis.Real() {
 		t.Errorf("the heap grew by %d KiB", grown>>10)
 	}
 	if routines[hostileEnvelopes] > routines[early]+20 {
@@ -274,6 +274,27 @@ func (w *world) everyEnvelope() story {
 				derived = append(derived, bytes.ReplaceAll(raw, []byte(sandbox.Approvals), []byte(channel)))
 			}
 		}
+	}
+	// A button that says something else than the card it is on.
+	open := append([]string{s.pending, s.handedOff, s.review, s.secret}, s.over...)
+	for i, raw := range s.envelopes {
+		if !bytes.Contains(raw, []byte(`"actions":[{"action_id":"`)) || !bytes.Contains(raw, []byte(sandbox.Approvals)) {
+			continue
+		}
+		t := parseTree(raw)
+		for _, spot := range t.spots(nil) {
+			if spot.key() != "actions" {
+				continue
+			}
+			for _, in := range spot.get().(*tree).spots(nil) {
+				if in.key() == "value" {
+					in.set(open[i%len(open)])
+				}
+			}
+		}
+		var b bytes.Buffer
+		t.write(&b)
+		derived = append(derived, b.Bytes())
 	}
 	s.envelopes = append(s.envelopes, derived...)
 	for _, kind := range []string{"slash_commands", "app_home_opened", "block_actions", "view_submission", "view_closed", "block_suggestion",

@@ -167,6 +167,10 @@ func TestStrangersAreRefused(t *testing.T) {
 		})
 	}
 
+	// Nor does another workspace say who is meant.
+	hanna.types("/entra-revoke-sessions @ora stolen")
+	hanna.reads("The Slack account that you mentioned is from another workspace")
+
 	// A channel that people outside read, whoever types there.
 	w.as(sandbox.Hanna, sandbox.Vendor).types("/entra-revoke-sessions mina.haddad@fernhill.example stolen")
 	w.as(sandbox.Hanna, sandbox.Vendor).reads("shared with people outside", "nothing is done from here")

@@ -51,23 +51,33 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 			return err
 		}
 	}
-	name, password := cmp.Or(*user, c.Redis.Username, "countersign"), "COUNTERSIGN_REDIS_PASSWORD"
-	words := redisGrants(c.Redis, *settings)
+	variable := "COUNTERSIGN_REDIS_PASSWORD"
+	secret := env.Getenv(variable)
+	// As at a start, the address may come from there, with all of it.
+	c.Redis.URL = cmp.Or(env.Getenv("COUNTERSIGN_REDIS_URL"), c.Redis.URL)
+	if o, err := parseRedisURL(c.Redis.URL); err == nil {
+		c.Redis.Username, secret = cmp.Or(c.Redis.Username, o.Username), cmp.Or(secret, o.Password)
+	}
+	name, words := cmp.Or(*user, c.Redis.Username, "countersign"), redisGrants(c.Redis, *settings)
 	if *sentinel {
-		name, password = cmp.Or(*user, c.Redis.Sentinel.Username, "countersign"), "COUNTERSIGN_REDIS_SENTINEL_PASSWORD"
-		words = sentinelGrants()
+		variable = "COUNTERSIGN_REDIS_SENTINEL_PASSWORD"
+		secret = env.Getenv(variable)
+		name, words = cmp.Or(*user, c.Redis.Sentinel.Username, "countersign"), sentinelGrants()
 	}
 	if !aclName.MatchString(name) {
 		return fmt.Errorf("-user: %q has other characters than A-Z, a-z, 0-9, _, . and -", name)
+	}
+	if name == "default" {
+		return errors.New("-user: the rule would shut everybody else out who comes as the default user; give Countersign a user of its own")
 	}
 	line := []string{"ACL SETUSER", name, "reset"}
 	if *file {
 		line = []string{"user", name, "reset"}
 	}
-	if secret := env.Getenv(password); secret != "" {
+	if secret != "" {
 		line = append(line, "on", fmt.Sprintf("#%x", sha256.Sum256([]byte(secret))))
 	} else {
-		fmt.Fprintf(env.Stderr, "%s is not set, so this user has no password and cannot sign in yet. Add: on >PASSWORD\n", password)
+		fmt.Fprintf(env.Stderr, "%s is not set, so this user has no password and cannot sign in yet. Add: on >PASSWORD\n", variable)
 	}
 	_, err := fmt.Fprintln(env.Stdout, strings.Join(append(line, words...), " "))
 	return err

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -261,7 +262,7 @@ func TestRedisRefusals(t *testing.T) {
 	limited := real(t, redistest.With(append(slices.DeleteFunc(userArguments(redisConfig{}), func(word string) bool {
 		return word == "+xautoclaim" || word == "+zadd" || word == "+xgroup|create"
 	}), "--user", "other", "on", ">y", "~{elsewhere}:*", "+@all")...))
-	evicting := real(t, redistest.With("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"))
+	evicting := real(t, asUser(), redistest.With("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"))
 	replica := real(t, redistest.With("--replicaof", "127.0.0.1 1"))
 	lonely := real(t, redistest.With("--min-replicas-to-write", "1"))
 	gone := real(t)
@@ -279,6 +280,7 @@ func TestRedisRefusals(t *testing.T) {
 		{"a user without our keys", redisConfig{Username: "other"}, secrets{RedisURL: limited.URL(), RedisPassword: "y"}, "countersign redis acl"},
 		{"a user with the keys of another prefix", redisConfig{Username: "other", Prefix: "elsewhere"}, secrets{RedisURL: limited.URL(), RedisPassword: "y"}, ""},
 		{"one that evicts", redisConfig{}, secrets{RedisURL: evicting.URL()}, "Set maxmemory-policy to noeviction"},
+		{"one that evicts, and tells only INFO", redisConfig{Username: redisUser}, secrets{RedisURL: evicting.URL(), RedisPassword: redisPassword}, "Set maxmemory-policy to noeviction"},
 		{"a replica", redisConfig{}, secrets{RedisURL: replica.URL()}, "name its primary"},
 		{"one without its replicas", redisConfig{}, secrets{RedisURL: lonely.URL()}, "min-replicas-to-write"},
 		{"none", redisConfig{}, secrets{RedisURL: gone.URL()}, "waited 3s for Redis: Redis does not answer"},
@@ -339,12 +341,11 @@ func TestRedisSettingsAreTold(t *testing.T) {
 // password.
 func TestPrintedRule(t *testing.T) {
 	t.Parallel()
+	environ := map[string]string{"COUNTERSIGN_REDIS_PASSWORD": redisPassword}
 	printed := func(args ...string) string {
 		t.Helper()
 		out, errs := &buffer{}, &buffer{}
-		env := environment{Stdout: out, Stderr: errs, Getenv: func(name string) string {
-			return map[string]string{"COUNTERSIGN_REDIS_PASSWORD": redisPassword}[name]
-		}}
+		env := environment{Stdout: out, Stderr: errs, Getenv: func(name string) string { return environ[name] }}
 		if err := run(t.Context(), append([]string{"redis", "acl"}, args...), env); err != nil {
 			t.Fatalf("%v: %v\n%s", args, err, errs)
 		}
@@ -376,6 +377,10 @@ func TestPrintedRule(t *testing.T) {
 	}
 	if rule := printed("-config", writeConfig(t, "{cluster: {addresses: [a:6379]}}")); !strings.Contains(rule, " +cluster|slots") {
 		t.Errorf("the rule for a Cluster lacks something: %s", rule)
+	}
+	environ = map[string]string{"COUNTERSIGN_REDIS_URL": "rediss://cs:" + url.PathEscape(redisPassword) + "@localhost:6380/2"}
+	if rule := printed(); !strings.HasPrefix(rule, fmt.Sprintf("ACL SETUSER cs reset on #%x ", sha256.Sum256([]byte(redisPassword)))) || !strings.HasSuffix(rule, " +select") {
+		t.Errorf("the rule does not follow COUNTERSIGN_REDIS_URL: %s", rule)
 	}
 }
 

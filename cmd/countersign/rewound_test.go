@@ -24,6 +24,9 @@ func (w *world) administrate(args ...string) (said string, err error) {
 		w.Fatal(err)
 	}
 	environ := map[string]string{"COUNTERSIGN_KEYS": w.key, "COUNTERSIGN_REDIS_PASSWORD": redisPassword}
+	if w.service.config.Redis.hasSentinel() {
+		environ["COUNTERSIGN_REDIS_SENTINEL_PASSWORD"] = redisPassword
+	}
 	var out bytes.Buffer
 	args = append([]string{"redis", args[0], "-config", path}, args[1:]...)
 	err = run(context.Background(), args, environment{Getenv: func(name string) string { return environ[name] }, Stdout: &out, Stderr: &out})

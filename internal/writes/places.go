@@ -58,6 +58,9 @@ type call struct {
 	from, to int    // lines
 }
 
+// notCalled stands for the arguments of what is only named.
+const notCalled = -1
+
 // LoadSources reads the module around the working directory.
 func LoadSources() (*Sources, error) {
 	root, err := os.Getwd()
@@ -128,22 +131,31 @@ func (s *Sources) add(at, name string) error {
 				s.helpers[key] = append(s.helpers[key], fn)
 			}
 		}
+		called := map[ast.Node]bool{}
 		ast.Inspect(decl, func(n ast.Node) bool {
-			c, ok := n.(*ast.CallExpr)
-			if !ok {
+			var one call
+			fun, isExpr := n.(ast.Expr)
+			if c, ok := n.(*ast.CallExpr); ok {
+				one = call{args: len(c.Args)}
+				if len(c.Args) > 0 {
+					one.first = written(c.Args[0])
+				}
+				fun = ast.Unparen(c.Fun)
+				called[fun] = true
+				if index, ok := fun.(*ast.IndexExpr); ok { // of a function with a type parameter
+					fun = index.X
+				}
+			} else if _, ok := n.(*ast.SelectorExpr); ok && isExpr && !called[n] {
+				one.args = notCalled // here; but it may be where it goes
+			} else {
 				return true
 			}
-			one := call{args: len(c.Args), from: line(c.Pos()), to: line(c.End())}
-			if len(c.Args) > 0 {
-				one.first = written(c.Args[0])
-			}
-			switch fun := ast.Unparen(c.Fun).(type) {
+			one.from, one.to = line(n.Pos()), line(n.End())
+			switch fun := fun.(type) {
 			case *ast.SelectorExpr:
 				one.name, one.on = fun.Sel.Name, written(fun.X)
 			case *ast.Ident:
 				one.name = fun.Name
-			case *ast.IndexExpr: // of a function with a type parameter
-				one.name = written(fun.X)
 			default:
 				return true
 			}
@@ -193,7 +205,7 @@ func (s *Sources) helper(in *function, c call) *function {
 	}
 	var found *function
 	for _, h := range s.helpers[in.pkg+" "+c.name] {
-		switch fits := c.args == h.params || h.variadic && c.args >= h.params-1; {
+		switch fits := c.args == h.params || c.args == notCalled || h.variadic && c.args >= h.params-1; {
 		case fits && h.of == on:
 			return h
 		case fits:

@@ -253,6 +253,7 @@ func beside() map[string]string {
 		"approvals.wouldWrite SetArgs":           "writes over what is never there: it asks whether Redis would",
 		"approvals.lacking Exec":                 "a transaction that Redis drops: it asks what is allowed",
 		"approvals.Witness.lock Lock":            "a file that only carries a lock",
+		"approvals.Store.OpenWitness Replace":    "with which Witness.write writes",
 		"audit.open Lock":                        "the same",
 		"audit.open MkdirAll":                    "the folder of a log: made where it is not there",
 		"audit.osDisk.change OpenFile":           "what is written through audit.disk: the callers are on the list",

@@ -28,7 +28,7 @@ var reads = map[System][]string{
 	Redis: {"HGet", "HGetAll", "Get", "Exists", "XRead", "XRangeN", "XPendingExt", "ZRange", "ZRangeByScore", "ZRangeByScoreWithScores", "ZRevRange", "RunRO",
 		"Ping", "Info", "ConfigGet", "Close", "Pipeline", "TxPipeline"},
 	Graph: {"Get"},
-	Disk:  {"Open", "ReadFile", "Stat", "Hostname", "Exit"},
+	Disk:  {"Open", "ReadFile", "Stat", "Hostname", "Exit", "Getenv", "File", "PathError", "Stdin", "Stdout", "Stderr", "Args", "Interrupt"},
 }
 
 // elsewhere are the modules and packages that can reach something outside, or
@@ -54,10 +54,8 @@ var elsewhere = map[string]string{
 	"database/sql":                       "",
 	"log/syslog":                         "",
 	"syscall":                            "the lock of the audit log",
-	"golang.org/x/sys/":                  "the lock of the audit log",
 	"io/ioutil":                          "",
 	"plugin":                             "",
-	"github.com/microsoftgraph/msgraph-sdk-go-core/": "a rule looks at it",
 }
 
 // rules are how a call is known to leave the program for a system, in the
@@ -79,7 +77,7 @@ func rules() map[System]struct {
 		Slack: {"github.com/slack-go/slack", func(p *program, fn *function) []call {
 			return those(fn, func(c call) bool {
 				if c.on == "slack" || c.on == "socketmode" {
-					return !strings.HasPrefix(c.name, "New") && !strings.Contains(c.name, "Option")
+					return c.args != notCalled && !strings.HasPrefix(c.name, "New") && !strings.Contains(c.name, "Option")
 				}
 				return inSlack[c.name] && (p.known[fn.pkg][c.last()] || strings.HasSuffix(c.name, "Context") || strings.HasSuffix(c.name, "Ctx"))
 			})
@@ -126,7 +124,7 @@ func rules() map[System]struct {
 		// log's own way to its files.
 		Disk: {"", func(_ *program, fn *function) []call {
 			return those(fn, func(c call) bool {
-				return c.on == "os" || c.on == "files" || c.name == "RoundTrip" || strings.HasSuffix(c.on, ".disk") || c.name == "replace" && c.on != "" ||
+				return c.on == "os" && !strings.HasPrefix(c.name, "O_") || c.on == "files" || c.name == "RoundTrip" || strings.HasSuffix(c.on, ".disk") || c.name == "replace" && c.on != "" ||
 					c.on == "http" && slices.Contains([]string{"Get", "Head", "Post", "PostForm", "NewRequest", "NewRequestWithContext"}, c.name) ||
 					c.last() == "DefaultClient" || c.on == "net" && strings.HasPrefix(c.name, "Dial")
 			})
@@ -187,19 +185,41 @@ func load(t *testing.T) *program {
 				t.Errorf("%s gives %s another name, and what it does with it is not found", name, what)
 			}
 		}
-		// A name that is declared with a type of theirs, or is given what one of
-		// their functions or clients makes.
-		note := func(name ast.Expr, from ast.Expr) {
+	}
+	for grows := true; grows; {
+		grows = p.learn()
+	}
+	return p
+}
+
+// learn notes the names that are declared with a type of go-redis' clients or
+// slack-go's, or are given what one of their functions makes, or another such
+// name. It says whether it has learned of any.
+func (p *program) learn() (any bool) {
+	for name, f := range p.files {
+		pkg := path.Dir(name)
+		note := func(name, from ast.Expr) {
 			if from == nil {
 				return
 			}
-			text := written(from)
-			if pipe := strings.HasSuffix(text, "ipeline()") || strings.HasPrefix(text, "redis.Pipeliner"); pipe || strings.HasPrefix(text, "redis.") ||
-				strings.HasPrefix(text, "slack.Client") || strings.HasPrefix(text, "slack.New()") || strings.HasPrefix(text, "socketmode.") {
-				last := call{on: written(name)}.last()
-				p.known[pkg][last] = true
-				p.pipes[pkg][last] = p.pipes[pkg][last] || pipe
+			text, known := written(from), false
+			pipe := strings.HasSuffix(text, "ipeline()") || text == "redis.Pipeliner"
+			ast.Inspect(from, func(n ast.Node) bool {
+				if of, ok := n.(*ast.SelectorExpr); ok {
+					text := written(of)
+					known = known || strings.HasPrefix(text, "redis.") || text == "slack.Client" || text == "slack.New" || strings.HasPrefix(text, "socketmode.")
+				}
+				return true
+			})
+			last := call{on: written(name)}.last()
+			alias := call{on: text}.last()
+			known = known || pipe || p.known[pkg][alias] && text != "?"
+			pipe = pipe || p.pipes[pkg][alias]
+			if last == "_" || last == "err" || !known || p.known[pkg][last] && p.pipes[pkg][last] == pipe {
+				return
 			}
+			p.known[pkg][last], any = true, true
+			p.pipes[pkg][last] = p.pipes[pkg][last] || pipe
 		}
 		ast.Inspect(f.syntax, func(n ast.Node) bool {
 			switch n := n.(type) {
@@ -224,7 +244,7 @@ func load(t *testing.T) *program {
 			return true
 		})
 	}
-	return p
+	return any
 }
 
 // found are all ways out in the sources, with how many calls each has.

@@ -31,6 +31,12 @@ function channelMention(id, label, names) {
 function anchor(url, label) {
   const href = safeURL(url);
   if (!href) return h('span', null, label ?? url); // javascript: and the like
+  const message = /^https?:\/\/[^/]+\/archives\/([A-Z0-9]+)\/p\d+$/.exec(href); // in here, as Slack opens a link to one of its messages
+  if (message) {
+    const there = new URLSearchParams(location.hash.slice(1));
+    there.set('channel', message[1]);
+    return h('a', { href: '#' + there }, label ?? url);
+  }
   return h('a', { href, target: '_blank', rel: 'noopener noreferrer' }, label ?? url.replace(/^mailto:/, ''));
 }
 
