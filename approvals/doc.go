@@ -58,7 +58,8 @@
 // # Keys
 //
 // All share one hash tag, {countersign} unless configured, so that Redis
-// Cluster keeps them in one slot.
+// Cluster keeps them in one slot. The node that has it is the only one that is
+// asked for anything, the time included: no other clock counts.
 //
 //	request:<id>            hash: version, claim, state, deadline, lease (of a hand-off or a review: until the next reminder), halt (sealed), op:<operation> (answers), body (sealed)
 //	note:<operation>        hash: the answer of an operation that made no request; lives an hour

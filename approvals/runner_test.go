@@ -149,6 +149,11 @@ func TestDriftEndsARequestWithNothingDone(t *testing.T) {
 	}
 }
 
+// accounts are Slack accounts with which something is wrong.
+type accounts map[string]error
+
+func (a accounts) Active(_ context.Context, slackID string) error { return a[slackID] }
+
 // Everything that was asked at the desk is asked again when it runs.
 func TestRecheck(t *testing.T) {
 	t.Parallel()
@@ -170,6 +175,14 @@ func TestRecheck(t *testing.T) {
 			w.directory.change(dana, func(s *Standing) { s.Protected = []string{"is in a protected group"} })
 		}, "now needs 2 approvals and has 1"},
 		"the directory does not answer": {ClassDestroy, func(w *world) { w.directory.goDown(errors.New("no route")) }, "what cannot be checked is refused"},
+		"an approver left Slack": {ClassDestroy, func(w *world) {
+			w.desk.Accounts = accounts{ravi.Slack: refuse(CodeOutsider, "This Slack account is deactivated.")}
+		}, "Ravi Menon (ravi.menon@fernhill.example), who approved it, is not a full member of the Slack workspace any more."},
+		"the requester is a guest in Slack": {ClassContain, func(w *world) {
+			w.desk.Accounts = accounts{hanna.Slack: refuse(CodeGuest, "You are a guest in this workspace.")}
+		}, "Hanna Okafor (hanna.okafor@fernhill.example), who requested it, is not a full member of the Slack workspace any more."},
+		"Slack does not tell": {ClassDestroy, func(w *world) { w.desk.Accounts = accounts{ravi.Slack: errors.New("no route")} },
+			"Slack did not tell whether Ravi Menon (ravi.menon@fernhill.example), who approved it, is still a full member of the workspace, and what cannot be checked is refused."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

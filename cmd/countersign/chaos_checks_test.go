@@ -119,7 +119,15 @@ func (c *chaos) checkClicks() {
 		switch e.Kind {
 		case audit.Refused:
 			c.counts["clicks refused: "+e.Code]++
-			if !answered(k.who, e.Reason) {
+			if answered(k.who, e.Reason) {
+				break
+			}
+			// Each process that took it up died before it could answer: then it is
+			// set aside, and its author hears of that instead.
+			if i := slices.IndexFunc(excuses[k.who], k.soonAfter); i >= 0 {
+				excuses[k.who] = slices.Delete(excuses[k.who], i, i+1)
+				c.counts["clicks refused, and said not to be carried out"]++
+			} else {
 				c.wrong(k.about, "%s does not read why %q was refused: %s", k.who, k.what, e.Reason)
 			}
 		case audit.Requested: // or the card alone tells, which is looked for with the others
@@ -588,12 +596,34 @@ func (c *chaos) checkSecrets() {
 				break
 			}
 		}
+		if !strings.Contains(shown, want) && c.overtaken(id, d) {
+			c.counts["passes replaced by a late call of a process that was stopped, as documented"]++
+			continue
+		}
 		if !strings.Contains(shown, d.upn()) || !strings.Contains(shown, want) {
 			c.wrong(id, "what is shown is not the secret that is in force:\n%s", strings.ReplaceAll(shown, want, "[it]"))
 		}
 		c.counts["secrets opened"]++
 	}
 	c.pack[0].stop()
+}
+
+// overtaken says that a pass was issued once more when its request, which
+// another worker had taken over, was over: a call of the first worker that
+// came late. Nobody can tell Graph that it came too late; the docs say so.
+func (c *chaos) overtaken(id string, d deed) bool {
+	snap, err := c.store.Load(c.Context(), id)
+	if err != nil || d.command != "issue-pass" || snap.Claim < 2 {
+		return false
+	}
+	calls, err := c.client.EntraCalls()
+	if err != nil {
+		c.Fatal(err)
+	}
+	return slices.ContainsFunc(calls.Changes, func(e entra.Entry) bool {
+		at, err := time.Parse(time.RFC3339Nano, e.Time)
+		return err == nil && e.Status == http.StatusCreated && strings.Contains(e.Path, snap.Plan.Target.ID) && strings.HasSuffix(e.Path, "temporaryAccessPassMethods") && !at.Before(snap.Ended)
+	})
 }
 
 // reveals opens the secret of a request, and gives what the view says.

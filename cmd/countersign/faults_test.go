@@ -226,7 +226,7 @@ func (w *world) settled(id string, doubles int) {
 // Slack asks to wait, again and again. Everything arrives all the same, once.
 func TestSlackThrottles(t *testing.T) {
 	t.Parallel()
-	w := begin(t, brisk)
+	w := begin(t, unhurried)
 	var faults []slack.Fault
 	for _, method := range []string{"chat.postMessage", "chat.update", "users.info", "conversations.info", "conversations.open", "views.update", "chat.postEphemeral"} {
 		faults = append(faults, slack.Fault{Method: method, Kind: "ratelimit", RetryAfter: 1, Times: 1})

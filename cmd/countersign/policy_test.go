@@ -26,8 +26,8 @@ func TestPolicyExplain(t *testing.T) {
 	}{
 		{"hanna.okafor@fernhill.example", "require-reregister", "dana.whitfield@fernhill.example", false, []string{
 			"/entra-require-reregister (class destroy), used by Hanna Okafor (hanna.okafor@fernhill.example) on Dana Whitfield (dana.whitfield@fernhill.example):",
-			"- Hanna Okafor (hanna.okafor@fernhill.example) may ask: in Help desk through the Entra group ", "[policy.classes.destroy]",
-			"- It needs 1 approval within ", "by members of Identity approvers", "- The command asks for: verified.", "Not looked at",
+			"- Hanna Okafor (hanna.okafor@fernhill.example) may ask: in help-desk through the Entra group ", "[policy.classes.destroy]",
+			"- It needs 1 approval within ", "by members of approvers", "- The command asks for: verified.", "Not looked at",
 		}},
 		{"hanna.okafor@fernhill.example", "/entra-reset-password", "gloria.adeyemi@fernhill.example", false, []string{"- Refused (protected): Gloria Adeyemi", "Global Administrator"}},
 		{"olga.lindqvist@fernhill.example", "block-signin", "dana.whitfield@fernhill.example", false, []string{"- Olga Lindqvist (olga.lindqvist@fernhill.example) may break the glass, 3 times within 1h"}},

@@ -70,7 +70,7 @@ func TestStoryOverSentinels(t *testing.T) {
 	servers.KillMaster(t)
 	w.soon("the loss to be noticed", func() bool { return w.losses() > lost })
 	w.resume()
-	w.goesOn("alex.morgan@", "elias.brandt@", "gloria.adeyemi@")
+	w.goesOn("alex.morgan@", "dana.whitfield@")
 	w.stop()
 	refusedAt(t, sentinels)
 

@@ -442,7 +442,7 @@ func (s *siege) aSecret() {
 
 // Somebody asks for what is protected.
 func (s *siege) anAlarm() {
-	meets := s.arms("warn note PostMessageContext")
+	meets := s.arms("tell warn PostMessageContext")
 	s.hanna().types("/entra-issue-pass @gloria verified=video " + s.why())
 	meets()
 	s.until("the line for the security people", func() bool { return len(s.hanna().all("was refused", "protected target")) > 0 })
@@ -520,10 +520,13 @@ func (s *siege) nobodyToTell() {
 		s.Errorf("all were told %d times", n)
 	}
 	s.must(s.client.SetEntraFaults())
-	if a := s.ravi().review(s.ravi().reads("review due", id), "justified", ""); !a.OK {
+	meets = s.arms("reviewed warn PostMessageContext")
+	if a := s.ravi().review(s.ravi().reads("review due", id), "not-justified", "it could have waited"); !a.OK {
 		s.Fatalf("the review was not taken: %+v", a)
 	}
-	s.ravi().reads("done with broken glass, justified", id)
+	meets()
+	s.ravi().reads("done with broken glass, not justified", id)
+	s.hanna().reads("reviewed what ran with broken glass", "not justified", id) // the security people
 	s.account("alex.morgan@fernhill.example", func(u sandbox.User) bool { return !u.Enabled })
 }
 
@@ -654,7 +657,10 @@ func TestEveryWriteToGraphHasItsPair(t *testing.T) {
 	}
 	writes.Pairs(t, writes.In("entra"), func(t *testing.T, how writes.How) func(*testing.T, writes.Write) {
 		t.Parallel()
-		all := slices.DeleteFunc(append(deeds(), removing()...), func(d deed) bool { return d.byHand() || d.lost || d.args == "everything" })
+		all := slices.DeleteFunc(append(deeds(), removing()...), func(d deed) bool {
+			elsewhere := []string{"allow-signin", "remove-office", "remove-authenticator", "remove-software-token"} // the same changes as of others
+			return d.byHand() || d.lost || d.args == "everything" || slices.Contains(elsewhere, d.name)
+		})
 		s := newScene(t, all, nil, unhurried)
 		stopped := &latch{open: make(chan struct{})}
 		s.toGraph.held = stopped.waits

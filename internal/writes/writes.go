@@ -180,7 +180,8 @@ func All() []Write {
 		Write{Where: "bot.Bot.showCard show#1 UpdateMessageContext", What: "the receipt as the request now is", API: "chat.update"},
 		Write{Where: "bot.Bot.tell direct OpenConversationContext", What: "the way to the requester, for news", API: "conversations.open"},
 		Write{Where: "bot.Bot.tell direct PostMessageContext", What: "the news of a request", API: "chat.postMessage"},
-		Write{Where: "bot.Bot.warn note PostMessageContext", What: "the line for the security people", API: "chat.postMessage"},
+		Write{Where: "bot.Bot.tell warn PostMessageContext", What: "the line for the security people", API: "chat.postMessage"},
+		Write{Where: "bot.Bot.reviewed warn PostMessageContext", What: "the same of a review that finds fault", API: "chat.postMessage"},
 		Write{Where: "bot.Bot.remind note PostMessageContext", What: "the reminder of what is to be done by hand", API: "chat.postMessage"},
 		Write{Where: "bot.Bot.remindReview note PostMessageContext", What: "the reminder of a review", API: "chat.postMessage"},
 		Write{Where: "bot.Bot.remindExpiry intoApprovals PostMessageContext", What: "the reminder that a request expires, for the approvers", API: "chat.postMessage"},
@@ -279,7 +280,7 @@ func helpers() []string {
 		"approvals.Store.run", "approvals.Store.note", "approvals.Store.decide", "approvals.Desk.decide",
 		"approvals.Store.advance", "approvals.hand.advance", "approvals.hand.journal",
 		"approvals.Store.stash", "approvals.Store.dropSecret", "approvals.Store.lead",
-		"bot.Bot.direct", "bot.Bot.note", "bot.Bot.intoApprovals", "bot.Bot.announce", "bot.Bot.alarm", "bot.Bot.show", "bot.Bot.open", "bot.Bot.fill",
+		"bot.Bot.direct", "bot.Bot.note", "bot.Bot.warn", "bot.Bot.intoApprovals", "bot.Bot.announce", "bot.Bot.alarm", "bot.Bot.show", "bot.Bot.open", "bot.Bot.fill",
 		"entra.Client.sendChange", "entra.Client.act", "entra.Client.setPhone", "entra.Client.setEmail",
 	}
 }

@@ -335,6 +335,39 @@ func TestTheListIsWhole(t *testing.T) {
 	}
 }
 
+// What people are told is listed by who tells it: a function that posts for
+// several others, and hands them the error, is a helper.
+func TestHelpersAreKnown(t *testing.T) {
+	p := load(t)
+	posts := map[string]bool{}
+	for way := range p.found() {
+		name, _, _ := strings.Cut(way, " ")
+		posts[name] = true
+	}
+	for _, f := range p.files {
+		for _, fn := range f.functions {
+			if fn.pkg != "bot" || !posts[fn.name] || fn.decl.Type.Results == nil {
+				continue
+			}
+			last := fn.decl.Type.Results.List[len(fn.decl.Type.Results.List)-1]
+			if written(last.Type) != "error" {
+				continue
+			}
+			callers := 0
+			for _, other := range p.files {
+				for _, caller := range other.functions {
+					callers += len(those(caller, func(c call) bool {
+						return caller.pkg == fn.pkg && c.name == fn.decl.Name.Name && strings.HasSuffix("."+c.on, "."+caller.self)
+					}))
+				}
+			}
+			if callers > 1 {
+				t.Errorf("%s posts for %d others: make it a helper in writes.go, so that each of them is a write", fn.name, callers)
+			}
+		}
+	}
+}
+
 // Nothing reaches the world by a way that no rule looks at.
 func TestNothingElseLeaves(t *testing.T) {
 	p := load(t)
