@@ -225,9 +225,17 @@ func TestLine(t *testing.T) {
 			Event{Kind: Alarm, Reason: "This Redis has lost writes that it had confirmed."},
 			"Alarm: This Redis has lost writes that it had confirmed.",
 		},
+		"broken glass": {
+			Event{Kind: BrokeGlass, Title: "Block sign-in", Target: dana, Actor: hanna, Requester: hanna, Glass: hanna, Reason: "an intruder reads her mail"},
+			"Hanna Okafor (hanna.okafor@fernhill.example) broke the glass, so that it runs before it is approved: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example) · reason: “an intruder reads her mail”",
+		},
+		"a review": {
+			Event{Kind: Reviewed, Title: "Block sign-in", Target: dana, Actor: ravi, Requester: hanna, Glass: hanna, Outcome: "not justified", Reason: "she was on a train"},
+			"Ravi Menon (ravi.menon@fernhill.example) reviewed what ran with broken glass and found it not justified: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example) · remark: “she was on a train” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · glass broken by Hanna Okafor (hanna.okafor@fernhill.example)",
+		},
 		"a kind of a later version": {
-			Event{Kind: "reviewed", Title: "Block sign-in", Target: dana},
-			"reviewed: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example)",
+			Event{Kind: "escalated", Title: "Block sign-in", Target: dana},
+			"escalated: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example)",
 		},
 	}
 	seen := make(map[Kind]bool)
@@ -239,7 +247,7 @@ func TestLine(t *testing.T) {
 		})
 		seen[tt.event.Kind] = true
 	}
-	for _, kind := range []Kind{Read, Refused, Requested, Approved, Denied, Cancelled, Expired, Started, Stepped, Waiting, Halted, Finished, HandedOff, Attested, Confirmed, Reminded, Revealed, Unseen, Alarm} {
+	for _, kind := range []Kind{Read, Refused, Requested, Approved, Denied, Cancelled, Expired, Started, Stepped, Waiting, Halted, Finished, HandedOff, Attested, Confirmed, Reminded, Revealed, Unseen, Alarm, BrokeGlass, Reviewed} {
 		if !seen[kind] {
 			t.Errorf("no line for an event of the kind %q", kind)
 		}

@@ -688,3 +688,26 @@ func TestNothingOldIsShown(t *testing.T) {
 		}
 	}
 }
+
+// What is given up is told as what it is: somebody may have died just behind
+// carrying it out.
+func TestGivenUp(t *testing.T) {
+	for what, c := range map[string]approvals.Arrival{
+		"was not carried out: it waited":                           {Stale: true, Deliveries: 1},
+		"may not have been carried out: it waited":                 {Stale: true, Deliveries: 2},
+		"may not have been carried out: it failed again and again": {Poisoned: true, Deliveries: 6},
+	} {
+		b, s := workspace(t)
+		b.Desk = newDesk(t, directory{})
+		c.Envelope, c.At = "envelope", time.Now()
+		c.Payload = []byte(`{"command":"revoke-sessions","text":"x","user":"U0ANN","channel":"` + approvers + `"}`)
+		if err := b.carry(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		read := httptest.NewRecorder()
+		s.PersonAPI().ServeHTTP(read, httptest.NewRequest(http.MethodGet, "/sandbox/messages?as=U0ANN&channel="+approvers, nil))
+		if !strings.Contains(read.Body.String(), what) {
+			t.Errorf("%q is not in: %s", what, read.Body)
+		}
+	}
+}

@@ -34,8 +34,12 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 		if a.Poisoned {
 			why = "it failed again and again"
 		}
-		b.whisper(ctx, d, fmt.Sprintf("What you did at %s was not carried out: %s. Look at %s, and do it again if it is still needed.",
-			a.At.UTC().Format("15:04 UTC"), why, b.slash("requests")))
+		what := "was not carried out"
+		if a.Deliveries > 1 { // whoever had it before may have died just behind it
+			what = "may not have been carried out"
+		}
+		b.whisper(ctx, d, fmt.Sprintf("What you did at %s %s: %s. Look at %s, and do it again if it is still needed.",
+			a.At.UTC().Format("15:04 UTC"), what, why, b.slash("requests")))
 		return nil
 	}
 	// A store that fails over is back in seconds; the next delivery is not.

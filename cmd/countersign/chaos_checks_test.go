@@ -85,7 +85,7 @@ func (c *chaos) checkClicks() {
 			}
 		}
 		for _, m := range c.whispers[who] {
-			if m.Contains("could not be confirmed") || m.Contains("was not carried out: it") {
+			if m.Contains("could not be confirmed") || m.Contains("What you did at", "carried out: it") {
 				excuses[who] = append(excuses[who], posted(m))
 			}
 		}
@@ -93,6 +93,13 @@ func (c *chaos) checkClicks() {
 	// An answer to somebody may come in any of their messages.
 	answered := func(who string, parts ...string) bool {
 		return slices.ContainsFunc(c.whispers[who], func(m sandbox.Message) bool { return m.Contains(parts...) })
+	}
+	excused := func(k click) bool {
+		i := slices.IndexFunc(excuses[k.who], k.soonAfter)
+		if i >= 0 {
+			excuses[k.who] = slices.Delete(excuses[k.who], i, i+1)
+		}
+		return i >= 0
 	}
 	known := map[string]bool{}
 	for _, k := range c.clicks {
@@ -107,8 +114,7 @@ func (c *chaos) checkClicks() {
 		}
 		c.counts["clicks acknowledged"]++
 		if len(became) == 0 {
-			if i := slices.IndexFunc(excuses[k.who], k.soonAfter); i >= 0 {
-				excuses[k.who] = slices.Delete(excuses[k.who], i, i+1)
+			if excused(k) {
 				c.counts["clicks acknowledged, and said not to be carried out"]++
 				continue
 			}
@@ -119,15 +125,13 @@ func (c *chaos) checkClicks() {
 		switch e.Kind {
 		case audit.Refused:
 			c.counts["clicks refused: "+e.Code]++
-			if answered(k.who, e.Reason) {
-				break
-			}
-			// Each process that took it up died before it could answer: then it is
-			// set aside, and its author hears of that instead.
-			if i := slices.IndexFunc(excuses[k.who], k.soonAfter); i >= 0 {
-				excuses[k.who] = slices.Delete(excuses[k.who], i, i+1)
+			switch {
+			case answered(k.who, e.Reason):
+			case excused(k):
+				// Each process that took it up died before it could answer: then it
+				// is set aside, and its author hears of that instead.
 				c.counts["clicks refused, and said not to be carried out"]++
-			} else {
+			default:
 				c.wrong(k.about, "%s does not read why %q was refused: %s", k.who, k.what, e.Reason)
 			}
 		case audit.Requested: // or the card alone tells, which is looked for with the others
@@ -136,7 +140,7 @@ func (c *chaos) checkClicks() {
 			}
 		case audit.Read: // or why not: Graph may fail behind the record
 			d := c.targets[k.about]
-			if !answered(k.who, d.upn(), "Authentication methods") && !slices.ContainsFunc(c.whispers[k.who], func(m sandbox.Message) bool {
+			if !answered(k.who, d.upn(), "Authentication methods") && !excused(k) && !slices.ContainsFunc(c.whispers[k.who], func(m sandbox.Message) bool {
 				return m.Contains("Microsoft Graph") && k.soonAfter(posted(m))
 			}) {
 				c.wrong(k.about, "%s does not read the methods of %s", k.who, d.upn())
