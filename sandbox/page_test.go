@@ -77,7 +77,7 @@ func browser(t *testing.T) context.Context {
 type step = chromedp.Action[chromedp.Void]
 
 // patient is how long one line of a test may take.
-const patient = 20 * time.Second
+const patient = 60 * time.Second
 
 // do runs steps in the page; what says what they are for.
 func do(t *testing.T, ctx context.Context, what string, steps ...step) {
