@@ -140,9 +140,9 @@ func (c *chaos) checkClicks() {
 			}
 		case audit.Read: // or why not: Graph may fail behind the record
 			d := c.targets[k.about]
-			if !answered(k.who, d.upn(), "Authentication methods") && !excused(k) && !slices.ContainsFunc(c.whispers[k.who], func(m sandbox.Message) bool {
+			if !answered(k.who, d.upn(), "Authentication methods") && !slices.ContainsFunc(c.whispers[k.who], func(m sandbox.Message) bool {
 				return m.Contains("Microsoft Graph") && k.soonAfter(posted(m))
-			}) {
+			}) && !excused(k) { // last, because an excuse counts once
 				c.wrong(k.about, "%s does not read the methods of %s", k.who, d.upn())
 			}
 		}
