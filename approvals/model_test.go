@@ -208,10 +208,11 @@ func (m *model) steps() map[string]func(*rapid.T) {
 		{3, "ask", m.asks},
 		{6, "carry on", m.carriesOn},
 		{4, "press", m.presses},
-		{2, "press while another does", m.collides},
+		{3, "press while another does", m.collides},
 		{2, "deliver again", m.redelivers},
 		{2, "sweep", m.sweeps},
 		{4, "work", m.works},
+		{2, "take over", m.takesOver},
 		{1, "work that is sent again", m.worksAgain},
 		{1, "keep what is read", m.photographs},
 		{1, "act on what was read", m.actsLate},
@@ -851,7 +852,10 @@ func (m *model) action(k *kept, by Person) Action {
 	all := slices.Concat(decide, judge, attest, stop)
 	if k != nil {
 		for range 2 {
-			all = append(all, map[State][]Action{Pending: decide, Review: judge, HandedOff: append(attest, Cancel{By: by}), Running: append(stop, stop...)}[k.State]...)
+			all = append(all, map[State][]Action{
+				Pending: decide, Review: judge, HandedOff: append(attest, Cancel{By: by}), Running: append(stop, stop...),
+				Denied: decide, Cancelled: decide, Expired: decide, Done: append(judge, decide...),
+			}[k.State]...)
 		}
 	}
 	return draw(m, "action", all, func(a Action) string { return strings.TrimPrefix(fmt.Sprintf("%T %+v", a, a), "approvals.") })
@@ -870,6 +874,9 @@ func (m *model) presser(id, what string) Person {
 			if e.DoneBy != nil {
 				some = append(some, e.DoneBy.By, e.DoneBy.By)
 			}
+		}
+		for range 3 {
+			some = append(some, m.able(k)...)
 		}
 	}
 	return m.human(what, some...)
@@ -1207,6 +1214,11 @@ func (m *model) actsLate() {
 
 // standsStill has a process read a request, and act on it after a while.
 func (m *model) standsStill() {
+	when := rapid.SampledFrom([]string{"before", "meanwhile", "never"}).Draw(m.T, "time passes")
+	if when == "before" {
+		m.timePasses()
+		m.agree()
+	}
 	m.photographs()
 	s := m.photos[len(m.photos)-1]
 	if rapid.Bool().Draw(m.T, "somebody presses meanwhile") {
@@ -1214,8 +1226,10 @@ func (m *model) standsStill() {
 		m.press(m.op(), s.ID, by, m.action(m.requests[s.ID], by), nil)(m.process())
 		m.agree()
 	}
-	m.timePasses()
-	m.agree()
+	if when == "meanwhile" {
+		m.timePasses()
+		m.agree()
+	}
 	m.act(*s)
 }
 
@@ -1249,7 +1263,10 @@ func (m *model) act(s Snapshot) {
 
 // What workers do.
 
-func (m *model) works() {
+func (m *model) works() { m.does(m.busy()) }
+
+// busy is somebody who believes to be at work.
+func (m *model) busy() *worker {
 	var busy []*worker
 	for _, w := range m.workers {
 		if !w.over && w.view.State == Running {
@@ -1259,7 +1276,18 @@ func (m *model) works() {
 	if len(busy) == 0 {
 		m.Skip("nobody works")
 	}
-	m.does(draw(m, "worker", busy, (*worker).String))
+	return draw(m, "worker", busy, (*worker).String)
+}
+
+// takesOver lets a lease run out and another worker claim, while the first one
+// still believes that it works.
+func (m *model) takesOver() {
+	w := m.busy()
+	m.lets(m.timing.Lease + time.Minute)
+	m.agree()
+	m.takes(m.process(), w.view.ID, true, nil)
+	m.agree()
+	m.does(w)
 }
 
 func (m *model) worksAgain() {
@@ -1435,6 +1463,9 @@ func (m *model) fenced(what string, w *worker, err error, do func(), k *kept) bo
 
 func (m *model) reveals() {
 	op, id, by := m.op(), m.request(), m.human("by")
+	if len(m.offers) > 0 && rapid.Bool().Draw(m.T, "one that is offered") {
+		id, _, _ = strings.Cut(rapid.SampledFrom(slices.Sorted(maps.Keys(m.offers))).Draw(m.T, "offer"), "/")
+	}
 	if k := m.requests[id]; k != nil && rapid.IntRange(0, 3).Draw(m.T, "by the requester") > 0 {
 		by = k.Requester
 	}
@@ -1498,6 +1529,13 @@ func (m *model) revealed(op, id string, by Person) (name string, because *Refusa
 }
 
 func (m *model) endsOffers() {
+	if len(m.offers) == 0 {
+		m.Skip("nothing is offered")
+	}
+	if rapid.Bool().Draw(m.T, "their time is over") {
+		m.lets(m.timing.SecretLife + time.Minute)
+		m.agree()
+	}
 	ended := slices.DeleteFunc(slices.Sorted(maps.Keys(m.offers)), func(name string) bool { return m.offers[name].After(m.now) })
 	slices.SortStableFunc(ended, func(a, b string) int { return m.offers[a].Compare(m.offers[b]) })
 	for _, name := range ended {
@@ -1521,6 +1559,21 @@ func (m *model) endsOffers() {
 	}
 }
 
+// able are those who could decide it, and have no part in it yet.
+func (m *model) able(k *kept) (able []Person) {
+	parts := append(k.Approvers(), k.Requester, k.Plan.Target)
+	if k.Glass != nil {
+		parts = append(parts, k.Glass.By)
+	}
+	for _, p := range humans[:9] {
+		part := slices.ContainsFunc(parts, func(other Person) bool { return other.ID == p.ID })
+		if !part && m.people[p.ID].mayDecide(k.forSelf()) == "" && m.wasTarget(p) == "" {
+			able = append(able, p)
+		}
+	}
+	return able
+}
+
 // carriesOn does the next thing that a request waits for, so that sequences get
 // somewhere.
 func (m *model) carriesOn() {
@@ -1532,17 +1585,7 @@ func (m *model) carriesOn() {
 }
 
 func (m *model) carryOn(k *kept) {
-	var able []Person // who could do it
-	for _, p := range humans[:9] {
-		parts := append(k.Approvers(), k.Requester, k.Plan.Target)
-		if k.Glass != nil {
-			parts = append(parts, k.Glass.By)
-		}
-		mine := func(other Person) bool { return other.ID == p.ID }
-		if m.people[p.ID].mayDecide(k.forSelf()) == "" && m.wasTarget(p) == "" && !slices.ContainsFunc(parts, mine) {
-			able = append(able, p)
-		}
-	}
+	able := m.able(k)
 	if len(able) == 0 {
 		able = humans
 	}
@@ -1622,6 +1665,11 @@ func (m *model) timePasses() {
 		soon(ends)
 	}
 	d := draw(m, "time", []time.Duration{next, next, next, next, time.Minute, 11 * time.Minute, time.Hour, 49 * time.Hour, 91 * 24 * time.Hour}, time.Duration.String)
+	m.lets(d)
+}
+
+// lets so much time pass, here and there.
+func (m *model) lets(d time.Duration) {
 	err := pastScript.Run(m.ctx, m.w.rdb, []string{m.w.store.keys.sequence()}, m.w.store.keys.tag, d.Milliseconds()).Err()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		m.Fatal(err)

@@ -263,9 +263,17 @@ func TestAllStopUntilAPersonSaysGoOn(t *testing.T) {
 	w.ask(deletes(ClassDestroy, sam, "m2"))
 	restore()
 	waitFor(t, "it to be noticed once more", w.store.Rewound)
-	waitFor(t, "it to be written once more", func() bool { return len(w.losses()) > 0 })
-	w.resume()
-	waitFor(t, "it to go on once more", func() bool { return !w.store.Rewound() })
+	// Whoever has seen the request stops for itself, and may do so when another's
+	// loss has been seen already.
+	waitFor(t, "all to go on once more", func() bool {
+		if list := w.losses(); len(list) > 0 {
+			if err := w.store.Resume(ctx, list, "The operator"); err != nil && !errors.Is(err, ErrLostMore) {
+				t.Fatal(err)
+			}
+			return false
+		}
+		return !w.store.Rewound() && !other.Store.Rewound() && !started.Store.Rewound()
+	})
 }
 
 // A claim that was lost is given out again. A worker that held it, and was still

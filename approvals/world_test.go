@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +24,14 @@ import (
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{}) // killed servers are part of the tests
+	// Most of these tests wait for others: for leases to run out, for servers to
+	// fail over. More of them than there are processors can do so at a time.
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		flag.Set("test.parallel", fmt.Sprint(2*runtime.GOMAXPROCS(0)))
+	}
 	goleak.VerifyTestMain(redistest.Keep(m))
 }
 

@@ -138,12 +138,12 @@ func empty(testid string) step {
 
 // shows waits until an element is there that shows this text.
 func shows(selector, text string) step {
-	return chromedp.Poll[chromedp.Void](fmt.Sprintf(`[...document.querySelectorAll(%q)].some((e) => e.checkVisibility() && e.innerText.includes(%q))`, selector, text))
+	return chromedp.Poll[chromedp.Void](fmt.Sprintf(`[...document.querySelectorAll(%q)].some((e) => e.checkVisibility() && e.innerText.includes(%q))`, selector, text), chromedp.WithPollingTimeout(0)) // do ends it
 }
 
 // settled waits until animations that end have ended.
 func settled() step {
-	return chromedp.Poll[chromedp.Void](`document.getAnimations().every((a) => a.playState !== 'running' || a.effect.getComputedTiming().iterations === Infinity || a.effect.getComputedTiming().duration > 5000)`)
+	return chromedp.Poll[chromedp.Void](`document.getAnimations().every((a) => a.playState !== 'running' || a.effect.getComputedTiming().iterations === Infinity || a.effect.getComputedTiming().duration > 5000)`, chromedp.WithPollingTimeout(0))
 }
 
 // shot keeps a picture of the page with the test's artifacts.
@@ -311,7 +311,7 @@ func TestPageMakesTrouble(t *testing.T) {
 	if u, err := c.User(sandbox.MinaID); err != nil || u.Enabled || len(u.Methods) != 3 {
 		t.Errorf("%+v %v", u, err)
 	}
-	do(t, ctx, "trouble", press(id("trouble")+" summary"), click("trouble-throttle"), shows(id("faults"), "throttle"), click("trouble-drop"), shows(id("faults"), "drop reply DELETE"),
+	do(t, ctx, "trouble", press(id("trouble")+" summary"), visible(id("trouble")+"[data-ready]"), click("trouble-throttle"), shows(id("faults"), "throttle"), click("trouble-drop"), shows(id("faults"), "drop reply DELETE"),
 		click("trouble-ratelimit"), shows(id("faults"), "chat.postMessage"), click("grant-User.RevokeSessions.All"), chromedp.ScrollIntoView(chromedp.CSS(id("trouble"))), shot(t, "trouble"))
 	if faults, err := c.EntraFaults(); err != nil || len(faults) != 2 {
 		t.Errorf("%v %v", faults, err)

@@ -738,6 +738,7 @@ async function start() {
     if (!ui.trouble.open) return;
     await trouble.refresh().catch((failure) => say(failure.message));
     ui.trouble.scrollIntoView({ block: 'nearest' });
+    ui.trouble.dataset.ready = '';
   });
   for (const button of document.querySelectorAll('#tabs button')) {
     button.prepend(icon({ rail: 'people', talk: 'chat', tenant: 'building' }[button.dataset.go]));

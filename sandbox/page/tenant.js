@@ -222,6 +222,8 @@ export class Trouble {
   #permissions = h('div', { class: 'permissions' });
   #granted = new Set();
   #everGranted = new Set();
+  #asked = 0; // how often the state was asked for: an older answer does not replace a newer one
+  #drawn = '';
 
   constructor(root) {
     this.#root = root;
@@ -248,12 +250,19 @@ export class Trouble {
       this.#note.textContent = 'Done.';
     } catch (failure) {
       this.#note.textContent = failure.message;
+      this.#drawn = ''; // a tick that came to nothing is taken back
     }
-    this.refresh();
+    await this.refresh().catch((failure) => (this.#note.textContent = failure.message));
   }
 
   async refresh() {
-    const [entra, slack, grant] = await Promise.all([api('GET', 'entra/faults'), api('GET', 'slack/faults'), api('GET', 'grant')]);
+    const asked = ++this.#asked;
+    const state = await Promise.all([api('GET', 'entra/faults'), api('GET', 'slack/faults'), api('GET', 'grant')]);
+    // What is unchanged is not drawn again: a click on something that is replaced between mouse down and mouse up is lost.
+    const drawn = JSON.stringify(state);
+    if (asked < this.#asked || drawn === this.#drawn) return;
+    this.#drawn = drawn;
+    const [entra, slack, grant] = state;
     const waiting = [...(entra.faults ?? []).map((f) => ['Graph', f]), ...(slack.faults ?? []).map((f) => ['Slack', f])].filter(([, f]) => f.times !== 0);
     this.#faults.replaceChildren(...waiting.map(([where, f]) => h('li', null, `${where}: ${f.kind.replaceAll('_', ' ')} ${[f.method, f.path].filter(Boolean).join(' ')} × ${f.times > 0 ? f.times : 'any'}`)));
     if (waiting.length) {
