@@ -6,7 +6,7 @@
 // An [Event] is one transition: a request was made, approved, denied, started,
 // finished; somebody was refused; somebody looked at a person's methods. Its id
 // is its place in the event log of Redis ("milliseconds-sequence"), which rises
-// strictly. It names people by Entra object id and UPN. It never holds a
+// strictly for as long as Redis does not go back in time. It names people by Entra object id and UPN. It never holds a
 // password, a pass, a phone number or the e-mail address of a method: steps
 // arrive here with those masked. [Event.Line] is the event as one line of text
 // for people, in which nobody's free text can pass for another part.
@@ -34,10 +34,10 @@
 // checkpoint. Nothing else is repaired: whatever does not match makes Open
 // refuse with a [DamagedError] that names the first bad record.
 //
-// An event whose id is not above the last recorded one is acknowledged and
-// skipped, so that delivering an event twice is harmless. It follows that a
-// Redis which starts again with lower ids needs a new directory, or its events
-// are taken for old ones.
+// An event whose id is on record already is acknowledged and skipped, so that
+// delivering an event twice is harmless. Events of a Redis that was restored, or
+// failed over to a server whose clock is behind, have lower ids than the last
+// record: they are recorded where they arrive, and [Report].Late names them.
 //
 // # What it proves
 //

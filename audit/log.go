@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,7 +66,8 @@ type Log struct {
 	tree      tlog.Tree
 	size      int64 // of the records file
 	last      eventID
-	signed    []byte // the checkpoint file
+	ids       eventIDs // of all records
+	signed    []byte   // the checkpoint file
 	repaired  []string
 }
 
@@ -105,7 +108,9 @@ func open(dir string, k *key, d disk) (*Log, error) {
 }
 
 // Append records the event and returns when it is on disk. An event whose id
-// is not above [Log.Last] is there already: it is acknowledged and skipped.
+// is on record already is acknowledged and skipped. One with a lower id than
+// [Log.Last] that is not comes from a Redis that went back in time, and is
+// recorded like any other.
 //
 // After an error the event is not acknowledged, and may be brought again as
 // often as it takes: it will be recorded once. ctx is looked at before anything is
@@ -128,7 +133,7 @@ func (l *Log) Append(ctx context.Context, e Event) error {
 			return err
 		}
 	}
-	if !l.last.less(id) {
+	if l.ids.has(id) {
 		return nil
 	}
 	line, err := marshal(e)
@@ -201,6 +206,7 @@ func (l *Log) write(line []byte, id eventID) error {
 		return err
 	}
 	l.tree, l.size, l.last, l.signed = tree, l.size+int64(len(record)), id, signed
+	l.ids.add(id)
 	return nil
 }
 
@@ -261,7 +267,7 @@ func (l *Log) settle() error {
 	if err := l.disk.replace(checkpointName, signed); err != nil {
 		return fmt.Errorf("audit: cannot write the checkpoint: %w", err)
 	}
-	l.tree, l.size, l.last, l.signed, l.unsettled = r.tree, r.size, r.last, signed, false
+	l.tree, l.size, l.last, l.ids, l.signed, l.unsettled = r.tree, r.size, r.last, r.ids, signed, false
 	return nil
 }
 
@@ -346,7 +352,24 @@ func parseEventID(s string) (eventID, error) {
 
 func (i eventID) String() string { return fmt.Sprintf("%d-%d", i.ms, i.seq) }
 
-func (i eventID) less(j eventID) bool { return i.ms < j.ms || i.ms == j.ms && i.seq < j.seq }
+func (i eventID) less(j eventID) bool { return i.compare(j) < 0 }
+
+func (i eventID) compare(j eventID) int {
+	return cmp.Or(cmp.Compare(i.ms, j.ms), cmp.Compare(i.seq, j.seq))
+}
+
+// eventIDs are ids in their order. Almost always the next one is the highest.
+type eventIDs []eventID
+
+func (s eventIDs) has(id eventID) bool {
+	_, found := slices.BinarySearchFunc(s, id, eventID.compare)
+	return found
+}
+
+func (s *eventIDs) add(id eventID) {
+	at, _ := slices.BinarySearchFunc(*s, id, eventID.compare)
+	*s = slices.Insert(*s, at, id)
+}
 
 func hashBytes(hashes []tlog.Hash) []byte {
 	b := make([]byte, 0, len(hashes)*tlog.HashSize)

@@ -114,8 +114,19 @@ func TestAppendIsIdempotent(t *testing.T) {
 	e := event(0)
 	e.ID = "1001-0"
 	mustAppend(t, l, e)
-	if got, want := ids(t, dir), []string{"1000-0", "1000-1", "1000-10", "1001-0"}; !slices.Equal(got, want) {
+	e.ID = "999-7" // that a log which was reopened has it is known too
+	mustAppend(t, l, e)
+	// What has a lower id and is not there is what a Redis wrote that went back in
+	// time: it stands where it arrived.
+	if got, want := ids(t, dir), []string{"1000-0", "1000-1", "999-7", "1000-10", "1000-9", "1001-0"}; !slices.Equal(got, want) {
 		t.Errorf("recorded %q, want %q", got, want)
+	}
+	report, err := Verify(dir)
+	if err != nil || !report.OK() || !slices.Equal(report.Late, []int64{3, 5}) || report.LastID != "1001-0" {
+		t.Errorf("%+v %v", report, err)
+	}
+	if !strings.Contains(report.String(), "Record 3 was written after record 2 and has an earlier time") {
+		t.Errorf("nothing is said of it: %s", report)
 	}
 }
 

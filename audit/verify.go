@@ -117,6 +117,7 @@ type Report struct {
 	Records  int64     // that the checkpoint covers
 	Tree     string    // the checkpoint's hash over them, base64
 	LastID   string    // of the last event
+	Late     []int64   // records, counted from 1, that follow one with a higher id: Redis had gone back in time
 	First    time.Time // when the first event happened, by Redis' clock
 	Last     time.Time // when the last one did
 	SignedBy string    // whose signature the checkpoint bears, empty for none
@@ -154,6 +155,9 @@ func (r Report) String() string {
 	} else {
 		say("The log in %s is NOT as it was written. Its checkpoint speaks of %s.", r.Dir, covered)
 	}
+	for _, n := range r.Late {
+		say("Record %d was written after record %d and has an earlier time: Redis went back in time there, or its clock did. By itself that is no sign of tampering.", n, n-1)
+	}
 	switch {
 	case r.SignedBy == "":
 		say("The checkpoint is not signed: whoever could write to the directory could have written all of it.")
@@ -181,6 +185,8 @@ type reading struct {
 	kept     int
 	events   []Event // that the checkpoint covers and that could be read
 	last     eventID // of the last one
+	ids      eventIDs
+	late     []int64 // records with a lower id than the one before
 	problems []Problem
 
 	lines  []tlog.Hash // of all complete lines
@@ -285,11 +291,18 @@ func (r *reading) readRecords(known bool) (malformed []Problem, err error) {
 			continue
 		}
 		id, err := parseEventID(e.ID)
-		if err != nil || !r.last.less(id) {
-			malformed = append(malformed, Problem{recordsName, n, fmt.Sprintf("Record %d has the id %q, which does not follow %s.", n, e.ID, r.last)})
+		switch {
+		case err != nil:
+			malformed = append(malformed, Problem{recordsName, n, fmt.Sprintf("Record %d has the id %q, which is none.", n, e.ID)})
 			continue
+		case r.ids.has(id):
+			malformed = append(malformed, Problem{recordsName, n, fmt.Sprintf("Record %d has the id %s, which is that of an earlier record.", n, id)})
+			continue
+		case id.less(r.last):
+			r.late = append(r.late, n)
 		}
 		r.last = id
+		r.ids.add(id)
 		r.events = append(r.events, e)
 	}
 }
@@ -411,6 +424,7 @@ func (r *reading) problem(file string, record int64, format string, a ...any) {
 func (r *reading) report() Report {
 	report := Report{
 		Dir: r.dir, Records: r.tree.N, Tree: r.tree.Hash.String(), LastID: r.last.String(),
+		Late:     slices.Clone(r.late),
 		SignedBy: r.signedBy, Checked: r.checked, Kept: r.kept, Problems: slices.Clone(r.problems),
 	}
 	if len(r.events) > 0 {

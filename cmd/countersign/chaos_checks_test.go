@@ -122,6 +122,9 @@ func (c *chaos) checkClicks() {
 			continue
 		}
 		e := became[0]
+		if len(became) > 1 && !(len(became) == 2 && e.Kind == audit.Confirmed && became[1].Kind == audit.Finished) {
+			c.wrong(cmp.Or(e.Request, k.about), "one click has %d answers: %s, and then: %s", len(became), e.Line(), became[1].Line())
+		}
 		switch e.Kind {
 		case audit.Refused:
 			c.counts["clicks refused: "+e.Code]++
