@@ -29,7 +29,7 @@ type Options struct {
 	Team             string // the workspace whose people are ours
 	ApprovalsChannel string // private: where cards go
 	AuditChannel     string // private: where the audit lines go
-	SecurityChannel  string // private, optional: who asked for what is protected, and alarms
+	SecurityChannel  string // private, optional: who asked for what is protected, who broke the glass, and alarms
 	Prefix           string // of the slash commands, without the slash
 
 	People     map[string]string // Slack id to Entra object id

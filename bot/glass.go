@@ -199,7 +199,8 @@ func reviewForm(d deed, below ...slack.Block) slack.ModalViewRequest {
 // that an event that comes twice is told once. Those to single people have the
 // Slack id behind a colon.
 const (
-	tellAlarm     = "alarm"     // in the approvals channel
+	tellAlarm     = "alarm" // in the approvals channel
+	tellSecurity  = "security"
 	tellEverybody = "everybody" // the same to all who are there, where not everybody could be told otherwise
 	tellApprover  = "glass"
 	tellReviewed  = "reviewed"
@@ -222,7 +223,7 @@ func (b *Bot) postOnce(ctx context.Context, e audit.Event, name string, known ma
 }
 
 // alertApprovers tells everybody who could have approved what runs with broken
-// glass. It has a projection of its own, because there may be many to tell, and
+// glass, and the security people. It has a projection of its own, because there may be many to tell, and
 // nobody else's news should wait for that.
 func (b *Bot) alertApprovers(ctx context.Context, batch []audit.Event) (int, error) {
 	return each(ctx, batch, b.alert)
@@ -246,6 +247,11 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 		return b.intoApprovals(ctx, e, b.alarmBlocks(ctx, e, known, handles, "")...)
 	})
 	if err := b.passing(e, err); err != nil {
+		return err
+	}
+	if _, err := b.postOnce(ctx, e, tellSecurity, known, func() (approvals.Card, error) {
+		return approvals.Card{Channel: b.SecurityChannel}, b.warn(ctx, e)
+	}); err != nil {
 		return err
 	}
 

@@ -119,6 +119,7 @@ func TestBreakGlass(t *testing.T) {
 		}
 	}
 	alarm := ravi.reads("Glass broken by", olgaUPN, danaUPN, "Why: laptop stolen", "2 other people could have approved it and were told by direct message", id)
+	w.as(sandbox.Hanna, sandbox.HelpDesk).reads("broke the glass", danaUPN, "laptop stolen", id) // the security channel
 	if alarm.TS == card.TS {
 		t.Error("there is no message of its own about the broken glass")
 	}

@@ -474,7 +474,7 @@ func (s *siege) brokenGlass() {
 		olga.presses(card, "break-glass")
 		meets()
 	}
-	meets := s.arms("alert intoApprovals#1 PostMessageContext", "alert direct OpenConversationContext", "alert direct PostMessageContext", "alert UpdateMessageContext",
+	meets := s.arms("alert intoApprovals#1 PostMessageContext", "alert warn PostMessageContext", "alert direct OpenConversationContext", "alert direct PostMessageContext", "alert UpdateMessageContext",
 		"tellBreaker direct OpenConversationContext", "tellBreaker direct PostMessageContext", "remindReview note PostMessageContext")
 	if a := olga.submits(olga.sees("What happens when you break the glass"), map[string]string{"reason": "cannot wait"}); !a.OK {
 		s.Fatalf("the glass was not broken: %+v", a)
@@ -484,7 +484,7 @@ func (s *siege) brokenGlass() {
 	s.until("everybody to be told", func() bool {
 		return len(ravi.all("Glass broken by", id, "told by direct message")) > 0 && len(ravi.dm().all("You could have approved it", id)) > 0 &&
 			len(hanna.dm().all("broke the glass for your request", id)) > 0 && len(olga.dm().all("You broke the glass for it", "Done: ", id)) > 0 &&
-			len(ravi.all("Still to be reviewed", id)) > 0
+			len(ravi.all("Still to be reviewed", id)) > 0 && len(hanna.all("broke the glass", "cannot wait", id)) > 0
 	})
 	for _, where := range []string{"openReview open OpenViewContext", "openReview fill UpdateViewContext"} {
 		meets := s.arms(where)

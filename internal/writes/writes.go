@@ -188,6 +188,7 @@ func All() []Write {
 		Write{Where: "bot.Bot.remindExpiry direct OpenConversationContext", What: "the way to the requester, for that reminder", API: "conversations.open"},
 		Write{Where: "bot.Bot.remindExpiry direct PostMessageContext", What: "that reminder for the requester", API: "chat.postMessage"},
 		Write{Where: "bot.Bot.alert intoApprovals#1 PostMessageContext", What: "the alarm that the glass was broken", API: "chat.postMessage"},
+		Write{Where: "bot.Bot.alert warn PostMessageContext", What: "the line about it for the security people", API: "chat.postMessage"},
 		Write{Where: "bot.Bot.alert direct OpenConversationContext", What: "the way to somebody who could have approved", API: "conversations.open"},
 		Write{Where: "bot.Bot.alert direct PostMessageContext", What: "the news for somebody who could have approved", API: "chat.postMessage"},
 		Write{Where: "bot.Bot.alert UpdateMessageContext", What: "the alarm with how many were told", API: "chat.update"},
