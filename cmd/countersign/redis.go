@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/user"
 	"regexp"
@@ -138,6 +139,10 @@ func resumeRedis(ctx context.Context, f *flag.FlagSet, args []string, env enviro
 	defer rdb.Close()
 	defer quick.Close()
 	store := approvals.NewStore(rdb, ring, c.Redis.Prefix, c.Timing)
+	if err := approvals.NewInbox(store, quick, slog.New(slog.DiscardHandler)).Ready(ctx); err != nil {
+		sentence, _ := aboutRedis(err)
+		return sentence
+	}
 	list, err := store.Losses(ctx)
 	if err != nil {
 		return err

@@ -132,4 +132,8 @@ func TestWithoutAWitness(t *testing.T) {
 	if err := w.service.run(t.Context()); err == nil || !strings.Contains(fmt.Sprint(err), path+" is of no use") {
 		t.Errorf("with half a witness it starts: %v", err)
 	}
+	w.service.config.Redis.Username = "nobody"
+	if said, err := w.administrate("resume"); w.redis.Real() && (err == nil || !strings.Contains(err.Error(), "refuses the user name or the password")) {
+		t.Errorf("somebody whom Redis does not know reads %q, %v", said, err)
+	}
 }
