@@ -222,15 +222,13 @@ func (d *Desk) Ask(ctx context.Context, op string, a Ask) (Request, error) {
 	if answered, err := d.answered(ctx, op); answered {
 		return Request{}, err
 	}
-	if snap, err := d.Store.Load(ctx, RequestID(op)); err == nil {
-		if _, ours := snap.ops[op]; !ours {
-			return Request{}, fmt.Errorf("approvals: the id %s is taken by another request; ask again", snap.ID)
-		}
-		return snap.Request, nil // delivered before
-	} else if !errors.Is(err, ErrNoRequest) {
-		return Request{}, err
+	r, asked, err := d.Asked(ctx, op)
+	if asked {
+		return r, nil
 	}
-	var err error
+	if err != nil {
+		return Request{}, d.Refused(ctx, op, a.Plan, a.Requester, err)
+	}
 	if no := d.Policy.complete(a); no != nil {
 		err = no
 	} else if a.Terms.Approvals == 0 {
@@ -243,6 +241,22 @@ func (d *Desk) Ask(ctx context.Context, op string, a Ask) (Request, error) {
 		}
 	}
 	return Request{}, d.Refused(ctx, op, a.Plan, a.Requester, err)
+}
+
+// Asked is the request that this operation has made, where it was delivered
+// before.
+func (d *Desk) Asked(ctx context.Context, op string) (Request, bool, error) {
+	snap, err := d.Store.Load(ctx, RequestID(op))
+	if errors.Is(err, ErrNoRequest) {
+		return Request{}, false, nil
+	}
+	if err != nil {
+		return Request{}, false, err
+	}
+	if _, ours := snap.ops[op]; !ours {
+		return Request{}, false, Refuse(CodeTaken, "By chance, another request has the id that yours would get. Nothing was requested. Ask once more, and yours gets another one.")
+	}
+	return snap.Request, true, nil
 }
 
 // Refused records that a person was told no, where err is a *Refusal, and

@@ -72,6 +72,34 @@ func TestAskAndAskAgain(t *testing.T) {
 	w.invariants()
 }
 
+// Two operations whose ids collide: nobody is told that another's request is
+// theirs.
+func TestAnIDThatIsTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	const first, second = "envelope 98137", "envelope 1725401"
+	if RequestID(first) != RequestID(second) {
+		t.Fatal("they do not collide: this tests nothing")
+	}
+	r, err := w.desk.Ask(t.Context(), first, Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna, Justification: "lost her phone"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // delivered again it gets the same answer
+		no := (*Refusal)(nil)
+		if got, err := w.desk.Ask(t.Context(), second, Ask{Plan: deletes(ClassContain, sam, "m2"), Requester: ravi, Justification: "stolen"}); !errors.As(err, &no) || no.Code != CodeTaken {
+			t.Errorf("the other one is %s (%v)", got.ID, err)
+		}
+	}
+	if got := w.load(r.ID); got.Requester.ID != hanna.ID || got.Version != 1 {
+		t.Errorf("the first one is %+v", got)
+	}
+	if got, want := w.kinds(""), []audit.Kind{audit.Requested, audit.Refused}; !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
+	}
+	w.invariants()
+}
+
 func TestAskIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, calm())

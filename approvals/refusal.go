@@ -34,6 +34,7 @@ const (
 	CodeElsewhere    Code = "elsewhere"  // it can be done, but not by Countersign
 	CodeNothing      Code = "nothing"    // the plan would have no step
 	CodeChannel      Code = "channel"    // pressed where Countersign does not take presses
+	CodeTaken        Code = "taken"      // another request has the id that this one would get
 )
 
 // Refusal is a no with a sentence for the person who gets it. It is never a

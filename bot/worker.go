@@ -310,12 +310,14 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 		return b.look(ctx, op, d, c, who, target)
 	}
 
-	if snap, err := b.Desk.Store.Load(ctx, approvals.RequestID(op)); err == nil {
-		return b.asked(ctx, op, d, in, who, snap.Request) // delivered before
-	} else if !errors.Is(err, approvals.ErrNoRequest) {
-		return err
-	}
 	about := approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class, Target: target}
+	r, delivered, err := b.Desk.Asked(ctx, op)
+	if err != nil {
+		return b.Desk.Refused(ctx, op, about, who, err)
+	}
+	if delivered {
+		return b.asked(ctx, op, d, in, who, r)
+	}
 	self := target.ID == who.ID
 	if self && in.Verified != approvals.VerifiedCompromise {
 		in.Verified = "" // nobody verifies themselves
@@ -340,7 +342,7 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 		return b.Desk.Refused(ctx, op, about, who, unchecked(err, "%s Nothing was requested.", sentence(err)))
 	}
 	plan.Target.Slack = target.Slack
-	r, err := b.Desk.Ask(ctx, op, approvals.Ask{
+	r, err = b.Desk.Ask(ctx, op, approvals.Ask{
 		Plan: plan, Requester: who, Justification: in.Justification, Ticket: in.Ticket, Verified: in.Verified, Channel: d.Channel, Terms: terms,
 	})
 	no := (*approvals.Refusal)(nil)
