@@ -122,10 +122,39 @@ func (p Policy) Check(commands map[string]Class) error {
 		if len(r.BreakGlass) > 0 && commands[name] != ClassContain {
 			wrong = append(wrong, fmt.Sprintf("%s is of class %s, and only containment may be run before anybody approved it: take break_glass away there", name, commands[name]))
 		}
-		if commands[name] != ClassRead && len(r.Request)+len(r.BreakGlass) > 0 && !slices.ContainsFunc(r.Approve, p.somebody) {
+		if commands[name] == ClassRead {
+			continue
+		}
+		if len(r.Request)+len(r.BreakGlass) > 0 && !slices.ContainsFunc(r.Approve, p.somebody) {
 			wrong = append(wrong, fmt.Sprintf("people may ask for %s, but nobody may approve it: give policy.classes.%s or policy.commands.%s approvers, or no requesters", name, commands[name], name))
+		} else if few, all := p.atMost(r.Approve); all && 0 < few && few < r.Approvals {
+			wrong = append(wrong, fmt.Sprintf("%s needs %d approvals, and only %d people may give one: name more, or ask for fewer", name, r.Approvals, few))
+		}
+		if r.forSelf() && !slices.ContainsFunc(r.deciders(true), p.somebody) {
+			wrong = append(wrong, fmt.Sprintf("people may ask for %s for their own account, but nobody may decide that: name groups under approve_self, or under request", name))
 		}
 	}
+	// What has no effect is a mistake of whoever wrote it, who relies on it.
+	idle := func(where string, own Rule, of []string) {
+		all := func(holds func(name string) bool) bool {
+			return len(of) > 0 && !slices.ContainsFunc(of, func(name string) bool { return !holds(name) })
+		}
+		more := len(own.Approve)+len(own.BreakGlass)+len(own.ApproveSelf)+len(own.Require)+len(own.Verified)+own.Approvals > 0 || own.forSelf() || own.Lifetime > 0
+		if more && all(func(name string) bool { return commands[name] == ClassRead }) {
+			wrong = append(wrong, where+" is about what is only looked at, where nothing but request counts: take the rest away")
+		} else if len(own.ApproveSelf) > 0 && all(func(name string) bool { return !p.rule(name, commands[name]).forSelf() }) {
+			wrong = append(wrong, where+" names who decides what people ask for themselves, which they may not: set ask_for_self, or take approve_self away")
+		}
+	}
+	for class, r := range p.Classes {
+		idle("policy.classes."+string(class), r, slices.DeleteFunc(slices.Collect(maps.Keys(commands)), func(name string) bool { return commands[name] != class }))
+	}
+	for name, r := range p.Commands {
+		if _, ok := commands[name]; ok {
+			idle("policy.commands."+name, r, []string{name})
+		}
+	}
+	slices.Sort(wrong)
 	if len(wrong) > 0 {
 		return errors.New(strings.Join(wrong, "; "))
 	}
@@ -136,6 +165,22 @@ func (p Policy) Check(commands map[string]Class) error {
 func (p Policy) somebody(group string) bool {
 	g := p.Groups[group]
 	return len(g.Entra)+len(g.Slack)+len(g.People) > 0
+}
+
+// atMost is how many people these groups can name; all is false where that is
+// for Entra or Slack to say.
+func (p Policy) atMost(groups []string) (n int, all bool) {
+	people := map[string]bool{}
+	for _, name := range groups {
+		g := p.Groups[name]
+		if len(g.Entra)+len(g.Slack) > 0 {
+			return 0, false
+		}
+		for _, id := range g.People {
+			people[strings.ToLower(id)] = true
+		}
+	}
+	return len(people), true
 }
 
 // rule is the class' rule with the command's own settings over it.

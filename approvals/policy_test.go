@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -149,12 +150,88 @@ func TestPolicyCheck(t *testing.T) {
 		"nobody approves":         {func(p *Policy) { p.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}} }, "nobody may approve"},
 		"an empty group approves": {func(p *Policy) { p.Groups["Identity approvers"] = Group{} }, "nobody may approve"},
 		"nobody asks or approves": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{} }, ""},
+		"glass around a deletion": {func(p *Policy) { p.Commands = map[string]Rule{"c": {BreakGlass: []string{"On-call engineers"}}} }, "take break_glass away"},
+		"more approvals than approvers": {func(p *Policy) {
+			p.Groups["Identity approvers"] = Group{People: []string{olga.ID, ravi.ID, strings.ToUpper(ravi.ID)}}
+			p.Commands = map[string]Rule{"c": {Approvals: 3}}
+		}, "c needs 3 approvals, and only 2 people may give one"},
+		"as many as there are": {func(p *Policy) {
+			p.Groups["Identity approvers"] = Group{People: []string{olga.ID, ravi.ID}}
+			p.Commands = map[string]Rule{"c": {Approvals: 2}}
+		}, ""},
+		"perhaps enough in Entra": {func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: 9}} }, ""},
+		"nobody decides for self": {func(p *Policy) {
+			yes := true
+			p.Commands = map[string]Rule{"c": {Request: []string{}, AskForSelf: &yes}}
+		}, "people may ask for c for their own account, but nobody may decide that"},
+		"approve_self for nothing": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{ApproveSelf: []string{"Help desk"}} }, "policy.classes.destroy names who decides what people ask for themselves"},
+		"approve_self for a command": {func(p *Policy) {
+			yes := true
+			r := p.Classes[ClassDestroy]
+			r.ApproveSelf = []string{"Help desk"}
+			p.Classes[ClassDestroy], p.Commands = r, map[string]Rule{"c": {AskForSelf: &yes}}
+		}, ""},
+		"approvals of a look":   {func(p *Policy) { p.Classes[ClassRead] = Rule{Request: []string{"Help desk"}, Approvals: 2} }, "policy.classes.read is about what is only looked at"},
+		"a ticket for one look": {func(p *Policy) { p.Commands = map[string]Rule{"look": {Require: []string{NeedTicket}}} }, "policy.commands.look is about what is only looked at"},
 	} {
 		p := fernhill()
 		tt.spoil(&p)
 		err := p.Check(commands)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+}
+
+// Each setting of a command stands over that of its class, and one that it does
+// not have leaves the class' alone.
+func TestACommandsSettingsStandOverItsClass(t *testing.T) {
+	yes, no := true, false
+	class := Rule{Request: []string{"a"}, Approve: []string{"a"}, BreakGlass: []string{"a"}, AskForSelf: &yes, ApproveSelf: []string{"a"}, Approvals: 2, Lifetime: time.Hour, Require: []string{NeedTicket}, Verified: []string{"video"}}
+	own := Rule{Request: []string{"b"}, Approve: []string{"b"}, BreakGlass: []string{"b"}, AskForSelf: &no, ApproveSelf: []string{"b"}, Approvals: 3, Lifetime: time.Minute, Require: []string{NeedVerified}, Verified: []string{"manager"}}
+	for i := range reflect.TypeFor[Rule]().NumField() {
+		var only Rule
+		reflect.ValueOf(&only).Elem().Field(i).Set(reflect.ValueOf(own).Field(i))
+		want := class
+		reflect.ValueOf(&want).Elem().Field(i).Set(reflect.ValueOf(own).Field(i))
+		name := reflect.TypeFor[Rule]().Field(i).Name
+		if reflect.ValueOf(only).Field(i).IsZero() || reflect.DeepEqual(want, class) {
+			t.Fatalf("%s is the same in both: this tests nothing", name)
+		}
+		p := Policy{Classes: map[Class]Rule{ClassContain: class}, Commands: map[string]Rule{"c": only}}
+		if got := p.rule("c", ClassContain); !reflect.DeepEqual(got, want) {
+			t.Errorf("with a %s of its own: %+v, want %+v", name, got, want)
+		}
+		if got := p.rule("d", ClassContain); !reflect.DeepEqual(got, class) {
+			t.Errorf("another command has %+v", got)
+		}
+	}
+}
+
+func TestTheGlassIsForWhomThePolicyNames(t *testing.T) {
+	for name, tt := range map[string]struct {
+		class  Class
+		change func(*Rule)
+		who    Standing
+		want   string
+	}{
+		"on call":          {class: ClassContain, who: standing(olga)},
+		"not on call":      {class: ClassContain, who: standing(ravi, approvers), want: "It is for: On-call engineers."},
+		"nobody may":       {class: ClassContain, who: standing(olga), change: func(r *Rule) { r.BreakGlass = nil }, want: "names nobody for it"},
+		"not containment":  {class: ClassDestroy, who: standing(olga), want: "Only containment"},
+		"a disabled one":   {class: ClassContain, who: Standing{Person: olga}, want: "blocked from signing in"},
+		"whoever is known": {class: ClassContain, who: standing(Person{Slack: olga.Slack}), want: "does not know which Entra account"},
+	} {
+		p := fernhill()
+		r := p.Classes[tt.class]
+		r.BreakGlass = []string{"On-call engineers"}
+		if tt.change != nil {
+			tt.change(&r)
+		}
+		p.Classes[tt.class] = r
+		no := p.MayBreakGlass("c", tt.class, tt.who)
+		if tt.want == "" && no != nil || tt.want != "" && (no == nil || !strings.Contains(no.Sentence, tt.want)) {
+			t.Errorf("%s: %v, want %q", name, no, tt.want)
 		}
 	}
 }
