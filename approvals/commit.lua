@@ -112,7 +112,10 @@ if holder == 'take' then redis.call('SET', KEYS[6], id) end
 if holder == 'free' and redis.call('GET', KEYS[6]) == id then redis.call('DEL', KEYS[6]) end
 if same == 'take' then redis.call('SET', KEYS[7], id) end
 if same == 'free' and redis.call('GET', KEYS[7]) == id then redis.call('DEL', KEYS[7]) end
-if mark > 0 then redis.call('SET', KEYS[9], id, 'PX', int(mark)) end
+if mark > 0 then -- which request it was counts for that request; of several, each is another's
+  local by = redis.call('GET', KEYS[9])
+  redis.call('SET', KEYS[9], (not by or by == id) and id or 'several', 'PX', int(mark))
+end
 for n = 1, tonumber(next()) do
   redis.call('XADD', KEYS[5], '*', 'request', id, 'op', op .. '#' .. int(n), 'body', next())
 end

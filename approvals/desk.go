@@ -203,8 +203,12 @@ func (d *Desk) Terms(ctx context.Context, command string, class Class, requester
 
 // recent refuses people whose own methods were changed in the last 48 hours:
 // if that change was an attacker's, this press would be too.
-func (d *Desk) recent(ctx context.Context, who Person) *Refusal {
-	recent, err := d.Store.RecentTarget(ctx, who.ID)
+func (d *Desk) recent(ctx context.Context, who Person) *Refusal { return d.recentBut(ctx, who, "") }
+
+// recentBut is recent for somebody whom one request may have made a target,
+// because they asked for their own account.
+func (d *Desk) recentBut(ctx context.Context, who Person, request string) *Refusal {
+	recent, err := d.Store.RecentTarget(ctx, who.ID, request)
 	if err != nil {
 		d.Log.Error("reading recent targets failed, so the answer is no", "error", err)
 		return refuse(CodeUnchecked, "Countersign could not check whether your own account was changed lately, and what cannot be checked is refused. Try again in a minute.")
@@ -534,12 +538,10 @@ func (d *Desk) recheck(ctx context.Context, r Request) *Refusal {
 	if r.Glass == nil && terms.Approvals > len(r.Approvals) {
 		return refuse(CodeNotAllowed, "%s now needs %d approvals and has %d: what was true of %s when it was requested has changed.", r.ID, terms.Approvals, len(r.Approvals), target.Person)
 	}
-	if r.Requester.ID != r.Plan.Target.ID { // this very request makes its target a recent one
-		if no := d.recent(ctx, r.Requester); no != nil && no.Code == CodeRecentTarget {
-			return refuse(no.Code, "%s, who requested it, was the target of such a request in the last 48 hours.", r.Requester)
-		} else if no != nil {
-			return no
-		}
+	if no := d.recentBut(ctx, r.Requester, r.ID); no != nil && no.Code == CodeRecentTarget {
+		return refuse(no.Code, "%s, who requested it, was the target of such a request in the last 48 hours.", r.Requester)
+	} else if no != nil {
+		return no
 	}
 	if r.Glass != nil {
 		return d.recheckGlass(ctx, r, terms)

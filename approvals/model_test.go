@@ -142,6 +142,7 @@ type model struct {
 	down     bool // people cannot be looked up
 	people   map[string]*human
 	recent   map[string]time.Time // until when a former target has no voice
+	madeSo   map[string]string    // by which request, or several
 	reads    map[string]*timely   // how many look-ups in this minute, by person
 	law      law
 	requests map[string]*kept
@@ -171,7 +172,7 @@ func newModel(t *rapid.T, w *world, lines []*line, prefix string) *model {
 			mina.ID: {approver: true}, dana.ID: {}, sam.ID: {onCall: true}, gloria.ID: {protected: true},
 			pat.ID: {helpDesk: true, approver: true, guest: true}, bo.ID: {helpDesk: true, approver: true, disabled: true},
 		},
-		recent: map[string]time.Time{}, reads: map[string]*timely{}, requests: map[string]*kept{}, notes: map[string]*timely{},
+		recent: map[string]time.Time{}, madeSo: map[string]string{}, reads: map[string]*timely{}, requests: map[string]*kept{}, notes: map[string]*timely{},
 		secrets: map[string]*timely{}, offers: map[string]time.Time{}, tallies: map[string]*counted{},
 		law: law{
 			approvals: map[Class]int{ClassContain: 1, ClassDestroy: 1, ClassTakeover: 2},
@@ -467,6 +468,14 @@ func (m *model) wasTarget(who Person) Code {
 	return CodeRecentTarget
 }
 
+// wasAnothersTarget is the same for whom this request may have made one.
+func (m *model) wasAnothersTarget(who Person, request string) Code {
+	if m.madeSo[who.ID] == request {
+		return ""
+	}
+	return m.wasTarget(who)
+}
+
 // unsaid stands for a sentence that the model leaves to others.
 const unsaid = "in words"
 
@@ -556,7 +565,7 @@ func (m *model) stillAllowed(r Request) Code {
 		return CodeOutsider
 	case r.Glass == nil && len(r.Approvals) < terms.Approvals:
 		return CodeNotAllowed
-	case !self && m.wasTarget(r.Requester) != "":
+	case m.wasAnothersTarget(r.Requester, r.ID) != "":
 		return CodeRecentTarget
 	case r.Glass != nil:
 		breaker := m.people[r.Glass.By.ID]
@@ -1184,7 +1193,13 @@ func (m *model) claims(p *process, k *kept, at time.Time) bool {
 	k.Lease = m.now.Add(m.timing.Lease)
 	k.due = k.Lease
 	if k.Plan.Class != ClassContain {
-		m.recent[k.Plan.Target.ID] = m.now.Add(48 * time.Hour)
+		by, was := m.madeSo[k.Plan.Target.ID]
+		if m.recent[k.Plan.Target.ID].IsZero() || !was || by == k.ID {
+			by = k.ID
+		} else {
+			by = "several"
+		}
+		m.recent[k.Plan.Target.ID], m.madeSo[k.Plan.Target.ID] = m.now.Add(48*time.Hour), by
 	}
 	return true
 }
@@ -1498,8 +1513,8 @@ func (m *model) revealed(op, id string, by Person) (name string, because *Refusa
 		if h, code = m.find(by); code == "" {
 			code = h.mayAsk(k.Plan.Class, self && m.law.self)
 		}
-		if code == "" && !self {
-			code = m.wasTarget(by)
+		if code == "" {
+			code = m.wasAnothersTarget(by, id)
 		}
 		if code == "" {
 			code = CodeNothing
@@ -1706,6 +1721,7 @@ func (m *model) lets(d time.Duration) {
 	for id, until := range m.recent {
 		if past(&until) {
 			delete(m.recent, id)
+			delete(m.madeSo, id)
 		} else {
 			m.recent[id] = until
 		}

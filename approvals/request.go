@@ -497,6 +497,13 @@ func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
 	return nil
 }
 
+// HasPart says that an account is the requester's, the target's, an approver's
+// or that of whoever broke the glass.
+func (r Request) HasPart(person string) bool {
+	return person == r.Requester.ID || person == r.Plan.Target.ID || r.Glass != nil && person == r.Glass.By.ID ||
+		slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == person })
+}
+
 // mayJudge keeps everybody who had a part in it from reviewing it.
 func mayJudge(r Request, a Judge) *Refusal {
 	switch {
@@ -510,6 +517,8 @@ func mayJudge(r Request, a Judge) *Refusal {
 		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to review it.", r.ID)
 	case a.By.ID == r.Plan.Target.ID:
 		return refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
+	case slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == a.By.ID }):
+		return refuse(CodeTwice, "You approved %s before the glass was broken. Somebody else has to review it.", r.ID)
 	case a.Verdict != Justified && a.Verdict != NotJustified:
 		return refuse(CodeMissing, "A review says whether it was justified or not.")
 	case a.Verdict == NotJustified && a.Remark == "":

@@ -38,9 +38,64 @@ func TestAnApprovedRequestIsCarriedOut(t *testing.T) {
 	if jobs := w.tenant.did(""); len(jobs) != 3 || !strings.HasPrefix(jobs[0], "check") {
 		t.Errorf("jobs %v", jobs)
 	}
-	recent, err := w.store.RecentTarget(t.Context(), dana.ID)
+	recent, err := w.store.RecentTarget(t.Context(), dana.ID, "")
 	if err != nil || !recent {
 		t.Errorf("its target is a recent one: %v, %v", recent, err)
+	}
+	w.invariants()
+}
+
+// Somebody asks for their own account, which makes it a recent target. That
+// counts against them as soon as it was also another request: an intruder's
+// older request must not outlive the rescue, nor its secret.
+func TestARecentTargetWhoAskedForThemselves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	ctx := t.Context()
+	letAskForSelf(w.desk)
+	var set list[string]
+	w.sets(&set)
+	w.run(w.desk, "worker")
+	approve := func(r Request, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, by := range []Person{olga, mina}[:r.Terms.Approvals] {
+			if _, err := w.desk.Approve(ctx, w.op(), r.ID, by); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return r.ID
+	}
+	own := func(p Plan) (Request, error) {
+		return w.desk.Ask(ctx, w.op(), Ask{Plan: p, Requester: hanna, Justification: "new phone"})
+	}
+	secret := passwords(SecretPrepared)
+	secret.Target = hanna
+	first, err := own(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := own(deletes(ClassDestroy, hanna, "m2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.until(approve(first, nil)); got.Outcome != Succeeded {
+		t.Fatalf("her own request is %s because %q", got.Says(), got.Why)
+	}
+	if _, err := w.desk.Reveal(ctx, w.op(), first.ID, hanna); err != nil {
+		t.Errorf("her own request made her a recent target, and so she cannot open what it made: %v", err)
+	}
+	// A colleague requests the rescue.
+	if got := w.until(approve(w.desk.Ask(ctx, w.op(), Ask{Plan: deletes(ClassDestroy, hanna, "m1"), Requester: ravi, Justification: "it was not her"}))); got.Outcome != Succeeded {
+		t.Fatalf("the rescue is %s because %q", got.Says(), got.Why)
+	}
+	if _, err := w.desk.Reveal(ctx, w.op(), first.ID, hanna); code(err) != CodeRecentTarget {
+		t.Errorf("after the rescue the older secret is still opened: %v", err)
+	}
+	if got := w.until(approve(second, nil)); got.Outcome != Failed || !strings.Contains(got.Why, "was the target of such a request in the last 48 hours") {
+		t.Errorf("after the rescue the older request is %s because %q", got.Says(), got.Why)
 	}
 	w.invariants()
 }
@@ -50,7 +105,7 @@ func TestContainmentMakesNobodyARecentTarget(t *testing.T) {
 	w := newWorld(t, calm())
 	w.run(w.desk, "w")
 	w.until(w.approved(deletes(ClassContain, dana, "m1")).ID)
-	if recent, err := w.store.RecentTarget(t.Context(), dana.ID); err != nil || recent {
+	if recent, err := w.store.RecentTarget(t.Context(), dana.ID, ""); err != nil || recent {
 		t.Errorf("%v, %v", recent, err)
 	}
 }

@@ -670,10 +670,14 @@ func (s *Store) postpone(ctx context.Context, id string, by time.Duration) error
 }
 
 // RecentTarget says that this person's own account was the target of a
-// destroying or takeover request in the last 48 hours.
-func (s *Store) RecentTarget(ctx context.Context, person string) (bool, error) {
-	n, err := s.rdb.Exists(ctx, s.keys.mark(person)).Result()
-	return n > 0, err
+// destroying or takeover request in the last 48 hours, other than the one
+// named, which may be empty.
+func (s *Store) RecentTarget(ctx context.Context, person, but string) (bool, error) {
+	by, err := s.rdb.Get(ctx, s.keys.mark(person)).Result()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	return err != nil || by != but, err
 }
 
 // Allow counts one use of something by somebody and says whether it is within

@@ -529,7 +529,7 @@ func (b *Bot) remindExpiry(ctx context.Context, e audit.Event) error {
 // showing; the press is checked like any other.
 func (b *Bot) toReview(who approvals.Standing, open []approvals.Snapshot) (theirs, rest []approvals.Snapshot) {
 	for _, s := range open {
-		mine := s.State == approvals.Review && !slices.Contains([]string{s.Requester.ID, s.Plan.Target.ID, s.Glass.By.ID}, who.ID) &&
+		mine := s.State == approvals.Review && !s.HasPart(who.ID) &&
 			b.Desk.Policy.MayDecide(s.Plan.Command, s.Plan.Class, who, s.Requester.ID == s.Plan.Target.ID) == nil
 		if mine {
 			theirs = append(theirs, s)
