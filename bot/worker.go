@@ -110,9 +110,18 @@ func (b *Bot) refused(ctx context.Context, op string, d deed, who approvals.Pers
 	}
 	c, _ := commands.Lookup(d.Command)
 	var said error
-	if d.Request != "" {
+	switch {
+	case d.Press == pressAgain: // like the command, it asks for a request of its own
+		snap, gone := b.Desk.Store.Load(ctx, d.Request)
+		if errors.Is(gone, approvals.ErrNoRequest) {
+			snap.Plan.Title = "a request that is not there"
+		} else if gone != nil {
+			return gone
+		}
+		said = b.Desk.Refused(ctx, op, snap.Plan, who, err)
+	case d.Request != "":
 		said = b.Desk.RefusedPress(ctx, op, d.Request, tried(d.Press), who, err)
-	} else {
+	default:
 		said = b.Desk.Refused(ctx, op, approvals.Plan{Command: c.Name, Title: c.Title, Class: c.Class}, who, err)
 	}
 	looks := d.Press == pressDetails || d.Press == pressReveal || d.Press == "" && c.Class == approvals.ClassRead
@@ -130,8 +139,6 @@ func tried(press string) string {
 		return "see the details"
 	case pressAttest:
 		return "report as done"
-	case pressAgain:
-		return "ask again"
 	case pressGlass:
 		return "break the glass"
 	case pressJustified, pressNotJustified:

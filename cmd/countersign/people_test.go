@@ -456,3 +456,51 @@ func (w *world) join(channel, who string) {
 		}
 	}
 }
+
+// A press of "Request it again" is refused, and its entry comes once more when
+// nothing would refuse it any more: the answer stays what it was. So it does
+// the other way round.
+func TestRequestItAgainHasOneAnswer(t *testing.T) {
+	t.Parallel()
+	w := begin(t)
+	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
+	card := w.request("/entra-require-reregister @dana verified=video lost phone")
+	dana, err := w.client.User(danaUPN)
+	w.must(err)
+	apps := dana.OfType("#microsoft.graph.microsoftAuthenticatorAuthenticationMethod")
+	w.must(w.client.DeleteMethod(danaUPN, apps[0].ID))
+	ravi.presses(card, "approve")
+	ravi.reads(danaUPN, "failed")
+	failed := hanna.dm().reads("Failed", danaUPN)
+	rdb := w.redis.Client(t)
+	// As if the process had ended before it took the entry out of the inbox.
+	comesAgain := func() {
+		t.Helper()
+		events, err := rdb.XLen(t.Context(), "{countersign}:events").Result()
+		w.must(err)
+		marks := w.redis.Keys(t, "{countersign}:envelope:*")
+		w.must(rdb.Del(t.Context(), marks...).Err())
+		w.must(w.client.Redeliver(""))
+		w.poll("the entry to be handled once more", func() bool {
+			left, err := rdb.XLen(t.Context(), "{countersign}:inbox").Result()
+			return err == nil && left == 0 && len(w.redis.Keys(t, "{countersign}:envelope:*")) > 0
+		})
+		if now, err := rdb.XLen(t.Context(), "{countersign}:events").Result(); err != nil || now != events {
+			t.Errorf("the second delivery wrote %d events (%v)", now-events, err)
+		}
+	}
+
+	w.patch("people/"+sandbox.Hanna, `{"guest":true}`)
+	hanna.dm().presses(failed, "again")
+	hanna.dm().reads("You are a guest in this workspace")
+	w.patch("people/"+sandbox.Hanna, `{"guest":false}`)
+	comesAgain()
+
+	hanna.dm().presses(failed, "again")
+	hanna.dm().reads("is requested as")
+	w.patch("people/"+sandbox.Hanna, `{"guest":true}`)
+	comesAgain()
+	if n := len(ravi.all("waiting for approval", danaUPN, "lost phone")); n != 1 {
+		t.Errorf("%d requests wait for approval", n)
+	}
+}
