@@ -1025,7 +1025,7 @@ func (m *model) looks(op, id string, by Person, a Action) (settle func() *Refusa
 		}
 		m.commits(k, op, next, events)
 		if k.State == Approved {
-			k.Deadline, k.due = m.now.Add(m.timing.RunWithin), m.now
+			k.Deadline, k.due = m.now.Add(m.timing.start(k.Plan.Class)), m.now
 		}
 		return nil
 	}

@@ -891,6 +891,36 @@ func TestTheSweepExpires(t *testing.T) {
 	w.invariants()
 }
 
+// Containment outlives what holds its target up, for as long as that may run.
+func TestContainmentWaitsForItsTarget(t *testing.T) {
+	t.Parallel()
+	timing := calm()
+	timing.RunWithin = 30 * time.Millisecond
+	w := newWorld(t, timing)
+	ctx := t.Context()
+	w.run(w.desk, "worker")
+	if err := w.rdb.Set(ctx, w.store.keys.holder(dana.ID), "R-OTHER", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	other := w.approved(deletes(ClassDestroy, dana, "m1"))
+	r := w.ask(deletes(ClassContain, dana, "m2"))
+	if _, err := w.desk.BreakGlass(ctx, w.op(), r.ID, olga, "an intruder"); err != nil {
+		t.Fatal(err)
+	}
+	if left := w.load(r.ID).Deadline.Sub(w.load(r.ID).Now); left <= timing.RunFor/2 {
+		t.Errorf("it has %s to start", left)
+	}
+	if got := w.until(other.ID); got.State != Expired {
+		t.Errorf("what is no containment is %s", got.Says())
+	}
+	if err := w.rdb.Del(ctx, w.store.keys.holder(dana.ID)).Err(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the containment", func() bool { return w.load(r.ID).State == Review })
+	w.tenant.once(t, "m2")
+	w.invariants()
+}
+
 // Requests that do not open are no obstacle to those that do.
 func TestBrokenRequestsStarveNobody(t *testing.T) {
 	t.Parallel()

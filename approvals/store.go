@@ -442,7 +442,7 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []ta
 		}
 		switch {
 		case next.State == Approved:
-			w.durations, w.due = []string{"deadline", ms(s.timing.RunWithin)}, "0"
+			w.durations, w.due = []string{"deadline", ms(s.timing.start(next.Plan.Class))}, "0"
 		case next.State.Final():
 			w.due, w.open, w.same, w.keep = "remove", "remove", "free", retention
 		}

@@ -9,7 +9,7 @@ import (
 // Timing is every duration of the engine. Crash tests run with leases of 300
 // milliseconds, production with Default.
 type Timing struct {
-	RunWithin  time.Duration `yaml:"run_within"`  // an approved request that nobody started by then expires
+	RunWithin  time.Duration `yaml:"run_within"`  // an approved request that nobody started by then expires; containment has run_for on top
 	RunFor     time.Duration `yaml:"run_for"`     // a request that Graph keeps throttling is given up after so long
 	Remind     time.Duration `yaml:"remind"`      // between two reminders of what people have to do by hand, or to review
 	Warn       time.Duration `yaml:"warn"`        // how long before its end a request that nobody decided is reminded of
@@ -42,6 +42,16 @@ func DefaultTiming() Timing {
 // of: at half of its life at the earliest.
 func (t Timing) warning(lifetime time.Duration) time.Duration {
 	return min(t.Warn, lifetime/2)
+}
+
+// start is how long an approved request waits for its start. Containment waits
+// for the end of whatever runs for the same target as well, also where Graph
+// throttles that: it may come late, but not in vain.
+func (t Timing) start(class Class) time.Duration {
+	if class == ClassContain {
+		return t.RunWithin + t.RunFor
+	}
+	return t.RunWithin
 }
 
 // Check refuses timings under which the engine's promises do not hold.
