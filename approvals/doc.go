@@ -69,7 +69,7 @@
 //	due                     sorted set: when a request must be looked at next, or reminded of
 //	open                    sorted set: requests that are not over
 //	mine:<person>           sorted set: a person's last hundred requests
-//	holder:<target>         the request that runs for a target; no TTL, freed by that request's own end
+//	holder:<target>         the request that runs for a target; no TTL, freed by that request's own end, or by who finds it gone
 //	same:<fingerprint>      the open request that asks for the same
 //	recent-target:<person>  lives 48 hours
 //	sequence                raised by every commit; going back means lost writes

@@ -871,9 +871,7 @@ func TestTheSweepExpires(t *testing.T) {
 
 	// One that was approved in time, but whose target is not free in time.
 	w.desk.Policy.Commands = nil
-	if err := w.rdb.Set(t.Context(), w.store.keys.holder(sam.ID), "R-OTHER", 0).Err(); err != nil {
-		t.Fatal(err)
-	}
+	letGo := w.holds(sam)
 	blocked := w.approved(deletes(ClassDestroy, sam, "m2"))
 	for i := range 3 {
 		_, desk := w.process(w.server.Client(t))
@@ -885,9 +883,50 @@ func TestTheSweepExpires(t *testing.T) {
 		}
 	}
 	w.tenant.untouched(t)
-	if err := w.rdb.Del(t.Context(), w.store.keys.holder(sam.ID)).Err(); err != nil {
-		t.Fatal(err)
+	letGo()
+	w.invariants()
+}
+
+// holds has some request that never ends run for a target.
+func (w *world) holds(target Person) (letGo func()) {
+	w.t.Helper()
+	ctx, request, holder := w.t.Context(), w.store.keys.request("R-OTHER"), w.store.keys.holder(target.ID)
+	if err := errors.Join(w.rdb.HSet(ctx, request, "state", "running").Err(), w.rdb.Set(ctx, holder, "R-OTHER", 0).Err()); err != nil {
+		w.t.Fatal(err)
 	}
+	return func() {
+		w.t.Helper()
+		if err := errors.Join(w.rdb.Del(ctx, holder).Err(), w.rdb.Del(ctx, request).Err()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// vanishes drops a request, and the lists have been rid of it.
+func (w *world) vanishes(id string) {
+	w.t.Helper()
+	ctx, k := w.t.Context(), w.store.keys
+	if err := errors.Join(w.rdb.Del(ctx, k.request(id)).Err(), w.rdb.ZRem(ctx, k.open(), id).Err(), w.rdb.ZRem(ctx, k.due(), id).Err()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// A request whose hash is gone, although it was never ended, keeps neither its
+// target nor its wish from anybody.
+func TestARequestThatIsGoneIsInNobodysWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, calm())
+	gone := w.claimed(deletes(ClassDestroy, dana, "m1"))
+	w.vanishes(gone.ID)
+	waiting := w.approved(deletes(ClassDestroy, dana, "m2"))
+	again := w.approved(deletes(ClassDestroy, dana, "m1"))
+	w.run(w.desk, "worker")
+	for _, id := range []string{waiting.ID, again.ID} {
+		if got := w.until(id); got.Outcome != Succeeded {
+			t.Errorf("it is %s because %q", got.Says(), got.Why)
+		}
+	}
+	w.tenant.once(t, "m1", "m2")
 	w.invariants()
 }
 
@@ -899,9 +938,7 @@ func TestContainmentWaitsForItsTarget(t *testing.T) {
 	w := newWorld(t, timing)
 	ctx := t.Context()
 	w.run(w.desk, "worker")
-	if err := w.rdb.Set(ctx, w.store.keys.holder(dana.ID), "R-OTHER", 0).Err(); err != nil {
-		t.Fatal(err)
-	}
+	letGo := w.holds(dana)
 	other := w.approved(deletes(ClassDestroy, dana, "m1"))
 	r := w.ask(deletes(ClassContain, dana, "m2"))
 	if _, err := w.desk.BreakGlass(ctx, w.op(), r.ID, olga, "an intruder"); err != nil {
@@ -913,9 +950,7 @@ func TestContainmentWaitsForItsTarget(t *testing.T) {
 	if got := w.until(other.ID); got.State != Expired {
 		t.Errorf("what is no containment is %s", got.Says())
 	}
-	if err := w.rdb.Del(ctx, w.store.keys.holder(dana.ID)).Err(); err != nil {
-		t.Fatal(err)
-	}
+	letGo()
 	waitFor(t, "the containment", func() bool { return w.load(r.ID).State == Review })
 	w.tenant.once(t, "m2")
 	w.invariants()

@@ -397,6 +397,11 @@ func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (S
 	case "ok":
 		return s.Load(ctx, r.ID)
 	case "same":
+		if gone, err := s.release(ctx, s.keys.same(r.Print), got.who); err != nil {
+			return Snapshot{}, err
+		} else if gone {
+			return s.create(ctx, op, a, limits)
+		}
 		no := refuse(CodeIdentical, "The same request is open already: %s. Nothing new was made.", got.who)
 		no.Request = got.who
 		return Snapshot{}, no
@@ -550,11 +555,32 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 	if err != nil {
 		return snap, err
 	}
+	if got.status == "held" {
+		if _, err := s.release(ctx, s.keys.holder(next.Plan.Target.ID), got.who); err != nil {
+			return snap, err // the next look claims it
+		}
+	}
 	if got.answer != w.answer {
 		return snap, fmt.Errorf("%w: %s (%s)", ErrFenced, next.ID, got.status)
 	}
 	next.Version = got.version
 	return Snapshot{Request: next, Now: got.now}, nil
+}
+
+// releaseScript frees what a request keeps that is not there.
+var releaseScript = redis.NewScript(`
+if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXISTS', KEYS[2]) == 0 then return redis.call('DEL', KEYS[1]) end
+return 0`)
+
+// release frees a target, or a wish, that is kept by a request whose hash is
+// gone although it was never ended: a Redis that evicts, or somebody who
+// deleted it. Nobody else ever would. True means that it was so.
+func (s *Store) release(ctx context.Context, key, request string) (bool, error) {
+	n, err := releaseScript.Run(ctx, s.rdb, []string{key, s.keys.request(request)}, request).Int()
+	if err != nil {
+		return false, fmt.Errorf("approvals: whether %s is still there: %w", request, err)
+	}
+	return n > 0, nil
 }
 
 // advance applies one action of the worker that holds the claim, and renews

@@ -302,6 +302,35 @@ func stories() map[string][]story {
 		return p.rdb.ZCard(p.t.Context(), p.world.store.keys.due()).Val()+p.rdb.ZCard(p.t.Context(), p.world.store.keys.open()).Val() == 0
 	}, nil)
 
+	// kept leaves its target, or its wish, to a request that is gone.
+	kept := func(w *world, what func(Snapshot) string) {
+		at := w.claimed(deletes(ClassDestroy, dana, "m1"))
+		w.vanishes(at.ID)
+		for _, key := range []string{w.store.keys.holder(dana.ID), w.store.keys.same(at.Print)} {
+			if key != what(at) {
+				w.rdb.Del(w.t.Context(), key)
+			}
+		}
+	}
+	tell("Store.release Run", story{
+		before: func(w *world) Snapshot {
+			kept(w, func(at Snapshot) string { return w.store.keys.same(at.Print) })
+			return Snapshot{}
+		},
+		play: func(p *proc, _ Snapshot) error {
+			_, err := p.desk.Ask(p.t.Context(), "op-x", Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna, Justification: "lost her phone"})
+			return err
+		},
+		then: func(w *world, _ Snapshot, _ writes.How) {
+			if n := w.told(RequestID("op-x"), audit.Requested); n != 1 {
+				w.t.Errorf("it was requested %d times", n)
+			}
+		}})
+	run("Store.release Run", audit.Finished, func(w *world) Snapshot {
+		kept(w, func(Snapshot) string { return w.store.keys.holder(dana.ID) })
+		return w.load(w.approved(deletes(ClassDestroy, dana, "m2")).ID)
+	}, "the end", over, func(w *world, _ Snapshot) { w.tenant.once(w.t, "m2") })
+
 	// A whole run. Each step is taken once.
 	ready := func(p Plan) func(*world) Snapshot { return func(w *world) Snapshot { return w.load(w.approved(p).ID) } }
 	two := ready(deletes(ClassDestroy, dana, "m1", "m2"))

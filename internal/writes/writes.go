@@ -101,6 +101,7 @@ func All() []Write {
 		Write{Where: "approvals.Store.warn run Run", What: "people are told that a request is about to expire"},
 		Write{Where: "approvals.Store.remind run Run", What: "people are reminded of what they have to do by hand, or to review"},
 		Write{Where: "approvals.Store.postpone ZAddArgs", What: "a request that cannot be read makes way for the others"},
+		Write{Where: "approvals.Store.release Run", What: "what a request keeps that Redis has dropped is free again"},
 		Write{Where: "approvals.Runner.take ZRem", What: "a request that Redis has dropped leaves the lists", Calls: 2},
 
 		// What a worker does to it.
