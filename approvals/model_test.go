@@ -1341,7 +1341,8 @@ func (m *model) does(w *worker) {
 		}
 		m.advances(w, fmt.Sprintf("begin:%d", step), Begin{Step: step})
 	case choice == 6:
-		m.advances(w, fmt.Sprintf("wait:%d", step), LetGo{Step: step, After: 3 * time.Minute, Detail: "Microsoft Graph asked to wait"})
+		let := rapid.SampledFrom([]int{step, -1}).Draw(m.T, "goes back to waiting") // or stays begun
+		m.advances(w, fmt.Sprintf("wait:%d", step), LetGo{Step: let, After: 3 * time.Minute, Detail: "Microsoft Graph asked to wait"})
 	default:
 		state := rapid.SampledFrom([]StepState{StepDone, StepDone, StepDone, StepAlready, StepFailed, StepUncertain, StepWaiting}).Draw(m.T, "outcome")
 		if w.view.Plan.Steps[step].Secret != SecretNone && state != StepWaiting {

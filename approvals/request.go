@@ -63,7 +63,7 @@ const (
 	StepSkipped   StepState = "skipped"
 	StepHandedOff StepState = "handed-off" // waits for people
 	StepAttested  StepState = "attested"   // one person did it, another confirmed it
-	StepThrottled StepState = "throttled"  // a result only, never journalled: the step goes back to waiting
+	StepThrottled StepState = "throttled"  // a result only, never journalled: the step goes back to waiting, or stays begun where the result is unsure
 )
 
 // Result is what a worker learned from one job.
@@ -72,6 +72,7 @@ type Result struct {
 	Detail    string        // what it means and who can fix it, for people; masked
 	RequestID string        // Graph's request-id
 	After     time.Duration // with StepThrottled: how long Graph asked to wait
+	Unsure    bool          // with StepThrottled: something was done all the same, or may have been
 	Secret    string        `json:"-"` // of a step that has one: kept sealed beside the request, never in it
 	Until     time.Time     // until when the secret is good for anything; zero where it does not end
 }
@@ -233,7 +234,7 @@ type End struct {
 
 // LetGo gives a running request back: the worker stops, or Graph asked to
 // wait. A step that was begun and certainly not carried out goes back to
-// waiting.
+// waiting. Any other stays begun, and is reconciled.
 type LetGo struct {
 	Step   int // -1 for none
 	After  time.Duration

@@ -106,8 +106,14 @@ func TestASecretIsNowhereInTheClear(t *testing.T) {
 			w.store, w.desk = w.process(w.rdb)
 			var jobs list[string]
 			until := time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC)
+			waits := 0
 			w.tenant.says(func(job Job) (Result, bool) {
 				jobs.add(fmt.Sprintf("%v %+v %#v", job, &job, []Job{job}))
+				// The first is run anew, the others are reconciled.
+				if (job.Kind == Run || job.Kind == Reconcile) && waits < 3 {
+					waits++
+					return Result{State: StepThrottled, After: 10 * time.Millisecond, Unsure: waits == 2, Secret: value, Detail: "Too many, says Graph, of " + value + "."}, true
+				}
 				switch {
 				case job.Kind == Check:
 					return Result{State: StepDone}, true
@@ -126,6 +132,9 @@ func TestASecretIsNowhereInTheClear(t *testing.T) {
 			got := w.until(w.approved(plan).ID)
 			if got.Outcome != Partial || got.Journal[0].Detail != "Set to [secret]." || got.Journal[1].Detail != "Graph says that [secret] is too weak." {
 				t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+			}
+			if n := w.told(got.ID, audit.Waiting); n != 3 {
+				t.Errorf("%d times waiting, want 3", n)
 			}
 			if _, err := w.desk.Reveal(ctx, w.op(), got.ID, ravi); code(err) != CodeNotRequester {
 				t.Errorf("an approver opens it: %v", err)
@@ -206,7 +215,7 @@ func TestWhatHoldsASecretIsNotLogged(t *testing.T) {
 			}
 		}
 	}
-	if got, want := fmt.Sprintf("%+v", result), "{State:done Detail:Done. RequestID: After:0s Secret:[secret] Until:0001-01-01 00:00:00 +0000 UTC}"; got != want {
+	if got, want := fmt.Sprintf("%+v", result), "{State:done Detail:Done. RequestID: After:0s Unsure:false Secret:[secret] Until:0001-01-01 00:00:00 +0000 UTC}"; got != want {
 		t.Errorf("a result is written %s, want %s", got, want)
 	}
 }
@@ -843,18 +852,31 @@ func TestAnOldRequestIsNotGivenUpAtOnce(t *testing.T) {
 // what was done before stays done.
 func TestAWaitBeyondTheTimeARequestMayRun(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
-	w.tenant.says(func(job Job) (Result, bool) {
-		return Result{State: StepThrottled, After: time.Hour, RequestID: "g1"}, job.Kind == Run && job.Step == 1
-	})
-	w.run(w.desk, "w")
-	got := w.until(w.approved(deletes(ClassDestroy, dana, "m1", "m2", "m3")).ID)
-	if got.Outcome != Partial || got.Journal[1].State != StepFailed || got.Journal[1].RequestID != "g1" || got.Journal[2].State != StepSkipped {
-		t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+	for name, tt := range map[string]struct {
+		unsure  bool
+		outcome Outcome
+		step    StepState
+		says    string
+	}{
+		"nothing was done":      {false, Partial, StepFailed, "given up and not done"},
+		"something may be done": {true, Uncertain, StepUncertain, "what became of this step is not known"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, calm())
+			w.tenant.says(func(job Job) (Result, bool) {
+				return Result{State: StepThrottled, Unsure: tt.unsure, After: time.Hour, RequestID: "g1"}, job.Kind == Run && job.Step == 1
+			})
+			w.run(w.desk, "w")
+			got := w.until(w.approved(deletes(ClassDestroy, dana, "m1", "m2", "m3")).ID)
+			if e := got.Journal[1]; got.Outcome != tt.outcome || e.State != tt.step || e.RequestID != "g1" || !strings.Contains(e.Detail, tt.says) || got.Journal[2].State != StepSkipped {
+				t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+			}
+			lint(t, got.Journal[1].Detail)
+			if n := w.told(got.ID, audit.Waiting); n != 0 {
+				t.Errorf("waited %d times", n)
+			}
+			w.invariants()
+		})
 	}
-	lint(t, got.Journal[1].Detail)
-	if n := w.told(got.ID, audit.Waiting); n != 0 {
-		t.Errorf("waited %d times", n)
-	}
-	w.invariants()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -218,7 +219,8 @@ func (h *hand) carryOut(stop context.Context) error {
 			return h.giveBack("recheck")
 		}
 	}
-	// A step that a dead worker left open is reconciled before anything else.
+	// A step that was left open, by a dead worker or because Graph asked to wait
+	// in its middle, is reconciled before anything else.
 	for i, e := range h.req.Journal {
 		if open(e) {
 			job := Job{Kind: Reconcile, Step: i, LookOnly: no != nil || h.req.Halt != nil}
@@ -360,16 +362,19 @@ func (h *hand) settle(job Job) (gaveBack bool, err error) {
 	} else {
 		got = h.call(h.ctx, job)
 	}
+	// What a dead worker did is not known any better than before, and what took
+	// effect in part would look like somebody else's change: neither is run anew.
+	untouched := job.Kind == Run && !got.Unsure
 	if got.State == StepThrottled && h.tooLate(got.After) {
 		got = Result{State: StepFailed, RequestID: got.RequestID, Detail: "Microsoft Graph kept asking to wait, so this was given up and not done. Request it again later."}
-		if job.Kind == Reconcile {
+		if !untouched {
 			got.State, got.Detail = StepUncertain, "Microsoft Graph kept asking to wait, so what became of this step is not known. Look at the account in the Entra admin center."
 		}
 	}
 	if got.State == StepThrottled {
 		letGo := LetGo{Step: job.Step, After: max(got.After, timing.Sweep), Detail: got.Detail}
-		if job.Kind == Reconcile {
-			letGo.Step = -1 // what the dead worker did is still not known: it stays begun
+		if !untouched {
+			letGo.Step = -1 // it stays begun
 		}
 		return true, h.journal(fmt.Sprintf("wait:%d", job.Step), letGo)
 	}
@@ -407,7 +412,8 @@ func (h *hand) insist(op string, write func() error) error {
 }
 
 // call runs one job under the deadline of a Graph call. A panic, or an answer
-// that is none, is an uncertain outcome: something may have been done.
+// that is none, is an uncertain outcome: something may have been done. What is
+// said of it is free of its secret, whatever becomes of it then.
 func (r *Runner) call(ctx context.Context, job Job) (got Result) {
 	ctx, cancel := context.WithTimeout(ctx, r.Desk.Store.timing.GraphCall)
 	defer cancel()
@@ -425,7 +431,13 @@ func (r *Runner) call(ctx context.Context, job Job) (got Result) {
 			got.Detail = "Countersign failed while it compared the target with what the plan assumes, so nothing more was done."
 		}
 	}()
-	return r.Work(ctx, job)
+	got = r.Work(ctx, job)
+	for _, secret := range []string{job.Secret, got.Secret} {
+		if secret != "" { // an error of Graph's may repeat what it was sent
+			got.Detail = strings.ReplaceAll(got.Detail, secret, hidden)
+		}
+	}
+	return got
 }
 
 // clock tells Redis' time from one reading of it and our own clock's

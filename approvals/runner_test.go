@@ -313,6 +313,51 @@ func TestThrottledWorkIsGivenBackAndResumed(t *testing.T) {
 	w.invariants()
 }
 
+// Graph asks to wait when a step is done, or may be: the step stays begun. Once
+// the wait is over it is reconciled by reading, the plan goes on, and nothing is
+// done twice or taken for somebody else's change.
+func TestAThrottledStepThatMayBeDoneIsReconciled(t *testing.T) {
+	t.Parallel()
+	for name, done := range map[string]bool{"it is done": true, "it is not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, calm())
+			const wait = time.Second
+			asked := time.Time{}
+			w.tenant.says(func(job Job) (Result, bool) {
+				switch {
+				case job.Step != 0:
+				case job.Kind == Run && !asked.IsZero():
+					t.Error("it is run once more")
+				case job.Kind == Run:
+					if done {
+						w.tenant.delete("m1")
+					}
+					asked = time.Now()
+					return Result{State: StepThrottled, Unsure: true, Detail: "Graph asked to wait.", After: wait}, true
+				case time.Since(asked) < wait-10*time.Millisecond: // Redis counts in whole ones
+					t.Errorf("it is looked at after %s", time.Since(asked))
+				}
+				return Result{}, false
+			})
+			w.run(w.desk, "w")
+			r := w.approved(deletes(ClassDestroy, dana, "m1", "m2"))
+			waitFor(t, "the wait", func() bool { return w.told(r.ID, audit.Waiting) == 1 })
+			if got := w.load(r.ID); got.State != Running || got.Journal[0].State != StepStarted || got.NotBefore.IsZero() {
+				t.Errorf("while it waits it is %s, journal %+v", got.Says(), got.Journal)
+			}
+			if got := w.until(r.ID); got.Outcome != Succeeded || got.Claim != 2 {
+				t.Errorf("it is %s because %q, claim %d, journal %+v", got.Says(), got.Why, got.Claim, got.Journal)
+			}
+			w.tenant.once(t, "m1", "m2")
+			if n := len(w.tenant.did(Reconcile)); n != 1 {
+				t.Errorf("reconciled %d times", n)
+			}
+			w.invariants()
+		})
+	}
+}
+
 // While it waits it holds no worker, but it still holds its target.
 func TestWaitingHoldsTheTarget(t *testing.T) {
 	t.Parallel()

@@ -286,9 +286,6 @@ func (h *hand) keepSecret(job Job, got Result) (Result, error) {
 		return got, nil
 	}
 	secret := Secret{Value: cmp.Or(got.Secret, job.Secret), Until: got.Until}
-	if secret.Value != "" { // an error of Graph's may repeat what it was sent
-		got.Detail = strings.ReplaceAll(got.Detail, secret.Value, hidden)
-	}
 	got.Secret = ""
 	if got.State == StepDone && secret.Value != "" {
 		return got, h.insist("offer-secret", func() error {

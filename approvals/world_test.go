@@ -206,9 +206,20 @@ func (n *tenant) Work(ctx context.Context, job Job) Result {
 		}
 	}
 	id := job.Request.Plan.Steps[job.Step].Args["id"]
+	n.deletes(id)
+	return Result{State: StepDone, RequestID: "graph-" + id}
+}
+
+func (n *tenant) deletes(id string) {
 	n.deleted[id]++
 	delete(n.methods, id)
-	return Result{State: StepDone, RequestID: "graph-" + id}
+}
+
+// delete deletes a method, whatever the script says of it.
+func (n *tenant) delete(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.deletes(id)
 }
 
 func (n *tenant) says(script func(job Job) (Result, bool)) {

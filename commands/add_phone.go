@@ -462,18 +462,11 @@ func (s setting) set(ctx context.Context) approvals.Result {
 	err = s.write(ctx)
 	if unanswered(err) {
 		if got, settled := s.look(ctx, resultOf(err)); settled {
-			return got
+			return late(got, doubt)
 		}
-		return resultOf(err)
+		return late(resultOf(err), doubt)
 	}
-	got := s.answered(ctx, err)
-	switch {
-	case got.State == approvals.StepAlready:
-		got.State, got.Detail = approvals.StepDone, "" // by the first attempt, late
-	case got.State == approvals.StepFailed && doubt.State == approvals.StepUncertain:
-		return doubt // the first attempt may still take effect
-	}
-	return got
+	return late(s.answered(ctx, err), doubt)
 }
 
 // answered is the result of a write that Graph answered. A value that is
@@ -503,6 +496,8 @@ func (s setting) look(ctx context.Context, doubt approvals.Result) (got approval
 		return approvals.Result{}, false
 	case err == nil:
 		return s.neither(), true
+	case errors.Is(err, entra.ErrThrottled):
+		return unread(err, doubt), true
 	case doubt.State == approvals.StepUncertain:
 		doubt.Detail += " Reading the account failed too, so look at it in the Entra admin center."
 	}

@@ -357,11 +357,29 @@ func deleteMethodsAgain(ctx context.Context, t *Tenant, job approvals.Job) appro
 	case unknown != nil:
 		return *unknown
 	case job.LookOnly && len(left) > 0:
-		return notCarriedOut()
+		return partly(removals(job.Request.Plan.Steps[job.Step]), left)
 	}
 	got := t.deleteEach(ctx, job.Request.Plan.Target.ID, left)
 	if got.State == approvals.StepAlready {
 		got.State = approvals.StepDone // by whom, nobody knows
+	}
+	return got
+}
+
+// partly is the result of a step that stays as it is: all that it was to
+// delete, and what is left of that.
+func partly(all, left []removal) approvals.Result {
+	var gone, there []string
+	for _, r := range all {
+		if slices.Contains(left, r) {
+			there = append(there, r.Words)
+		} else {
+			gone = append(gone, r.Words)
+		}
+	}
+	got := notCarriedOut()
+	if len(gone) > 0 {
+		got.Detail += " " + sentence("Gone: "+series(gone)) + " " + sentence("Still there: "+series(there))
 	}
 	return got
 }
@@ -381,7 +399,7 @@ func (t *Tenant) deleteEach(ctx context.Context, id string, all []removal) appro
 			sum = got
 		}
 	}
-	todo := all
+	todo, touched := all, false
 	for progress := true; progress && len(todo) > 0; {
 		var refused []removal
 		var results []approvals.Result
@@ -396,7 +414,8 @@ func (t *Tenant) deleteEach(ctx context.Context, id string, all []removal) appro
 			})
 			switch {
 			case got.State == approvals.StepThrottled:
-				return got // what is deleted will be found gone
+				got.Unsure = got.Unsure || touched // what is deleted will be found gone
+				return got
 			case got.State == approvals.StepFailed && status == http.StatusBadRequest:
 				refused, results = append(refused, r), append(results, got)
 			case got.State == approvals.StepDone && sum.State == approvals.StepAlready:
@@ -404,6 +423,7 @@ func (t *Tenant) deleteEach(ctx context.Context, id string, all []removal) appro
 			case got.State != approvals.StepDone && got.State != approvals.StepAlready:
 				failed(r, got)
 			}
+			touched = touched || got.State != approvals.StepFailed
 		}
 		progress = len(refused) < len(todo)
 		if todo = refused; !progress {

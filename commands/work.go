@@ -55,10 +55,10 @@ func operations(op string) (operation, bool) {
 // The answer to Check is done where the plan's assumptions hold, failed
 // where they do not or cannot be looked at, and throttled. A step is done,
 // already so, failed (certainly not carried out, and why), uncertain (it may
-// or may not have been), or throttled (certainly not carried out, and Graph
-// asks to wait). Doubt about a change that may safely be made twice is
-// settled within the deadline of ctx: the account is read, and the change is
-// made once more if it does not show.
+// or may not have been), or throttled (Graph asks to wait; certainly not
+// carried out, not even in part, unless the answer is unsure). Doubt about a
+// change that may safely be made twice is settled within the deadline of ctx:
+// the account is read, and the change is made once more if it does not show.
 func (t *Tenant) Work(ctx context.Context, job approvals.Job) approvals.Result {
 	switch job.Kind {
 	case approvals.Check:
@@ -271,19 +271,26 @@ func repeatable(ctx context.Context, change func(context.Context) error, shows f
 	doubt := resultOf(err)
 	err = change(ctx)
 	if unanswered(err) {
-		result, settled := reads(ctx, err, shows)
-		if settled {
-			return result
+		if result, settled := reads(ctx, err, shows); settled {
+			return late(result, doubt)
 		}
 	}
-	result := resultOf(err)
+	return late(resultOf(err), doubt)
+}
+
+// late is what a second attempt tells where doubt is what the first one left:
+// that may have taken effect since, or may still.
+func late(got, doubt approvals.Result) approvals.Result {
 	switch {
-	case result.State == approvals.StepAlready:
-		result.State = approvals.StepDone // by the first attempt, late
-	case result.State == approvals.StepFailed && doubt.State == approvals.StepUncertain:
-		return doubt // the first attempt may still take effect
+	case got.State == approvals.StepAlready:
+		got.State, got.Detail = approvals.StepDone, "" // by the first attempt
+	case doubt.State != approvals.StepUncertain:
+	case got.State == approvals.StepFailed:
+		return doubt
+	case got.State == approvals.StepThrottled:
+		got.Unsure = true
 	}
-	return result
+	return got
 }
 
 // unanswered says that a call may or may not have taken effect, or that
@@ -299,19 +306,27 @@ func reads(ctx context.Context, doubt error, shows func(context.Context) (bool, 
 	ctx, cancel := half(ctx)
 	defer cancel()
 	is, err := shows(ctx)
+	result = resultOf(doubt)
 	switch {
 	case err == nil && is:
 		return approvals.Result{State: approvals.StepDone, Detail: "Microsoft Graph's answer was lost, but the account shows that it was done."}, true
 	case err == nil:
 		return approvals.Result{}, false
 	case errors.Is(err, entra.ErrThrottled):
-		return resultOf(err), true // and then the change is made once more
+		return unread(err, result), true
 	}
-	result = resultOf(doubt)
 	if result.State == approvals.StepUncertain {
 		result.Detail += " Reading the account failed too, so look at it in the Entra admin center."
 	}
 	return result, true
+}
+
+// unread is the result of a change that got no answer, as doubt says, when
+// Graph asks to wait before the account is read.
+func unread(err error, doubt approvals.Result) approvals.Result {
+	got := resultOf(err)
+	got.Unsure = doubt.State == approvals.StepUncertain
+	return got
 }
 
 // half is half of the time that ctx has left.
@@ -357,7 +372,7 @@ func resultOf(err error) approvals.Result {
 	r.RequestID = e.RequestID
 	switch {
 	case errors.Is(e, entra.ErrThrottled):
-		r.State, r.After = approvals.StepThrottled, e.RetryAfter
+		r.State, r.After, r.Unsure = approvals.StepThrottled, e.RetryAfter, e.Unsure
 		if r.After <= 0 {
 			r.After = 30 * time.Second
 		}

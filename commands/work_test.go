@@ -1,6 +1,7 @@
 package commands
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +128,176 @@ func TestReconcile(t *testing.T) {
 				t.Errorf("throttled: %+v", got)
 			}
 		})
+	}
+}
+
+// Graph asks to wait when something of a step was done, or may have been: the
+// answer is unsure, the check takes the effect for the plan's own, and what is
+// left is done after the wait. Only a step that was certainly not carried out is
+// run anew.
+func TestThrottledInTheMiddleOfAStep(t *testing.T) {
+	sixty := 60
+	waits := graph.Fault{Kind: graph.FaultThrottle, RetryAfter: &sixty, Times: -1}
+	waitsBehind := func(spared int) graph.Fault { f := waits; f.Skip = spared; return f }
+	on := func(method string, faults ...graph.Fault) []graph.Fault {
+		for i := range faults {
+			faults[i].Method = method
+		}
+		return faults
+	}
+	lost, lostReply := graph.Fault{Kind: graph.FaultDropRequest}, graph.Fault{Kind: graph.FaultDropReply}
+	two := func(step approvals.Step) bool { return len(removals(step)) == 2 }
+	one := func(step approvals.Step) bool { return strings.Contains(step.Args["methods"], graph.IDAlternateMobile) }
+	first := func(approvals.Step) bool { return true }
+	reregister, unblock, revoke := []string{"require-reregister", sandbox.DanaID}, []string{"unblock-signin", sandbox.DanaID}, []string{"revoke-sessions", sandbox.DanaID}
+	email := []string{"add-email", sandbox.MinaID, "address", "mina@home.example"}
+	for name, tt := range map[string]struct {
+		command []string
+		step    func(approvals.Step) bool
+		faults  []graph.Fault
+		during  func(*stage) // the wait
+		unsure  bool
+		writes  int // behind the wait
+	}{
+		"before the first of two deletes":   {reregister, two, on("DELETE", waits), nil, false, 2},
+		"behind the first of two deletes":   {reregister, two, on("DELETE", waitsBehind(1)), nil, true, 1},
+		"behind a delete that is in doubt":  {reregister, two, on("DELETE", graph.Fault{Kind: graph.FaultDropRequest, Times: 2}, waits), nil, true, 2},
+		"behind a delete that was refused":  {reregister, two, on("DELETE", graph.Fault{Kind: graph.FaultStatus, Status: 400}, waits), nil, false, 2},
+		"a delete is repeated by itself":    {reregister, one, on("DELETE", graph.Fault{Kind: graph.FaultStatus, Status: 504, Apply: true}, waits), nil, true, 0},
+		"a delete is applied late":          {reregister, one, on("DELETE", lost, waits), func(s *stage) { s.remove(sandbox.DanaID, graph.IDAlternateMobile) }, true, 0},
+		"the reply of an unblock is lost":   {unblock, first, append(on("PATCH", lostReply), on("GET", waits)...), nil, true, 0},
+		"the request of an unblock is lost": {unblock, first, append(on("PATCH", lost), on("GET", waits)...), nil, true, 1},
+		"an unblock is applied late":        {unblock, first, on("PATCH", lost, waits), func(s *stage) { s.patch(sandbox.DanaID, map[string]any{"enabled": true}) }, true, 0},
+		"the reply of a revocation is lost": {revoke, first, append(on("POST", lostReply), on("GET", waits)...), nil, true, 0},
+		"the reply of an address is lost":   {email, first, append(on("POST", lostReply), on("GET", waits)...), nil, true, 0},
+		"an address is applied late":        {email, first, on("POST", lost, waits), func(s *stage) { s.add(sandbox.MinaID, graph.Email("mina@home.example")) }, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			if tt.command[0] == "unblock-signin" {
+				s.patch(sandbox.DanaID, map[string]any{"enabled": false})
+			}
+			r := s.request(tt.command[0], tt.command[1], tt.command[2:]...)
+			i := slices.IndexFunc(r.Plan.Steps, tt.step)
+			for before := range i { // the default method goes last
+				r = begin(r, before)
+				r.Journal[before].State = s.work(approvals.Run, r, before).State
+			}
+			begun := begin(r, i)
+			s.faults(tt.faults...)
+			got := s.work(approvals.Run, begun, i)
+			if got.State != approvals.StepThrottled || got.After != time.Minute || got.Unsure != tt.unsure {
+				t.Errorf("got %+v, want throttled for a minute, unsure %v", got, tt.unsure)
+			}
+			s.faults()
+			if tt.during != nil {
+				tt.during(s)
+			}
+			kind, checked := approvals.Run, r
+			if tt.unsure {
+				kind, checked = approvals.Reconcile, begun
+			}
+			before := s.writes()
+			if got := s.work(approvals.Check, checked, -1); got.State != approvals.StepDone {
+				t.Errorf("the check behind the wait: %+v", got)
+			}
+			if got, n := s.work(kind, begun, i), s.writes()-before; got.State != approvals.StepDone || n != tt.writes {
+				t.Errorf("behind the wait: %+v after %d writes, want %d", got, n, tt.writes)
+			}
+			begun.Journal[i].State = approvals.StepDone
+			if got := s.work(approvals.Check, begun, -1); got.State != approvals.StepDone {
+				t.Errorf("the check behind the step: %+v", got)
+			}
+			for _, m := range removals(r.Plan.Steps[i]) {
+				if s.has(sandbox.DanaID, m.ID) {
+					t.Errorf("%s is still there", m.Words)
+				}
+			}
+		})
+	}
+}
+
+// What both ways of making a change twice tell of it, whatever becomes of the
+// first attempt, of the second one, and of reading the account in between and
+// behind them.
+func TestTwoAttempts(t *testing.T) {
+	lost, away := &entra.Error{Unsure: true}, &entra.Error{} // the second kind never left this machine
+	waits, refused := &entra.Error{Status: 429}, &entra.Error{Status: 403, Code: "accessDenied"}
+	type outcome struct {
+		state  approvals.StepState
+		unsure bool
+	}
+	uncertain, failed := outcome{approvals.StepUncertain, false}, outcome{approvals.StepFailed, false}
+	waitsSure, waitsUnsure := outcome{approvals.StepThrottled, false}, outcome{approvals.StepThrottled, true}
+	for name, tt := range map[string]struct {
+		writes []error
+		reads  []error // nil shows that it was not done
+		want   outcome
+	}{
+		"lost, and cannot be read yet":                   {[]error{lost}, []error{waits}, waitsUnsure},
+		"not sent, and cannot be read yet":               {[]error{away}, []error{waits}, waitsSure},
+		"lost, then throttled":                           {[]error{lost, waits}, []error{nil}, waitsUnsure},
+		"not sent, then throttled":                       {[]error{away, waits}, []error{nil}, waitsSure},
+		"lost twice, and cannot be read yet":             {[]error{lost, lost}, []error{nil, waits}, waitsUnsure},
+		"lost, then not sent, and cannot be read yet":    {[]error{lost, away}, []error{nil, waits}, waitsUnsure},
+		"not sent, then lost, and cannot be read yet":    {[]error{away, lost}, []error{nil, waits}, waitsUnsure},
+		"not sent at all, and cannot be read yet":        {[]error{away, away}, []error{nil, waits}, waitsSure},
+		"lost, then not sent, and cannot be read at all": {[]error{lost, away}, []error{nil, away}, uncertain},
+		"lost, then not sent":                            {[]error{lost, away}, []error{nil, nil}, uncertain},
+		"lost, then refused":                             {[]error{lost, refused}, []error{nil}, uncertain},
+		"not sent, then refused":                         {[]error{away, refused}, []error{nil}, failed},
+		"not sent at all":                                {[]error{away, away}, []error{nil, nil}, failed},
+	} {
+		for way, twice := range map[string]func(write, read func() error) approvals.Result{
+			"a change": func(write, read func() error) approvals.Result {
+				return repeatable(t.Context(), func(context.Context) error { return write() }, func(context.Context) (bool, error) { return false, read() })
+			},
+			"a setting": func(write, read func() error) approvals.Result {
+				return setting{old: "old", new: "new", same: func(a, b string) bool { return a == b },
+					write: func(context.Context) error { return write() }, read: func(context.Context) (string, error) { return "old", read() }}.set(t.Context())
+			},
+		} {
+			t.Run(way+"/"+name, func(t *testing.T) {
+				writes, reads := tt.writes, tt.reads
+				next := func(list *[]error) func() error {
+					return func() error {
+						if len(*list) == 0 {
+							t.Fatal("one too many")
+						}
+						err := (*list)[0]
+						*list = (*list)[1:]
+						return err
+					}
+				}
+				got := twice(next(&writes), next(&reads))
+				if (outcome{got.State, got.Unsure}) != tt.want || len(writes)+len(reads) > 0 {
+					t.Errorf("got %+v, want %+v; left %v and %v", got, tt.want, writes, reads)
+				}
+			})
+		}
+	}
+}
+
+// Halted between the two deletes of a step, it says which one was made.
+func TestHaltedBetweenTwoDeletes(t *testing.T) {
+	s := newStage(t)
+	r := s.request("require-reregister", sandbox.DanaID)
+	i := slices.IndexFunc(r.Plan.Steps, func(step approvals.Step) bool { return len(removals(step)) == 2 })
+	both := removals(r.Plan.Steps[i])
+	look := func() approvals.Result {
+		return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: begin(r, i), Step: i, LookOnly: true})
+	}
+	if got := look(); got.State != approvals.StepFailed || strings.Contains(got.Detail, both[0].Words) {
+		t.Errorf("nothing was deleted: %+v", got)
+	}
+	s.remove(sandbox.DanaID, both[0].ID)
+	if got := look(); got.State != approvals.StepFailed || !strings.Contains(got.Detail, sentence("Gone: "+both[0].Words)+" "+sentence("Still there: "+both[1].Words)) {
+		t.Errorf("one was deleted: %+v", got)
+	}
+	s.remove(sandbox.DanaID, both[1].ID)
+	if got := look(); got.State != approvals.StepDone || s.writes() != 0 {
+		t.Errorf("both were deleted: %+v after %d writes", got, s.writes())
 	}
 }
 

@@ -365,6 +365,48 @@ func TestGraphThrottles(t *testing.T) {
 	}
 }
 
+// Graph asks to wait between the two deletes of one step. What was deleted is
+// taken for nobody else's change, and all the rest follows; or, halted by then,
+// the card says which of the two is gone.
+func TestGraphThrottlesBetweenTwoDeletes(t *testing.T) {
+	t.Parallel()
+	for name, halts := range map[string]bool{"goes on": false, "is halted": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := begin(t, brisk)
+			ravi := w.as(sandbox.Ravi, sandbox.Approvals)
+			earlier := w.account(danaUPN, func(sandbox.User) bool { return true })
+			seconds := 3
+			if err := w.client.SetEntraFaults(entra.Fault{Method: http.MethodDelete, Path: "microsoftAuthenticatorMethods", Skip: 1, Kind: entra.FaultThrottle, RetryAfter: &seconds}); err != nil {
+				t.Fatal(err)
+			}
+			card := w.request("/entra-require-reregister @dana verified=video lost phone")
+			id := requestID.FindString(card.Text())
+			ravi.presses(card, "approve")
+			waiting := ravi.reads(id, "waiting for Microsoft Graph", "asked to wait until")
+			if halts {
+				ravi.presses(waiting, "halt")
+				halted := ravi.reads(id, "Halted by", "Gone: Microsoft Authenticator on “", "Still there: Microsoft Authenticator on “")
+				if halted.Contains("a method is gone") {
+					t.Errorf("what the plan deleted is somebody else's change:\n%s", halted.Text())
+				}
+				if n := w.effects("microsoftAuthenticatorMethods/{mid}"); n != 1 {
+					t.Errorf("%d apps were deleted", n)
+				}
+				return
+			}
+			w.settled(id, 0)
+			after := w.account(danaUPN, func(u sandbox.User) bool { return u.SessionsValidFrom.After(earlier.SessionsValidFrom) })
+			if apps, n := after.OfType(entra.TypeAuthenticator), w.effects("microsoftAuthenticatorMethods/{mid}"); len(apps) > 0 || n != 2 {
+				t.Errorf("%d apps are left, %d were deleted", len(apps), n)
+			}
+			if n := w.effects("revokeSignInSessions"); n != 1 {
+				t.Errorf("the sessions were revoked %d times", n)
+			}
+		})
+	}
+}
+
 // A press on Halt ends a request before its next step, whoever of those who
 // may presses it: here the requester, in the direct message.
 func TestHalt(t *testing.T) {
