@@ -139,9 +139,9 @@ func (p Policy) Check(commands map[string]Class) error {
 		all := func(holds func(name string) bool) bool {
 			return len(of) > 0 && !slices.ContainsFunc(of, func(name string) bool { return !holds(name) })
 		}
-		more := len(own.Approve)+len(own.BreakGlass)+len(own.ApproveSelf)+len(own.Require)+len(own.Verified)+own.Approvals > 0 || own.forSelf() || own.Lifetime > 0
+		more := len(own.Approve)+len(own.BreakGlass)+len(own.ApproveSelf)+len(own.Require)+len(own.Verified)+own.Approvals > 0 || own.Lifetime > 0
 		if more && all(func(name string) bool { return commands[name] == ClassRead }) {
-			wrong = append(wrong, where+" is about what is only looked at, where nothing but request counts: take the rest away")
+			wrong = append(wrong, where+" is about what is only looked at, where nothing but request and ask_for_self count: take the rest away")
 		} else if len(own.ApproveSelf) > 0 && all(func(name string) bool { return !p.rule(name, commands[name]).forSelf() }) {
 			wrong = append(wrong, where+" names who decides what people ask for themselves, which they may not: set ask_for_self, or take approve_self away")
 		}

@@ -171,7 +171,11 @@ func TestPolicyCheck(t *testing.T) {
 			r.ApproveSelf = []string{"Help desk"}
 			p.Classes[ClassDestroy], p.Commands = r, map[string]Rule{"c": {AskForSelf: &yes}}
 		}, ""},
-		"approvals of a look":   {func(p *Policy) { p.Classes[ClassRead] = Rule{Request: []string{"Help desk"}, Approvals: 2} }, "policy.classes.read is about what is only looked at"},
+		"approvals of a look": {func(p *Policy) { p.Classes[ClassRead] = Rule{Request: []string{"Help desk"}, Approvals: 2} }, "policy.classes.read is about what is only looked at"},
+		"a look at oneself": {func(p *Policy) {
+			yes := true
+			p.Classes[ClassRead] = Rule{AskForSelf: &yes}
+		}, ""},
 		"a ticket for one look": {func(p *Policy) { p.Commands = map[string]Rule{"look": {Require: []string{NeedTicket}}} }, "policy.commands.look is about what is only looked at"},
 	} {
 		p := fernhill()

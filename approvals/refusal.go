@@ -34,6 +34,7 @@ const (
 	CodeElsewhere    Code = "elsewhere"  // it can be done, but not by Countersign
 	CodeNothing      Code = "nothing"    // the plan would have no step
 	CodeChannel      Code = "channel"    // pressed where Countersign does not take presses
+	CodeVain         Code = "vain"       // fewer people are left than must approve
 	CodeTaken        Code = "taken"      // another request has the id that this one would get
 )
 

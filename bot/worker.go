@@ -341,6 +341,9 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 	if err != nil {
 		return b.Desk.Refused(ctx, op, about, who, err)
 	}
+	if no := b.inVain(ctx, approvals.Request{Plan: about, Requester: who, Terms: terms}); no != nil {
+		return b.Desk.Refused(ctx, op, about, who, no)
+	}
 	plan, err := b.Tenant.Plan(ctx, in, target)
 	if nothing := (*commands.NothingToDo)(nil); errors.As(err, &nothing) {
 		return b.Desk.Refused(ctx, op, about, who, approvals.Refuse(approvals.CodeNothing, "%s", nothing.Sentence))
@@ -365,6 +368,26 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 		return err
 	}
 	return b.asked(ctx, op, d, in, who, r)
+}
+
+// inVain refuses what could never be approved, because fewer people are left
+// than it needs. One is always left to look for; only where more are needed it is
+// counted, and where counting fails, time will tell.
+func (b *Bot) inVain(ctx context.Context, r approvals.Request) *approvals.Refusal {
+	if r.Terms.Approvals < 2 || r.Terms.Glass {
+		return nil
+	}
+	left, err := b.approversOf(ctx, r, r.Requester, r.Plan.Target)
+	n := len(left.accounts) + left.unknown
+	if err != nil || left.tooMany || n >= r.Terms.Approvals {
+		return nil
+	}
+	few := "nobody else may give one"
+	if n > 0 {
+		few = fmt.Sprintf("besides you and %s only %d may give one", r.Plan.Target, n)
+	}
+	return approvals.Refuse(approvals.CodeVain, "This needs %d approvals, and %s, so nothing was requested. "+
+		"If it cannot wait, somebody with the right role does it in the Entra admin center; for the next time, the policy needs more approvers.", r.Terms.Approvals, few)
 }
 
 // asked goes on from a request that was just made: it waits, or its author

@@ -287,7 +287,8 @@ func TestBreakGlassInForm(t *testing.T) {
 // author is told both.
 func TestBreakGlassRefused(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, func(c *config) { c.Policy.Limits.BreakGlass = approvals.Limit{Count: 1, Within: time.Hour} })
+	w := begin(t, calm, func(c *config) { c.Policy.Limits.BreakGlass = approvals.Limit{Count: 1, Within: time.Hour} },
+		also("one of them", approvals.Group{People: []string{sandbox.DanaID}}))
 	hanna, olga, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Olga, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	gloria := w.as(sandbox.Gloria, sandbox.Audit)
 
