@@ -26,7 +26,8 @@
 //     event too.
 //  8. Deadlines are instants of Redis' clock and are compared with it alone.
 //  9. What cannot be checked is refused: a failed look-up, an empty list of
-//     approvers, a ciphertext that does not open.
+//     approvers, a ciphertext that does not open. What is sealed with a key
+//     that a process does not have, that process leaves to those that have it.
 //  10. No key, value or event in Redis shows a name, a phone number, an
 //     address or a secret in the clear.
 //  11. A secret is shown to its requester alone, after the record that it was
@@ -50,7 +51,8 @@
 // around both, store.go and commit.lua the one write there is, inbox.go what
 // people did before it is looked at, follow.go how events become something to
 // see, runner.go execution, secrets.go what a step makes for the requester's
-// eyes and the reminders, seal.go the encryption, timing.go every duration,
+// eyes and the reminders, seal.go the encryption, keyless.go what a process
+// leaves to others that have its key, timing.go every duration,
 // access.go what all this may do in Redis, outage.go what is said while Redis
 // is away, rewind.go and witness.go how one that has gone back in time is
 // noticed.

@@ -45,6 +45,13 @@ var resignScript = redis.NewScript(`if redis.call('GET', KEYS[1]) == ARGV[1] the
 // lease.
 func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.Logger) {
 	me += "#" + rand.Text() // two processes of one name are two readers
+	resign := func() {
+		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := resignScript.Run(bye, s.rdb, []string{s.keys.lead(p.Name)}, me).Err(); err != nil {
+			log.Warn("a projection's lease was not given back; it runs out by itself", "projection", p.Name, "error", err)
+		}
+	}
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
 		if pause > 0 {
@@ -57,6 +64,10 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 		leads, err := s.followOnce(ctx, me, p)
 		switch {
 		case ctx.Err() != nil:
+		case s.keyless.meet(err): // whoever has the key asks for the lead much more often than this
+			s.keyless.tell(log)
+			resign()
+			pause = s.timing.Lead
 		case err != nil:
 			if _, itself := errors.AsType[stumble](err); itself {
 				log.Warn("a projection stumbled; it goes on from where it stopped", "projection", p.Name, "error", err)
@@ -70,12 +81,7 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 			pause = 0
 		}
 	}
-	// Let the next process lead at once, so that a stop delays nobody.
-	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if err := resignScript.Run(bye, s.rdb, []string{s.keys.lead(p.Name)}, me).Err(); err != nil {
-		log.Warn("a projection's lease was not given back; it runs out by itself", "projection", p.Name, "error", err)
-	}
+	resign() // the next process leads at once, so that a stop delays nobody
 }
 
 // stumble is an error of a projection itself, which may well be one of the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -27,12 +28,15 @@ type Inbox struct {
 	timing Timing
 	log    *slog.Logger
 	outage *outage // the store's
+
+	keyless *keyless                  // the store's
+	yields  atomic.Pointer[time.Time] // until when others come first to what is left
 }
 
 // NewInbox returns the inbox beside a store. quick must have MaxRetries -1
 // and ContextTimeoutEnabled, so that an ack is never waited for in vain.
 func NewInbox(s *Store, quick redis.UniversalClient, log *slog.Logger) *Inbox {
-	return &Inbox{quick: quick, rdb: s.rdb, ring: s.ring, keys: s.keys, timing: s.timing, log: log, outage: &s.outage}
+	return &Inbox{quick: quick, rdb: s.rdb, ring: s.ring, keys: s.keys, timing: s.timing, log: log, outage: &s.outage, keyless: &s.keyless}
 }
 
 // Arrival is one thing a person did.
@@ -71,7 +75,8 @@ func (in *Inbox) Put(ctx context.Context, envelope string, payload []byte) error
 // Work hands entries to handle, several at a time, until ctx ends; then it
 // waits for those in hand. An entry is removed when handle returns nil, and
 // comes again otherwise; so handle must be idempotent by Envelope. A reader
-// that died is succeeded: its entries are taken over.
+// that died is succeeded: its entries are taken over. So are those for which
+// handle, or this process, lacks a key.
 func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(context.Context, Arrival) error) {
 	hands = max(hands, 1)
 	var busy sync.WaitGroup
@@ -147,8 +152,12 @@ type delivered struct {
 // next takes over what a dead reader left, or else waits for something new.
 // What it returns beside an error was delivered all the same.
 func (in *Inbox) next(ctx context.Context, name string, count int, scan string) ([]delivered, string, error) {
+	idle := in.timing.Takeover
+	if until := in.yields.Load(); until != nil && time.Now().Before(*until) {
+		idle *= 2
+	}
 	left, scan, err := in.rdb.XAutoClaim(ctx, &redis.XAutoClaimArgs{
-		Stream: in.keys.inbox(), Group: inboxGroup, Consumer: name, MinIdle: in.timing.Takeover, Start: scan, Count: int64(count),
+		Stream: in.keys.inbox(), Group: inboxGroup, Consumer: name, MinIdle: idle, Start: scan, Count: int64(count),
 	}).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return nil, "0-0", err
@@ -215,9 +224,9 @@ func (in *Inbox) keep(name string, d delivered) (stop func()) {
 func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(context.Context, Arrival) error) {
 	envelope, _ := d.Values["envelope"].(string)
 	body, _ := d.Values["body"].(string)
-	payload, err := in.ring.Open("inbox", envelope, body)
-	if err != nil {
-		in.log.Error("an inbox entry does not open and is set aside", "envelope", envelope, "error", err)
+	payload, sealed := in.ring.Open("inbox", envelope, body)
+	if sealed != nil && !errors.Is(sealed, ErrNoKey) {
+		in.log.Error("an inbox entry does not open and is set aside", "envelope", envelope, "error", sealed)
 		in.setAside(ctx, d)
 		return
 	}
@@ -227,8 +236,12 @@ func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(
 	} else {
 		return // without a clock its age is unknown; it comes again
 	}
+	if sealed != nil {
+		in.leave(ctx, name, d, e, d.deliveries-1, sealed)
+		return
+	}
 	release := in.keep(name, d)
-	err = func() (err error) {
+	err := func() (err error) {
 		defer release()
 		defer func() {
 			if p := recover(); p != nil {
@@ -241,10 +254,36 @@ func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(
 	case e.Poisoned:
 		in.log.Error("an inbox entry failed too often and is set aside", "envelope", envelope, "error", err)
 		in.setAside(ctx, d)
+	case errors.Is(err, ErrNoKey): // of what the entry is about, and perhaps by now carried out
+		in.leave(ctx, name, d, e, max(d.deliveries-1, 1), err)
 	case err != nil:
 		in.log.Warn("an inbox entry failed and will be tried again", "envelope", envelope, "delivery", e.Deliveries, "error", err)
 	default:
 		in.done(ctx, d.ID)
+	}
+}
+
+// leave leaves an entry that cannot be carried out here for want of a key to a
+// process that has it. While the entry is worth carrying out this adds no try,
+// or whoever has the key would get it poisoned: it can be taken over at once,
+// and this process comes last. Later it is a try like any other, and who did it
+// can never be read here.
+func (in *Inbox) leave(ctx context.Context, name string, d delivered, e Arrival, tries int64, why error) {
+	until := time.Now().Add(2 * in.timing.Takeover)
+	in.yields.Store(&until)
+	in.keyless.meet(why)
+	in.keyless.tell(in.log)
+	switch {
+	case !e.Stale:
+		// With JUSTID and RETRYCOUNT this is no delivery, and with IDLE the wait for a dead reader is over.
+		err := in.rdb.Do(ctx, "XCLAIM", in.keys.inbox(), inboxGroup, name, 0, d.ID, "IDLE", in.timing.Takeover.Milliseconds(), "RETRYCOUNT", tries, "JUSTID").Err()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			in.outage.trouble(in.log, "an inbox entry could not be left to a process that has its key, and waits until it is taken over", err, "entry", d.ID)
+		}
+	case e.Poisoned:
+		in.log.Error("an inbox entry is set aside, because no process with its key came for it: what somebody did is not carried out, and they cannot be told",
+			"envelope", e.Envelope, "at", e.At, "error", why)
+		in.setAside(ctx, d)
 	}
 }
 

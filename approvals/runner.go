@@ -49,6 +49,7 @@ func (r *Runner) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // select has no order: nothing new after a stop
 		}
+		store.keyless.tell(r.Log)
 		if err := store.endOffers(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrRewound) {
 			store.outage.trouble(r.Log, "secrets that nobody looked at could not be ended", err)
 		}
@@ -73,8 +74,8 @@ func (r *Runner) Run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			if !r.hold(id) {
-				continue // this process is at it
+			if store.keyless.leaves(id) || !r.hold(id) {
+				continue // another process is to carry it on, or this one is at it
 			}
 			// Only execution takes a hand: what cannot start now, because
 			// another request holds its target, keeps no hand from the rest.
@@ -136,6 +137,9 @@ func (r *Runner) take(ctx context.Context, id string, free bool) (*hand, error) 
 		// Its hash is gone although it was never ended: a Redis that evicts. What
 		// brings us here goes last, so that the rest is not left behind.
 		return nil, errors.Join(err, store.rdb.ZRem(ctx, store.keys.open(), id).Err(), store.rdb.ZRem(ctx, store.keys.due(), id).Err())
+	case errors.Is(err, ErrNoKey): // whoever has the key must find it when it is due
+		store.keyless.leave(id, store.timing.Lease, err)
+		return nil, nil
 	case errors.Is(err, ErrSeal):
 		return nil, errors.Join(err, store.postpone(ctx, id, store.timing.Lease))
 	case err != nil:
@@ -248,6 +252,9 @@ func (h *hand) carryOut(stop context.Context) error {
 	for i := range h.req.Plan.Steps {
 		for h.req.Journal[i].State == StepWaiting {
 			now, err := h.Desk.Store.Load(h.ctx, h.req.ID)
+			if errors.Is(err, ErrNoKey) { // it was halted where a later key seals
+				return h.giveBack(fmt.Sprint(i))
+			}
 			if err != nil {
 				return err
 			}

@@ -13,17 +13,33 @@ import (
 )
 
 // Ring seals what goes into Redis with AES-256-GCM and random nonces. The
-// first key seals; every key opens. To rotate, put a new key in front and
-// drop the old one when everything it sealed has expired (90 days).
+// first key seals; every key opens. A new key is put last on every process
+// before it is put first on any, so that nobody seals what others cannot open.
 type Ring struct {
 	names []string
 	keys  map[string]cipher.AEAD
 	mac   []byte // of the first key, for names of keys that must not be guessed
 }
 
-// ErrSeal means that a ciphertext was made with a key that is not in the
-// ring, was changed, or stood in another place.
-var ErrSeal = errors.New("approvals: sealed data does not open: it was changed, moved, or its key is not in COUNTERSIGN_KEYS")
+// ErrSeal means that a ciphertext does not open: it was changed, stood in
+// another place, or was made with another key than it says, or [ErrNoKey].
+var ErrSeal = errors.New("approvals: sealed data does not open: it was changed or moved")
+
+// ErrNoKey is the [ErrSeal] of a ciphertext that names a key which is not in
+// the ring. Another process may have it.
+var ErrNoKey = errors.New("approvals: sealed with a key that is not in COUNTERSIGN_KEYS")
+
+// noKey is an ErrNoKey.
+type noKey struct{ name string }
+
+func (e noKey) Error() string        { return fmt.Sprintf("%v: %q", ErrNoKey, e.name) }
+func (e noKey) Is(target error) bool { return target == ErrNoKey || target == ErrSeal }
+
+// missingKey is the name of the key that was missing.
+func missingKey(err error) (name string, ok bool) {
+	e, ok := errors.AsType[noKey](err)
+	return e.name, ok
+}
 
 // ParseRing reads "name:base64,name:base64": 32 bytes a key.
 func ParseRing(text string) (*Ring, error) {
@@ -62,13 +78,17 @@ func (r *Ring) Seal(kind, id string, plain []byte) string {
 	return name + "." + base64.RawStdEncoding.EncodeToString(sealed)
 }
 
-// Open decrypts what Seal made for the same place. ErrSeal otherwise.
+// Open decrypts what Seal made for the same place. ErrSeal otherwise; ErrNoKey
+// where it looks like what Seal makes, with another ring.
 func (r *Ring) Open(kind, id, sealed string) ([]byte, error) {
 	name, encoded, _ := strings.Cut(sealed, ".")
 	key := r.keys[name]
 	raw, err := base64.RawStdEncoding.DecodeString(encoded)
-	if key == nil || err != nil {
+	switch {
+	case err != nil, len(raw) < overhead, name == "", strings.ContainsAny(name, "\n "):
 		return nil, ErrSeal
+	case key == nil:
+		return nil, noKey{name[:min(len(name), 64)]} // whoever wrote it may have written a book
 	}
 	plain, err := key.Open(nil, nil, raw, place(kind, id))
 	if err != nil {
@@ -76,6 +96,9 @@ func (r *Ring) Open(kind, id, sealed string) ([]byte, error) {
 	}
 	return plain, nil
 }
+
+// overhead is the nonce and the tag of AES-GCM.
+const overhead = 12 + 16
 
 // print is the same for the same words and tells nobody which they are: a
 // plain hash of a phone number is undone by trying all of them. Another first

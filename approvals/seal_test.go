@@ -55,9 +55,17 @@ func TestSealedDataOpensOnlyWhereItBelongs(t *testing.T) {
 		"no key":                   {mine, "request", "R-1", strings.TrimPrefix(sealed, "k1.")},
 		"nothing":                  {mine, "request", "R-1", ""},
 		"no base64":                {mine, "request", "R-1", "k1.*"},
+		"words":                    {mine, "request", "R-1", "Nothing.that"},
+		"an empty key's name":      {mine, "request", "R-1", strings.TrimPrefix(sealed, "k1")},
+		"no key's name":            {mine, "request", "R-1", strings.Replace(sealed, "k1", "k 1", 1)},
 	} {
-		if plain, err := tt.ring.Open(tt.kind, tt.id, tt.sealed); !errors.Is(err, ErrSeal) || plain != nil {
+		plain, err := tt.ring.Open(tt.kind, tt.id, tt.sealed)
+		if !errors.Is(err, ErrSeal) || plain != nil {
 			t.Errorf("%s: %q, %v", name, plain, err)
+		}
+		// Only this may open for somebody else.
+		if absent := name == "a key nobody has"; errors.Is(err, ErrNoKey) != absent || absent && !strings.Contains(err.Error(), `"k1"`) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 	if once, twice := mine.Seal("request", "R-1", []byte("a")), mine.Seal("request", "R-1", []byte("a")); once == twice {

@@ -138,10 +138,10 @@ func (s *Store) secret(ctx context.Context, id string, step int) (Secret, error)
 }
 
 // secretValue is a prepared secret's value, empty where it is lost: one that
-// does not open will not open later.
+// does not open will not open later, unless for whoever has its key.
 func (s *Store) secretValue(ctx context.Context, id string, step int) (string, error) {
 	secret, err := s.secret(ctx, id, step)
-	if errors.Is(err, errNoSecret) || errors.Is(err, ErrSeal) {
+	if errors.Is(err, errNoSecret) || errors.Is(err, ErrSeal) && !errors.Is(err, ErrNoKey) {
 		return "", nil
 	}
 	return secret.Value, err
@@ -178,13 +178,21 @@ func (s *Store) Offered(ctx context.Context, r Request) (bool, error) {
 // endOffers tells of secrets whose time is over and which nobody is known to
 // have seen.
 func (s *Store) endOffers(ctx context.Context) error {
-	_, ended, err := s.elapsed(ctx, s.keys.offers(), 100)
+	_, ended, err := s.elapsed(ctx, s.keys.offers(), 100+s.keyless.count())
 	if err != nil {
 		return fmt.Errorf("approvals: Redis does not tell which offers have ended: %w", err)
 	}
 	var failed []error // one that cannot be told of does not hold up the others
 	for _, o := range ended {
-		failed = append(failed, s.endOffer(ctx, o.name, exactly(o.at)))
+		if s.keyless.leaves(o.name) {
+			continue
+		}
+		err := s.endOffer(ctx, o.name, exactly(o.at))
+		if errors.Is(err, ErrNoKey) { // whoever has the key tells of it
+			s.keyless.leave(o.name, s.timing.Lease, err)
+			continue
+		}
+		failed = append(failed, err)
 	}
 	return errors.Join(failed...)
 }
@@ -198,7 +206,7 @@ func (s *Store) endOffer(ctx context.Context, name, ends string) error {
 	switch {
 	case errors.Is(err, ErrNoRequest):
 		err = nil // nobody is left to be told
-	case errors.Is(err, ErrSeal): // nor can this be told of, today or later
+	case errors.Is(err, ErrSeal) && !errors.Is(err, ErrNoKey): // nor can this be told of, today or later
 	case err != nil:
 		return err
 	case step < len(snap.Journal) && snap.Journal[step].State == StepDone:

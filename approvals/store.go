@@ -49,6 +49,8 @@ type Store struct {
 	memory memory // of what this Redis has confirmed
 	wake   chan struct{}
 	outage outage
+
+	keyless keyless
 }
 
 // NewStore returns a store over rdb. prefix keeps several Countersigns in one
@@ -639,7 +641,7 @@ func (s *Store) due(ctx context.Context) ([]string, error) {
 	if err := s.look(ctx); err != nil {
 		return nil, err
 	}
-	_, over, err := s.elapsed(ctx, s.keys.due(), dueAtOnce)
+	_, over, err := s.elapsed(ctx, s.keys.due(), dueAtOnce+s.keyless.count())
 	if err != nil {
 		return nil, fmt.Errorf("approvals: Redis does not tell what is due: %w", err)
 	}

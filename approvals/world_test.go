@@ -328,11 +328,13 @@ func newWorld(t *testing.T, timing Timing, options ...redistest.Option) *world {
 // process is another Countersign on the same Redis.
 func (w *world) process(rdb redis.UniversalClient) (*Store, *Desk) {
 	w.t.Helper()
-	ring, err := ParseRing(ringText)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	store := NewStore(rdb, ring, "", w.timing)
+	return w.ringed(rdb, ringText)
+}
+
+// ringed is one with a ring of its own.
+func (w *world) ringed(rdb redis.UniversalClient, keys string) (*Store, *Desk) {
+	w.t.Helper()
+	store := NewStore(rdb, ring(w.t, keys), "", w.timing)
 	return store, &Desk{Store: store, Policy: fernhill(), Directory: w.directory, Log: w.log}
 }
 

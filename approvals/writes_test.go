@@ -488,6 +488,12 @@ func stories() map[string][]story {
 		}
 		return nil
 	})
+	reads("Inbox.leave Do", putIn, 0, func(p *proc) error {
+		if p.by != nil {
+			return noKey{"k2"}
+		}
+		return nil
+	})
 	reads("Inbox.setAside Exec", left(maxDeliveries), 1, func(*proc) error { return errors.New("no") })
 
 	// The projections.

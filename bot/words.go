@@ -21,6 +21,8 @@ func sentence(err error) string {
 		return "There is no such request. It may be older than 90 days."
 	case errors.Is(err, approvals.ErrRewound):
 		return "Countersign has stopped: its Redis has gone back in time and has lost what it had confirmed. What you did just now does not count. An administrator has to look at it first; then do it again."
+	case errors.Is(err, approvals.ErrNoKey):
+		return "This Countersign does not have the key with which that is sealed; another one may. Try again in a minute. If it stays so, an administrator has to look at the log."
 	case errors.Is(err, approvals.ErrConflict):
 		return "Too many people pressed at once. Please press again."
 	}

@@ -56,6 +56,8 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 			b.Log.Warn("a deed is not carried out, because Redis has gone back in time", "envelope", a.Envelope, "user", d.User)
 			b.whisper(ctx, d, sentence(err))
 			return nil
+		case errors.Is(err, approvals.ErrNoKey): // another process has it, and the inbox leaves it to that
+			return err
 		case pause > 4*time.Second || ctx.Err() != nil:
 			b.Log.Warn("a deed failed and will be tried again", "envelope", a.Envelope, "user", d.User, "error", err)
 			return err

@@ -128,6 +128,7 @@ func All() []Write {
 		Write{Where: "approvals.Inbox.next XAutoClaim", What: "entries of a dead reader are taken over"},
 		Write{Where: "approvals.Inbox.next XReadGroup", What: "new entries are taken"},
 		Write{Where: "approvals.Inbox.keep Do", What: "an entry in hand is held"},
+		Write{Where: "approvals.Inbox.leave Do", What: "an entry is left to a process that has its key"},
 		Write{Where: "approvals.Inbox.done Exec", What: "an entry that is done goes"},
 		Write{Where: "approvals.Inbox.setAside Exec", What: "an entry that fails again and again is set aside"},
 
