@@ -129,12 +129,14 @@ func (w *world) losses() int {
 // may not be written down yet, and an answer may be lost behind the deed.
 func (w *world) resume() {
 	w.Helper()
-	failed := false
+	failed, wentOn := false, func() int { return strings.Count(w.log.String(), "a person has said go on") }
+	before := wentOn()
 	w.soon("it to be taken that Countersign goes on", func() bool {
 		said, err := w.administrate("resume", "-yes")
 		failed = failed || err != nil
 		return err == nil && (strings.Contains(said, "Countersign goes on") || failed && strings.Contains(said, "nothing to resume"))
 	})
+	w.soon("the bot to notice", func() bool { return wentOn() > before }) // what is typed until then does not count
 }
 
 // permit makes the tests' user at each of these.
