@@ -42,6 +42,7 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	settings := f.Bool("settings", false, "let Countersign ask at its start for the settings that INFO does not tell (+config|get, which shows every setting of Redis, its passwords too)")
 	sentinel := f.Bool("sentinel", false, "print the rule for the user at the Sentinels instead")
 	file := f.Bool("file", false, "print a line of a users.acl file instead of a command")
+	without := f.Bool("no-password", false, "print the rule although the environment has no password; a user that exists is switched off by it")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -71,6 +72,10 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	if name == "default" {
 		return errors.New("-user: the rule would shut everybody else out who comes as the default user; give Countersign a user of its own")
 	}
+	// Whoever pipes this into redis-cli would lock out a bot that is at work.
+	if secret == "" && !*without {
+		return fmt.Errorf("%s is not set, so nothing was printed: without a password the rule would switch the user %s off. Set it, or say -no-password", variable, name)
+	}
 	line := []string{"ACL SETUSER", name, "reset"}
 	if *file {
 		line = []string{"user", name, "reset"}
@@ -78,7 +83,7 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	if secret != "" {
 		line = append(line, "on", fmt.Sprintf("#%x", sha256.Sum256([]byte(secret))))
 	} else {
-		fmt.Fprintf(env.Stderr, "%s is not set, so this user has no password and cannot sign in yet. Add: on >PASSWORD\n", variable)
+		fmt.Fprintf(env.Stderr, "%s is not set, so with this rule the user has no password and cannot sign in. Add: on >PASSWORD\n", variable)
 	}
 	_, err := fmt.Fprintln(env.Stdout, strings.Join(append(line, words...), " "))
 	return err

@@ -384,6 +384,25 @@ func TestPrintedRule(t *testing.T) {
 	}
 }
 
+// Without a password the rule would switch off a user that is at work, so it is
+// printed only for who asks for exactly that.
+func TestPrintedRuleWithoutAPassword(t *testing.T) {
+	for _, c := range []struct {
+		args     []string
+		variable string
+	}{{nil, "COUNTERSIGN_REDIS_PASSWORD"}, {[]string{"-sentinel"}, "COUNTERSIGN_REDIS_SENTINEL_PASSWORD"}, {[]string{"-file"}, "COUNTERSIGN_REDIS_PASSWORD"}} {
+		var out, errs buffer
+		env := environment{Stdout: &out, Stderr: &errs, Getenv: func(string) string { return "" }}
+		args := append([]string{"redis", "acl"}, c.args...)
+		if err := run(t.Context(), args, env); err == nil || !strings.Contains(err.Error(), c.variable+" is not set") || out.String() != "" {
+			t.Errorf("%v prints %q and ends with %v", args, out.String(), err)
+		}
+		if err := run(t.Context(), append(args, "-no-password"), env); err != nil || !strings.Contains(out.String(), " countersign reset resetchannels ") || !strings.Contains(errs.String(), "cannot sign in") {
+			t.Errorf("%v with -no-password prints %q, %q and ends with %v", args, out.String(), errs.String(), err)
+		}
+	}
+}
+
 func writeConfig(t *testing.T, settings string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "countersign.yaml")
