@@ -245,9 +245,17 @@ func (p Policy) slackGroups(names []string) []string {
 // forSelf says whether people may ask for their own account.
 func (r Rule) forSelf() bool { return r.AskForSelf != nil && *r.AskForSelf }
 
-// requesters are the groups that may ask for others. Whoever may act before
-// anybody approved may also ask.
-func (r Rule) requesters() []string { return slices.Concat(r.Request, r.BreakGlass) }
+// requesters are the groups that may ask for others, each once. Whoever may act
+// before anybody approved may also ask.
+func (r Rule) requesters() []string {
+	var names []string
+	for _, name := range slices.Concat(r.Request, r.BreakGlass) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // deciders are the groups that decide. What somebody asks for themselves is
 // decided at the help desk, which knows how to verify a caller.
