@@ -111,8 +111,8 @@ func TestRedisSettings(t *testing.T) {
 		{"url: localhost:6379", "", "redis.url"},
 		{"url: redis://user:secret@localhost", "", "COUNTERSIGN_REDIS_PASSWORD"},
 		{"url: 'rediss://localhost?skip_verify=true'", "", "redis.ca_file"},
-		{"url: redis://localhost, cluster: {addresses: [a:6379]}", "", "more than one of url, sentinel and cluster"},
-		{"cluster: {addresses: [a:6379]}, " + sentinels, "", "more than one"},
+		{"url: redis://localhost, cluster: {addresses: [a:6379]}", "", "name only one of redis.url, redis.sentinel and redis.cluster"},
+		{"cluster: {addresses: [a:6379]}, " + sentinels, "", "name only one"},
 		{sentinels, "COUNTERSIGN_REDIS_URL=redis://localhost", "unset this variable"},
 		{"cluster: {addresses: [a:6379]}", "COUNTERSIGN_REDIS_URL=redis://localhost", "unset this variable"},
 		{"sentinel: {master: main}", "", "redis.sentinel.addresses"},
@@ -132,7 +132,7 @@ func TestRedisSettings(t *testing.T) {
 		{"", "COUNTERSIGN_REDIS_URL=redis://:secr%et@localhost", "%25 for %"},
 		{"", "COUNTERSIGN_REDIS_URL=redis://:sec/ret@localhost", "%2F for /"},
 		{"url: redis://localhost, prefix: 'a b*'", "", "redis.prefix"},
-		{"url: redis://localhost, sentinels: [a]", "", "not found"},
+		{"url: redis://localhost, sentinels: [a]", "", "redis.sentinels is no setting; did you mean sentinel?"},
 	} {
 		raw := strings.Replace(productionYAML, "redis: {}", "redis: {"+c.yaml+"}", 1)
 		got, err := readConfig(strings.NewReader(raw))
