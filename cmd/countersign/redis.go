@@ -181,6 +181,25 @@ func login() string {
 	return who + " on " + host
 }
 
+// counted says what the numbers of a record mean. Commits of all processes are
+// numbered together. Where Redis counts on from what it kept, that is what others
+// wrote, before or since.
+func counted(lost approvals.Lost) string {
+	kept := min(lost.Kept, lost.Sequence)
+	gone := fmt.Sprintf("%d to %d are", kept+1, lost.Known)
+	switch {
+	case kept >= lost.Known:
+		return fmt.Sprintf("It had seen commits up to %d confirmed, and not all up to there is what Redis has.", lost.Known)
+	case kept+1 == lost.Known:
+		gone = fmt.Sprintf("%d is", lost.Known)
+	}
+	if lost.Sequence > kept {
+		return fmt.Sprintf("It had seen commits up to %d confirmed; what it knows of, Redis has up to %d: what it wrote after that is lost. Redis counted to %d then, with what others wrote.",
+			lost.Known, kept, lost.Sequence)
+	}
+	return fmt.Sprintf("It had seen commits up to %d confirmed; Redis has those up to %d: %s lost.", lost.Known, kept, gone)
+}
+
 // printLosses prints the record, and what Redis says by now of the requests
 // that are in it.
 func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list []approvals.Lost) error {
@@ -191,7 +210,7 @@ func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list 
 	var requests []string
 	for _, lost := range list {
 		say("\n%s, process %s, noticed on %s:", lost.At.UTC().Format(time.RFC3339), lost.Process, lost.Host)
-		say("it knew of commit %d. Of its own commits Redis has those up to %d, and was at %d.", lost.Known, lost.Kept, lost.Sequence)
+		say("%s", counted(lost))
 		for _, commit := range lost.Commits {
 			say("  %s", commit)
 			if id := commit.Request; id != "" && !slices.Contains(requests, id) {
@@ -216,7 +235,8 @@ func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list 
 	say(`
 Before you go on:
 - The audit channel and the audit log on disk may know events that Redis does not know any more. They are right, and Redis is not.
-- Where execution is named above, look at the account in the Entra admin center. What Redis takes for approved or running, Countersign
+- Where execution is named above, look at the account in the Entra admin center. Whose it is, the audit channel tells, or
+  countersign audit -dir ... -list -request R-..., with the folder of audit.dir and the id of the request. What Redis takes for approved or running, Countersign
   tries again when it goes on: it first compares the account with what the plan assumes, and stops where that has changed. Revoking
   sessions and blocking sign-in assume nothing, and are simply done again.
 - Approvals and denials that are lost count for nothing. Whoever gave them is asked again.
