@@ -16,7 +16,7 @@ import (
 func (p Policy) Explain(command string, class Class, as, target Standing) (lines []string, no *Refusal) {
 	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
 	refused := func(no *Refusal) ([]string, *Refusal) {
-		say("Refused (%s): %s", no.Code, no.Sentence)
+		say(`Refused (%s). They would be told: "%s"`, no.Code, no.Sentence)
 		return lines, no
 	}
 	r, self := p.rule(command, class), as.ID == target.ID
@@ -48,10 +48,10 @@ func (p Policy) Explain(command string, class Class, as, target Standing) (lines
 		return refused(no)
 	}
 	deciders := r.deciders(self)
-	say("It needs %s within %s, by members of %s who are neither the requester nor the target. [%s; %s; %s]",
-		Limit{Count: terms.Approvals}.count("approval"), inWords(terms.Lifetime), strings.Join(deciders, ", "),
-		from(func(r Rule) bool { return r.Approvals > 0 }), from(func(r Rule) bool { return r.Lifetime > 0 }),
-		from(func(r Rule) bool {
+	say("It needs %s [%s], within %s [%s], by members of %s [%s] who are neither the requester nor the target.",
+		Limit{Count: terms.Approvals}.count("approval"), from(func(r Rule) bool { return r.Approvals > 0 }),
+		inWords(terms.Lifetime), from(func(r Rule) bool { return r.Lifetime > 0 }),
+		strings.Join(deciders, ", "), from(func(r Rule) bool {
 			if self {
 				return r.ApproveSelf != nil || r.Request != nil
 			}
@@ -60,10 +60,12 @@ func (p Policy) Explain(command string, class Class, as, target Standing) (lines
 	for _, why := range terms.Why {
 		say("%s", why)
 	}
-	if len(r.Require) > 0 {
-		say("Besides what its class demands, it must come with: %s. [%s]", strings.Join(r.Require, ", "), from(func(r Rule) bool { return r.Require != nil }))
+	// Nobody is asked how they verified themselves.
+	must := slices.DeleteFunc(slices.Clone(r.Require), func(need string) bool { return self && need == NeedVerified })
+	if len(must) > 0 {
+		say("Besides what its class demands, it must come with: %s. [%s]", strings.Join(must, ", "), from(func(r Rule) bool { return r.Require != nil }))
 	}
-	if len(r.Verified) > 0 {
+	if len(r.Verified) > 0 && !self {
 		say("The ways of verifying a caller that count: %s. [%s]", strings.Join(r.Verified, ", "), from(func(r Rule) bool { return r.Verified != nil }))
 	}
 	switch glass := p.MayBreakGlass(command, class, as); {

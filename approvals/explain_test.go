@@ -24,17 +24,17 @@ func TestExplain(t *testing.T) {
 	}{
 		"an ordinary request": {class: ClassDestroy, as: agent, target: dana, want: []string{
 			"Hanna Okafor (hanna.okafor@fernhill.example) may ask: in Help desk through the Entra group " + helpDesk + ". [policy.classes.destroy]",
-			"It needs 1 approval within 30m, by members of Identity approvers who are neither the requester nor the target. [policy.classes.destroy; default; policy.classes.destroy]",
+			"It needs 1 approval [policy.classes.destroy], within 30m [default], by members of Identity approvers [policy.classes.destroy] who are neither the requester nor the target.",
 			"only containment can",
 		}, not: []string{"Refused", "limits"}},
 		"the command's own settings": {class: ClassDestroy, as: agent, target: dana, change: func(p *Policy) {
 			p.Commands = map[string]Rule{"c": {Approvals: 2, Lifetime: 90 * time.Minute, Require: []string{NeedTicket}, Verified: []string{"video"}}}
 			p.Limits = Limits{Requester: Limit{10, time.Hour}, Target: Limit{1, 24 * time.Hour}, Pair: Limit{5, 90 * time.Minute}}
 		}, want: []string{
-			"needs 2 approvals within 1h30m", "[policy.commands.c; policy.commands.c; policy.classes.destroy]", "must come with: ticket. [policy.commands.c]",
+			"needs 2 approvals [policy.commands.c], within 1h30m [policy.commands.c], by members of Identity approvers [policy.classes.destroy] who", "must come with: ticket. [policy.commands.c]",
 			"that count: video. [policy.commands.c]", "10 changes within 1h. [policy.limits.requester]", "1 request within 24h. [policy.limits.target]", "5 approvals within 1h30m between them. [policy.limits.pair]",
 		}},
-		"somebody who may not": {class: ClassDestroy, as: outsider, target: dana, refused: CodeNotAllowed, want: []string{"Refused (not-allowed): You may not use this command."}},
+		"somebody who may not": {class: ClassDestroy, as: outsider, target: dana, refused: CodeNotAllowed, want: []string{`Refused (not-allowed). They would be told: "You may not use this command. It is for: Help desk."`}},
 		"a protected target":   {class: ClassTakeover, as: agent, target: protected, refused: CodeProtected, want: []string{"may ask", "Refused (protected)", "Global Administrator"}},
 		"containing one": {class: ClassContain, as: onCall, target: protected, want: []string{
 			"needs 2 approvals", "One approval more, because the target is protected", "before it is approved: the target is protected",
@@ -47,8 +47,16 @@ func TestExplain(t *testing.T) {
 			p.Commands = map[string]Rule{"c": {Request: []string{"Night shift"}}}
 		}, want: []string{"in Night shift through the Slack user group S0NIGHT. [policy.commands.c]"}},
 		"for oneself": {class: ClassDestroy, as: dana, target: dana, change: func(p *Policy) { p.Commands = map[string]Rule{"c": askForSelf(Rule{})} }, want: []string{
-			"may ask for their own account, as everybody may. [policy.commands.c]", "by members of Help desk who are", "nobody has verified the caller",
+			"may ask for their own account, as everybody may. [policy.commands.c]", "by members of Help desk [policy.classes.destroy] who are", "nobody has verified the caller",
 		}},
+		"for oneself, where the caller is to be verified": {class: ClassDestroy, as: dana, target: dana, change: func(p *Policy) {
+			p.Commands = map[string]Rule{"c": askForSelf(Rule{Require: []string{NeedVerified, NeedTicket}, Verified: []string{"video"}})}
+		}, want: []string{"must come with: ticket. [policy.commands.c]"}, not: []string{"that count", "verified, "}},
+		"who may ask in two ways": {class: ClassContain, as: outsider, target: dana, refused: CodeNotAllowed, change: func(p *Policy) {
+			r := p.Classes[ClassContain]
+			r.Request, r.BreakGlass = []string{"Help desk", "On-call engineers"}, []string{"On-call engineers"}
+			p.Classes[ClassContain] = r
+		}, want: []string{"It is for: Help desk, On-call engineers."}},
 		"reading":            {class: ClassRead, as: agent, target: dana, want: []string{"may ask", "answered at once", "5 times a minute"}, not: []string{"approval"}},
 		"reading protection": {class: ClassRead, as: agent, target: protected, want: []string{"is protected: the account holds the role Global Administrator. A look shows no more than that."}},
 	} {

@@ -87,7 +87,7 @@ func (p Policy) Check(commands map[string]Class) error {
 			wrong = append(wrong, fmt.Sprintf("%s asks for %d approvals; it can be 1 to 10", where, r.Approvals))
 		}
 		if r.Lifetime < 0 || r.Lifetime > 24*time.Hour {
-			wrong = append(wrong, where+" has a lifetime over 24h; approvals must be fresh")
+			wrong = append(wrong, fmt.Sprintf("%s has a lifetime of %s; it can be 1m to 24h, because approvals must be fresh", where, r.Lifetime))
 		}
 		for _, field := range r.Require {
 			if !slices.Contains([]string{NeedTicket, NeedJustification, NeedVerified}, field) {
@@ -99,6 +99,9 @@ func (p Policy) Check(commands map[string]Class) error {
 				wrong = append(wrong, fmt.Sprintf("%s counts %q as a verified caller; the ways are %s", where, way, strings.Join(ways, ", ")))
 			}
 		}
+	}
+	if p.ReadsAMinute < 0 {
+		wrong = append(wrong, fmt.Sprintf("policy.reads_a_minute is %d; it is at least 1, or left out for no limit", p.ReadsAMinute))
 	}
 	for name, l := range map[string]Limit{"requester": p.Limits.Requester, "target": p.Limits.Target, "pair": p.Limits.Pair, "break_glass": p.Limits.BreakGlass} {
 		if (l != Limit{}) && (l.Count < 1 || l.Within < time.Minute || l.Within > 30*24*time.Hour) {
@@ -118,20 +121,37 @@ func (p Policy) Check(commands map[string]Class) error {
 		check("policy.commands."+name, p.Commands[name])
 	}
 	for _, name := range slices.Sorted(maps.Keys(commands)) {
-		r := p.rule(name, commands[name])
-		if len(r.BreakGlass) > 0 && commands[name] != ClassContain {
-			wrong = append(wrong, fmt.Sprintf("%s is of class %s, and only containment may be run before anybody approved it: take break_glass away there", name, commands[name]))
+		class := commands[name]
+		r := p.rule(name, class)
+		// Whatever the class says is said once for all of its commands.
+		of := func(own func(Rule) bool) (where, what string) {
+			if own(p.Commands[name]) {
+				return "policy.commands." + name, name
+			}
+			return "policy.classes." + string(class), "what is of class " + string(class)
 		}
-		if commands[name] == ClassRead {
+		if len(r.BreakGlass) > 0 {
+			where, what := of(func(r Rule) bool { return r.BreakGlass != nil })
+			switch {
+			case class != ClassContain:
+				wrong = append(wrong, fmt.Sprintf("%s: only containment may be run before anybody approved it: take break_glass away there", where))
+			case !slices.ContainsFunc(r.BreakGlass, p.somebody):
+				wrong = append(wrong, fmt.Sprintf("%s: nobody may break the glass for %s, because the groups under break_glass are empty: fill one, or take break_glass away", where, what))
+			}
+		}
+		if class == ClassRead {
 			continue
 		}
+		where, what := of(func(r Rule) bool { return r.Request != nil || r.BreakGlass != nil || r.Approve != nil })
 		if len(r.Request)+len(r.BreakGlass) > 0 && !slices.ContainsFunc(r.Approve, p.somebody) {
-			wrong = append(wrong, fmt.Sprintf("people may ask for %s, but nobody may approve it: give policy.classes.%s or policy.commands.%s approvers, or no requesters", name, commands[name], name))
-		} else if few, all := p.atMost(r.Approve); all && 0 < few && few < r.Approvals {
-			wrong = append(wrong, fmt.Sprintf("%s needs %d approvals, and only %d people may give one: name more, or ask for fewer", name, r.Approvals, few))
+			wrong = append(wrong, fmt.Sprintf("%s: people may ask for %s, but nobody may approve it: name approvers, or no requesters", where, what))
+		} else if few, all := p.atMost(r.Approve); len(r.requesters()) > 0 && all && 0 < few && few < r.Approvals {
+			where, what := of(func(r Rule) bool { return r.Approve != nil || r.Approvals > 0 })
+			wrong = append(wrong, fmt.Sprintf("%s: %s needs %d approvals, and only %d people may give one: name more, or ask for fewer", where, what, r.Approvals, few))
 		}
 		if r.forSelf() && !slices.ContainsFunc(r.deciders(true), p.somebody) {
-			wrong = append(wrong, fmt.Sprintf("people may ask for %s for their own account, but nobody may decide that: name groups under approve_self, or under request", name))
+			where, what := of(func(r Rule) bool { return r.AskForSelf != nil || r.ApproveSelf != nil || r.Request != nil })
+			wrong = append(wrong, fmt.Sprintf("%s: people may ask for %s for their own account, but nobody may decide that: name groups under approve_self, or under request", where, what))
 		}
 	}
 	// What has no effect is a mistake of whoever wrote it, who relies on it.
@@ -156,7 +176,7 @@ func (p Policy) Check(commands map[string]Class) error {
 	}
 	slices.Sort(wrong)
 	if len(wrong) > 0 {
-		return errors.New(strings.Join(wrong, "; "))
+		return errors.New(strings.Join(slices.Compact(wrong), "\n"))
 	}
 	return nil
 }
@@ -245,9 +265,17 @@ func (p Policy) slackGroups(names []string) []string {
 // forSelf says whether people may ask for their own account.
 func (r Rule) forSelf() bool { return r.AskForSelf != nil && *r.AskForSelf }
 
-// requesters are the groups that may ask for others. Whoever may act before
-// anybody approved may also ask.
-func (r Rule) requesters() []string { return slices.Concat(r.Request, r.BreakGlass) }
+// requesters are the groups that may ask for others, each once. Whoever may act
+// before anybody approved may also ask.
+func (r Rule) requesters() []string {
+	var names []string
+	for _, name := range slices.Concat(r.Request, r.BreakGlass) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // deciders are the groups that decide. What somebody asks for themselves is
 // decided at the help desk, which knows how to verify a caller.

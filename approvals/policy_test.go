@@ -135,7 +135,7 @@ func letAskForSelf(d *Desk) {
 }
 
 func TestPolicyCheck(t *testing.T) {
-	commands := map[string]Class{"c": ClassDestroy, "look": ClassRead}
+	commands := map[string]Class{"c": ClassDestroy, "d2": ClassDestroy, "block": ClassContain, "look": ClassRead}
 	for name, tt := range map[string]struct {
 		spoil func(*Policy)
 		want  string
@@ -146,7 +146,10 @@ func TestPolicyCheck(t *testing.T) {
 		"unknown command":         {func(p *Policy) { p.Commands = map[string]Rule{"d": {}} }, `policy.commands has "d"`},
 		"too many approvals":      {func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: 11}} }, "11 approvals"},
 		"negative approvals":      {func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: -1}} }, "-1 approvals"},
-		"too long a life":         {func(p *Policy) { p.Commands = map[string]Rule{"c": {Lifetime: 25 * time.Hour}} }, "over 24h"},
+		"too long a life":         {func(p *Policy) { p.Commands = map[string]Rule{"c": {Lifetime: 25 * time.Hour}} }, "policy.commands.c has a lifetime of 25h0m0s; it can be 1m to 24h"},
+		"a negative life":         {func(p *Policy) { p.Commands = map[string]Rule{"c": {Lifetime: -time.Minute}} }, "a lifetime of -1m0s"},
+		"negative reads":          {func(p *Policy) { p.ReadsAMinute = -3 }, "policy.reads_a_minute is -3"},
+		"glass for nobody":        {func(p *Policy) { p.Groups["On-call engineers"] = Group{} }, "policy.classes.contain: nobody may break the glass"},
 		"nobody approves":         {func(p *Policy) { p.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}} }, "nobody may approve"},
 		"an empty group approves": {func(p *Policy) { p.Groups["Identity approvers"] = Group{} }, "nobody may approve"},
 		"nobody asks or approves": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{} }, ""},
@@ -154,7 +157,7 @@ func TestPolicyCheck(t *testing.T) {
 		"more approvals than approvers": {func(p *Policy) {
 			p.Groups["Identity approvers"] = Group{People: []string{olga.ID, ravi.ID, strings.ToUpper(ravi.ID)}}
 			p.Commands = map[string]Rule{"c": {Approvals: 3}}
-		}, "c needs 3 approvals, and only 2 people may give one"},
+		}, "policy.commands.c: c needs 3 approvals, and only 2 people may give one"},
 		"as many as there are": {func(p *Policy) {
 			p.Groups["Identity approvers"] = Group{People: []string{olga.ID, ravi.ID}}
 			p.Commands = map[string]Rule{"c": {Approvals: 2}}
@@ -296,17 +299,33 @@ func TestLookUpsAreRetriedForAWhile(t *testing.T) {
 	}
 }
 
+// What is wrong with a class is said once, and each thing on a line.
+func TestPolicyCheckSaysEachThingOnce(t *testing.T) {
+	p := fernhill()
+	r := p.Classes[ClassDestroy]
+	r.BreakGlass = []string{"On-call engineers"}
+	p.Classes[ClassDestroy], p.ReadsAMinute = r, -1
+	err := p.Check(map[string]Class{"a": ClassDestroy, "b": ClassDestroy, "c": ClassDestroy})
+	const want = "policy.classes.destroy: only containment may be run before anybody approved it: take break_glass away there\n" +
+		"policy.reads_a_minute is -1; it is at least 1, or left out for no limit"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, want\n%s", err, want)
+	}
+}
+
 func TestTimingCheck(t *testing.T) {
 	if err := DefaultTiming().Check(); err != nil {
 		t.Errorf("the default: %v", err)
 	}
 	for name, spoil := range map[string]func(*Timing){
-		"more than zero":       func(t *Timing) { t.Sweep = 0 },
-		"graph_call":           func(t *Timing) { t.Lease = t.LookUps + t.GraphCall + t.GraphGrace },
-		"run_for":              func(t *Timing) { t.RunFor = time.Hour },
-		"longer than look_ups": func(t *Timing) { t.Takeover = t.LookUps },
-		"at most 2s":           func(t *Timing) { t.InboxWrite = 3 * time.Second },
-		"three times follow":   func(t *Timing) { t.Lead = t.Follow },
+		"timing.sweep must be more than zero": func(t *Timing) { t.Sweep = 0 },
+		"timing.graph_grace":                  func(t *Timing) { t.GraphGrace = -time.Second },
+		"run_within must be at most 24h":      func(t *Timing) { t.RunWithin = 1000 * time.Hour },
+		"graph_call":                          func(t *Timing) { t.Lease = t.LookUps + t.GraphCall + t.GraphGrace },
+		"run_for":                             func(t *Timing) { t.RunFor = time.Hour },
+		"longer than look_ups":                func(t *Timing) { t.Takeover = t.LookUps },
+		"at most 2s":                          func(t *Timing) { t.InboxWrite = 3 * time.Second },
+		"three times follow":                  func(t *Timing) { t.Lead = t.Follow },
 	} {
 		timing := DefaultTiming()
 		spoil(&timing)

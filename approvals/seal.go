@@ -43,6 +43,9 @@ func missingKey(err error) (name string, ok bool) {
 
 // ParseRing reads "name:base64,name:base64": 32 bytes a key.
 func ParseRing(text string) (*Ring, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, errors.New(`it is not set. A key is written name:base64, for example k1:… made with "openssl rand -base64 32"`)
+	}
 	ring := &Ring{keys: map[string]cipher.AEAD{}}
 	for entry := range strings.SplitSeq(strings.TrimSpace(text), ",") {
 		name, encoded, ok := strings.Cut(strings.TrimSpace(entry), ":")

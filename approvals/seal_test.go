@@ -93,7 +93,7 @@ func TestKeysAreRotated(t *testing.T) {
 
 func TestParseRing(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                               "name:base64",
+		"":                               "it is not set. A key is written name:base64",
 		key(1):                           "name:base64",
 		":" + key(1):                     "name:base64",
 		"k.1:" + key(1):                  "name:base64",

@@ -56,12 +56,23 @@ func (t Timing) start(class Class) time.Duration {
 
 // Check refuses timings under which the engine's promises do not hold.
 func (t Timing) Check() error {
-	for _, d := range []time.Duration{t.RunWithin, t.RunFor, t.Remind, t.Warn, t.SecretLife, t.GraphCall, t.Lease, t.Sweep, t.LookUps, t.Takeover, t.InboxWrite, t.Stale, t.AuditLag, t.Follow, t.Lead, t.Outage} {
-		if d <= 0 {
-			return errors.New("timing: every duration must be more than zero")
+	for _, d := range []struct {
+		name string
+		long time.Duration
+	}{
+		{"run_within", t.RunWithin}, {"run_for", t.RunFor}, {"remind", t.Remind}, {"warn", t.Warn}, {"secret_life", t.SecretLife},
+		{"graph_call", t.GraphCall}, {"lease", t.Lease}, {"sweep", t.Sweep}, {"look_ups", t.LookUps}, {"takeover", t.Takeover},
+		{"inbox_write", t.InboxWrite}, {"stale", t.Stale}, {"audit_lag", t.AuditLag}, {"follow", t.Follow}, {"lead", t.Lead}, {"outage", t.Outage},
+	} {
+		if d.long <= 0 {
+			return fmt.Errorf("timing.%s must be more than zero", d.name)
 		}
 	}
 	switch {
+	case t.GraphGrace < 0:
+		return errors.New("timing.graph_grace must not be less than zero")
+	case t.RunWithin > 24*time.Hour:
+		return errors.New("timing: run_within must be at most 24h, or what was approved long ago would still be started")
 	case t.Lease <= t.LookUps+t.GraphCall+t.GraphGrace:
 		return errors.New("timing: lease must be longer than look_ups plus graph_call plus graph_grace, or a second worker could start while the first one's call is still at work")
 	case t.RunFor > preparedLife/2:

@@ -565,6 +565,9 @@ func TestList(t *testing.T) {
 		if err != nil || !report.OK() {
 			t.Fatal(err, report)
 		}
+		if !report.First.Equal(at(9)) || !report.Last.Equal(at(12)) {
+			t.Errorf("%s: the report is about %s to %s, not about the whole log", name, report.First, report.Last)
+		}
 		var got []string
 		for _, e := range events {
 			got = append(got, e.ID)

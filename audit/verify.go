@@ -54,7 +54,8 @@ func (t Trust) List(dir string, f Filter) ([]Event, Report, error) {
 	if err != nil {
 		return nil, Report{}, err
 	}
-	return slices.DeleteFunc(r.events, func(e Event) bool { return !f.Match(e) }), r.report(), nil
+	report := r.report() // of all of them, and DeleteFunc leaves none behind that it takes out
+	return slices.DeleteFunc(r.events, func(e Event) bool { return !f.Match(e) }), report, nil
 }
 
 func (t Trust) read(dir string) (*reading, error) {

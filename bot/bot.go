@@ -237,7 +237,7 @@ func judge(id string, c *slack.Channel, err error) (*unfit, error) {
 	case !c.IsPrivate:
 		return no("#%s is not a private channel, and cards show whom a request concerns. Make it private, or name another in the configuration.", c.Name)
 	case c.IsExtShared || c.IsPendingExtShared:
-		return no("#%s is shared with people outside. Name a channel that is not in the configuration.", c.Name)
+		return no("#%s is shared with people outside. Name another channel in the configuration, one that is not shared.", c.Name)
 	case c.IsArchived:
 		return no("#%s is archived. Name another channel in the configuration.", c.Name)
 	case !c.IsMember:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -86,13 +87,17 @@ type secrets struct {
 func readConfig(r io.Reader) (config, error) {
 	var c config
 	c.Timing = approvals.DefaultTiming()
-	decoder := yaml.NewDecoder(r)
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return c, err
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&c); err != nil {
 		if errors.Is(err, io.EOF) {
 			return c, errors.New("the configuration is empty")
 		}
-		return c, err
+		return c, misread(raw, err)
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return c, errors.New("the configuration has a second document behind ---; put everything into one")
@@ -173,6 +178,17 @@ func (c *config) check() error {
 	}
 	if err := c.Timing.Check(); err != nil {
 		wrong = append(wrong, err)
+	}
+	// On the sandbox tests are in a hurry, and open all secrets at their end.
+	if c.Entra.Graph == "" {
+		want(c.Timing.SecretLife <= 15*time.Minute, "timing.secret_life: 15m at most, because whatever can still be revealed can still be stolen")
+		const short = "%s.lifetime: %s is too short for anybody to read and decide; it can be 1m to 24h"
+		for class, r := range c.Policy.Classes {
+			want(r.Lifetime <= 0 || r.Lifetime >= time.Minute, short, "policy.classes."+string(class), r.Lifetime)
+		}
+		for name, r := range c.Policy.Commands {
+			want(r.Lifetime <= 0 || r.Lifetime >= time.Minute, short, "policy.commands."+name, r.Lifetime)
+		}
 	}
 	return errors.Join(wrong...)
 }

@@ -43,7 +43,7 @@ func (r redisConfig) check() error {
 			ways++
 		}
 	}
-	want(ways <= 1, "redis: there is more than one of url, sentinel and cluster; keep the one that this Redis is")
+	want(ways <= 1, "name only one of redis.url, redis.sentinel and redis.cluster")
 	if r.URL != "" {
 		if o, err := parseRedisURL(r.URL); err != nil {
 			wrong = append(wrong, fmt.Errorf("redis.url: %w", err))

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"countersign/approvals"
@@ -30,7 +31,7 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 	path := f.String("config", "countersign.yaml", "the configuration `file`; secrets come from the environment")
 	as := f.String("as", "", "who would use the command: UPN, e-mail address, object id, or a Slack id of people.table")
 	name := f.String("command", "", "which one, such as reset-password")
-	target := f.String("target", "", "on whom; on themselves when empty")
+	target := f.String("target", "", "on whom; on themselves when empty. Some commands act on nobody")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -42,6 +43,8 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 	switch {
 	case *as == "":
 		return errors.New("say with -as who would use the command")
+	case *name == "":
+		return errors.New("say with -command which command")
 	case !ok:
 		return fmt.Errorf("-command: there is no command %q; countersign permissions lists them", *name)
 	}
@@ -71,13 +74,34 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 	defer rdb.Close()
 	defer quick.Close()
 	store := approvals.NewStore(rdb, s.Ring, c.Redis.Prefix, c.Timing)
+	inbox := approvals.NewInbox(store, quick, service.log)
+	for _, g := range c.Policy.Groups {
+		if len(g.Slack) == 0 {
+			continue
+		}
+		// Otherwise Slack would be blamed for what Redis does not tell, and late.
+		if err := inbox.Ready(ctx); err != nil {
+			sentence, _ := aboutRedis(err)
+			return sentence
+		}
+		break
+	}
 	desk := service.desk(store, tenant)
-	service.bot(desk, approvals.NewInbox(store, quick, service.log), tenant, nil, "policy")
+	service.bot(desk, inbox, tenant, nil, "policy")
 
-	fmt.Fprintf(env.Stdout, "%s (class %s), used by %s on %s:\n", commands.Slash(c.Slack.CommandPrefix, command), command.Class, who, whom)
+	say := func(format string, a ...any) { fmt.Fprintf(env.Stdout, format+"\n", a...) }
+	slash := commands.Slash(c.Slack.CommandPrefix, command)
+	if !command.Target {
+		say("%s (class %s), used by %s:", slash, command.Class, who)
+		if *target != "" {
+			say("- The command acts on nobody, so -target counts for nothing.")
+		}
+		return explainForAll(ctx, say, desk, command, who)
+	}
+	say("%s (class %s), used by %s on %s:", slash, command.Class, who, whom)
 	lines, err := desk.Explain(ctx, command.Name, command.Class, who, whom)
 	for _, line := range lines {
-		fmt.Fprintln(env.Stdout, "-", line)
+		say("- %s", line)
 	}
 	no := (*approvals.Refusal)(nil)
 	switch {
@@ -85,12 +109,60 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 	case err != nil:
 		return err
 	default:
-		for _, need := range commands.Missing(command, commands.Input{Command: command, Target: commands.Ref{ObjectID: whom.ID}}, commands.Needs{}) {
-			fmt.Fprintf(env.Stdout, "- The command asks for: %s.\n", need)
+		fields, verified := desk.Policy.Needs(command.Name, command.Class)
+		for _, need := range demands(command, whom, commands.Needs{Fields: fields, Verified: verified, Self: who.ID == whom.ID}) {
+			say("- The command asks for: %s.", need)
 		}
 	}
-	fmt.Fprintln(env.Stdout, "Not looked at, because it is no matter of the policy: recent changes of their own accounts, limits that are used up, and open requests.")
+	say("Not looked at, because it is no matter of the policy: recent changes of their own accounts, limits that are used up, and open requests.")
 	return nil
+}
+
+// explainForAll is about the commands that everybody may use, at least in part.
+func explainForAll(ctx context.Context, say func(string, ...any), desk *approvals.Desk, command commands.Command, who approvals.Person) error {
+	if command.Name == "help" {
+		say("- It is answered to everybody whom Countersign knows, to them alone. It is not recorded, and the policy has no say in it.")
+		return nil
+	}
+	say("- Their own requests are shown to everybody whom Countersign knows, to them alone. That is not recorded, and the policy has no say in it.")
+	standing, err := desk.Rights(ctx, who)
+	if err != nil {
+		return err
+	}
+	say("Whatever waits for a decision, and the requests of others:")
+	lines, _ := desk.Policy.Explain(command.Name, command.Class, standing, approvals.Standing{})
+	for _, line := range lines {
+		say("- %s", line)
+	}
+	return nil
+}
+
+// demands is what a command and its class ask for beside what the policy names
+// by itself.
+func demands(command commands.Command, whom approvals.Person, needs commands.Needs) []string {
+	in := commands.Input{Command: command, Target: commands.Ref{ObjectID: whom.ID}}
+	if slices.Contains(needs.Fields, approvals.NeedTicket) {
+		in.Ticket = "named" // which a justification is not needed beside
+	}
+	if slices.Contains(needs.Fields, approvals.NeedJustification) {
+		in.Justification = "named"
+	}
+	var all []string
+	for _, field := range commands.Missing(command, in, needs) {
+		switch field {
+		case commands.FieldJustification:
+			all = append(all, "a justification or a ticket")
+		case commands.FieldVerified:
+			var ways []string
+			for _, way := range commands.Ways(command, needs) {
+				ways = append(ways, way.Value)
+			}
+			all = append(all, "how the caller was verified (verified="+strings.Join(ways, ", ")+")")
+		default:
+			all = append(all, string(field))
+		}
+	}
+	return all
 }
 
 // single finds the one person that a flag names.

@@ -42,6 +42,7 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	settings := f.Bool("settings", false, "let Countersign ask at its start for the settings that INFO does not tell (+config|get, which shows every setting of Redis, its passwords too)")
 	sentinel := f.Bool("sentinel", false, "print the rule for the user at the Sentinels instead")
 	file := f.Bool("file", false, "print a line of a users.acl file instead of a command")
+	without := f.Bool("no-password", false, "print the rule although the environment has no password; a user that exists is switched off by it")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -71,6 +72,10 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	if name == "default" {
 		return errors.New("-user: the rule would shut everybody else out who comes as the default user; give Countersign a user of its own")
 	}
+	// Whoever pipes this into redis-cli would lock out a bot that is at work.
+	if secret == "" && !*without {
+		return fmt.Errorf("%s is not set, so nothing was printed: without a password the rule would switch the user %s off. Set it, or say -no-password", variable, name)
+	}
 	line := []string{"ACL SETUSER", name, "reset"}
 	if *file {
 		line = []string{"user", name, "reset"}
@@ -78,7 +83,7 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	if secret != "" {
 		line = append(line, "on", fmt.Sprintf("#%x", sha256.Sum256([]byte(secret))))
 	} else {
-		fmt.Fprintf(env.Stderr, "%s is not set, so this user has no password and cannot sign in yet. Add: on >PASSWORD\n", variable)
+		fmt.Fprintf(env.Stderr, "%s is not set, so with this rule the user has no password and cannot sign in. Add: on >PASSWORD\n", variable)
 	}
 	_, err := fmt.Fprintln(env.Stdout, strings.Join(append(line, words...), " "))
 	return err
@@ -176,6 +181,25 @@ func login() string {
 	return who + " on " + host
 }
 
+// counted says what the numbers of a record mean. Commits of all processes are
+// numbered together. Where Redis counts on from what it kept, that is what others
+// wrote, before or since.
+func counted(lost approvals.Lost) string {
+	kept := min(lost.Kept, lost.Sequence)
+	gone := fmt.Sprintf("%d to %d are", kept+1, lost.Known)
+	switch {
+	case kept >= lost.Known:
+		return fmt.Sprintf("It had seen commits up to %d confirmed, and not all up to there is what Redis has.", lost.Known)
+	case kept+1 == lost.Known:
+		gone = fmt.Sprintf("%d is", lost.Known)
+	}
+	if lost.Sequence > kept {
+		return fmt.Sprintf("It had seen commits up to %d confirmed; what it knows of, Redis has up to %d: what it wrote after that is lost. Redis counted to %d then, with what others wrote.",
+			lost.Known, kept, lost.Sequence)
+	}
+	return fmt.Sprintf("It had seen commits up to %d confirmed; Redis has those up to %d: %s lost.", lost.Known, kept, gone)
+}
+
 // printLosses prints the record, and what Redis says by now of the requests
 // that are in it.
 func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list []approvals.Lost) error {
@@ -186,7 +210,7 @@ func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list 
 	var requests []string
 	for _, lost := range list {
 		say("\n%s, process %s, noticed on %s:", lost.At.UTC().Format(time.RFC3339), lost.Process, lost.Host)
-		say("it knew of commit %d. Of its own commits Redis has those up to %d, and was at %d.", lost.Known, lost.Kept, lost.Sequence)
+		say("%s", counted(lost))
 		for _, commit := range lost.Commits {
 			say("  %s", commit)
 			if id := commit.Request; id != "" && !slices.Contains(requests, id) {
@@ -211,7 +235,8 @@ func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list 
 	say(`
 Before you go on:
 - The audit channel and the audit log on disk may know events that Redis does not know any more. They are right, and Redis is not.
-- Where execution is named above, look at the account in the Entra admin center. What Redis takes for approved or running, Countersign
+- Where execution is named above, look at the account in the Entra admin center. Whose it is, the audit channel tells, or
+  countersign audit -dir ... -list -request R-..., with the folder of audit.dir and the id of the request. What Redis takes for approved or running, Countersign
   tries again when it goes on: it first compares the account with what the plan assumes, and stops where that has changed. Revoking
   sessions and blocking sign-in assume nothing, and are simply done again.
 - Approvals and denials that are lost count for nothing. Whoever gave them is asked again.

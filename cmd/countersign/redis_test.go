@@ -111,8 +111,8 @@ func TestRedisSettings(t *testing.T) {
 		{"url: localhost:6379", "", "redis.url"},
 		{"url: redis://user:secret@localhost", "", "COUNTERSIGN_REDIS_PASSWORD"},
 		{"url: 'rediss://localhost?skip_verify=true'", "", "redis.ca_file"},
-		{"url: redis://localhost, cluster: {addresses: [a:6379]}", "", "more than one of url, sentinel and cluster"},
-		{"cluster: {addresses: [a:6379]}, " + sentinels, "", "more than one"},
+		{"url: redis://localhost, cluster: {addresses: [a:6379]}", "", "name only one of redis.url, redis.sentinel and redis.cluster"},
+		{"cluster: {addresses: [a:6379]}, " + sentinels, "", "name only one"},
 		{sentinels, "COUNTERSIGN_REDIS_URL=redis://localhost", "unset this variable"},
 		{"cluster: {addresses: [a:6379]}", "COUNTERSIGN_REDIS_URL=redis://localhost", "unset this variable"},
 		{"sentinel: {master: main}", "", "redis.sentinel.addresses"},
@@ -132,7 +132,7 @@ func TestRedisSettings(t *testing.T) {
 		{"", "COUNTERSIGN_REDIS_URL=redis://:secr%et@localhost", "%25 for %"},
 		{"", "COUNTERSIGN_REDIS_URL=redis://:sec/ret@localhost", "%2F for /"},
 		{"url: redis://localhost, prefix: 'a b*'", "", "redis.prefix"},
-		{"url: redis://localhost, sentinels: [a]", "", "not found"},
+		{"url: redis://localhost, sentinels: [a]", "", "redis.sentinels is no setting; did you mean sentinel?"},
 	} {
 		raw := strings.Replace(productionYAML, "redis: {}", "redis: {"+c.yaml+"}", 1)
 		got, err := readConfig(strings.NewReader(raw))
@@ -381,6 +381,25 @@ func TestPrintedRule(t *testing.T) {
 	environ = map[string]string{"COUNTERSIGN_REDIS_URL": "rediss://cs:" + url.PathEscape(redisPassword) + "@localhost:6380/2"}
 	if rule := printed(); !strings.HasPrefix(rule, fmt.Sprintf("ACL SETUSER cs reset on #%x ", sha256.Sum256([]byte(redisPassword)))) || !strings.HasSuffix(rule, " +select") {
 		t.Errorf("the rule does not follow COUNTERSIGN_REDIS_URL: %s", rule)
+	}
+}
+
+// Without a password the rule would switch off a user that is at work, so it is
+// printed only for who asks for exactly that.
+func TestPrintedRuleWithoutAPassword(t *testing.T) {
+	for _, c := range []struct {
+		args     []string
+		variable string
+	}{{nil, "COUNTERSIGN_REDIS_PASSWORD"}, {[]string{"-sentinel"}, "COUNTERSIGN_REDIS_SENTINEL_PASSWORD"}, {[]string{"-file"}, "COUNTERSIGN_REDIS_PASSWORD"}} {
+		var out, errs buffer
+		env := environment{Stdout: &out, Stderr: &errs, Getenv: func(string) string { return "" }}
+		args := append([]string{"redis", "acl"}, c.args...)
+		if err := run(t.Context(), args, env); err == nil || !strings.Contains(err.Error(), c.variable+" is not set") || out.String() != "" {
+			t.Errorf("%v prints %q and ends with %v", args, out.String(), err)
+		}
+		if err := run(t.Context(), append(args, "-no-password"), env); err != nil || !strings.Contains(out.String(), " countersign reset resetchannels ") || !strings.Contains(errs.String(), "cannot sign in") {
+			t.Errorf("%v with -no-password prints %q, %q and ends with %v", args, out.String(), errs.String(), err)
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"countersign/approvals"
 )
 
 // administrate runs a redis tool on the configuration of this world.
@@ -83,7 +85,7 @@ func TestRedisGoesBackInTime(t *testing.T) {
 				t.Errorf("without -yes: %v", err)
 			}
 			w.says(said, "This Redis has gone back in time. One write", "  "+id+": requested, by account ", "  "+id+" is not there",
-				"The audit channel and the audit log on disk may know events")
+				" confirmed; ", " lost.", "countersign audit -dir ... -list -request R-...", "The audit channel and the audit log on disk may know events")
 			if again, _ := w.administrate("resume"); again != said || w.redis.Dump(t)["{countersign}:lost"] != before["{countersign}:lost"] {
 				t.Error("looking at it changed something")
 			}
@@ -104,6 +106,21 @@ func TestRedisGoesBackInTime(t *testing.T) {
 				t.Errorf("afterwards it says %q (%v)", said, err)
 			}
 		})
+	}
+}
+
+// The numbers of a record, in words.
+func TestRewoundNumbers(t *testing.T) {
+	for want, lost := range map[string]approvals.Lost{
+		"It had seen commits up to 126 confirmed; Redis has those up to 119: 120 to 126 are lost.":                                                                             {Known: 126, Kept: 119, Sequence: 119},
+		"It had seen commits up to 126 confirmed; Redis has those up to 125: 126 is lost.":                                                                                     {Known: 126, Kept: 125, Sequence: 125},
+		"It had seen commits up to 126 confirmed; Redis has those up to 90: 91 to 126 are lost.":                                                                               {Known: 126, Kept: 119, Sequence: 90},
+		"It had seen commits up to 126 confirmed; what it knows of, Redis has up to 119: what it wrote after that is lost. Redis counted to 200 then, with what others wrote.": {Known: 126, Kept: 119, Sequence: 200},
+		"It had seen commits up to 126 confirmed, and not all up to there is what Redis has.":                                                                                  {Known: 126, Kept: 126, Sequence: 130},
+	} {
+		if got := counted(lost); got != want {
+			t.Errorf("%+v: %s, want %s", lost, got, want)
+		}
 	}
 }
 
