@@ -89,8 +89,9 @@ type Directory interface {
 }
 
 // UserGroups tells which of some Slack user groups, by id, a person is in. It
-// asks every time, because it is asked at decisions. A person whose Slack
-// account is not known to be somebody's is in none of them.
+// asks every time, because it is asked at decisions. A person who certainly has
+// no Slack account is in none of them; where that cannot be told, it is an
+// error.
 type UserGroups interface {
 	In(ctx context.Context, who Person, groups []string) ([]string, error)
 }

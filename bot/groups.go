@@ -56,7 +56,9 @@ func (g *userGroups) all(ctx context.Context) (map[string]slack.UserGroup, error
 }
 
 // In tells which of the groups a person is in. It knows a person by every
-// Slack account that is certainly theirs, and guesses none.
+// Slack account that is certainly theirs, and guesses none. Whoever was never
+// seen is looked for by e-mail and not pinned: a group counts for those whose
+// name was typed, too.
 func (g *userGroups) In(ctx context.Context, who approvals.Person, groups []string) ([]string, error) {
 	all, err := g.all(ctx)
 	if err != nil {
@@ -68,6 +70,15 @@ func (g *userGroups) In(ctx context.Context, who approvals.Person, groups []stri
 	}
 	if who.Slack != "" {
 		accounts = append(accounts, who.Slack)
+	}
+	// Whom the table lists is nobody who was never seen.
+	open := slices.ContainsFunc(groups, func(id string) bool {
+		return slices.ContainsFunc(all[id].Users, func(member string) bool { _, listed := g.options.People[member]; return !listed })
+	})
+	if len(accounts) == 0 && g.options.MatchEmail && open {
+		if accounts, err = g.unseen(ctx, who.ID); err != nil {
+			return nil, err
+		}
 	}
 	var in []string
 	for _, id := range groups {
@@ -99,6 +110,27 @@ func (p *people) accounts(ctx context.Context, objectID string) ([]string, error
 		return nil, nil // it is somebody else's now
 	}
 	return []string{pinned}, nil
+}
+
+// unseen are the Slack accounts that would speak for an Entra account if they
+// did anything now: those with any of the addresses by which actor would find
+// it.
+func (p *people) unseen(ctx context.Context, objectID string) ([]string, error) {
+	who, err := p.options.Tenant.Contact(ctx, objectID)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, address := range who.Addresses {
+		id, err := p.byEmail(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		if id != "" {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // check says which of the Slack user groups that the policy names are not
@@ -257,13 +289,19 @@ func (p *people) reach(ctx context.Context, who commands.Contact) (string, error
 	if !p.options.MatchEmail || who.Mail == "" {
 		return "", nil
 	}
-	user, err := p.api.GetUserByEmailContext(ctx, who.Mail)
+	return p.byEmail(ctx, who.Mail)
+}
+
+// byEmail finds the Slack account that has an address and may use Countersign;
+// empty when there is none.
+func (p *people) byEmail(ctx context.Context, address string) (string, error) {
+	user, err := p.api.GetUserByEmailContext(ctx, address)
 	switch {
 	case errIs(err, "users_not_found", "user_not_found", "user_not_visible"):
 		return "", nil
 	case err != nil:
 		return "", err
-	case outsider(*user, p.options.Team) != nil, !user.IsEmailConfirmed, !strings.EqualFold(user.Profile.Email, who.Mail):
+	case outsider(*user, p.options.Team) != nil, !user.IsEmailConfirmed, !strings.EqualFold(user.Profile.Email, address):
 		return "", nil
 	}
 	if _, listed := p.options.People[user.ID]; listed {

@@ -80,7 +80,7 @@ func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Inpu
 	b.afterwards(id, func() {
 		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
 		defer cancel()
-		filled, err := b.lookUp(ctx, f, d)
+		filled, err := b.lookUp(ctx, id, f, d)
 		if err != nil {
 			err = b.refused(ctx, id, d, filled.who, err)
 		}
@@ -110,7 +110,7 @@ type form struct {
 
 // lookUp completes a form with what only a look-up tells. A refusal means that
 // its author may not ask at all.
-func (b *Bot) lookUp(ctx context.Context, f form, d deed) (form, error) {
+func (b *Bot) lookUp(ctx context.Context, op string, f form, d deed) (form, error) {
 	var err error
 	if f.who, err = b.comer(ctx, d); err != nil {
 		return f, err
@@ -148,13 +148,31 @@ func (b *Bot) lookUp(ctx context.Context, f form, d deed) (form, error) {
 		}
 		f.notes = append(f.notes, paragraphs(l))
 		if slices.ContainsFunc(c.Args, func(a commands.Arg) bool { return a.Field == commands.FieldMethod }) {
-			f.methods, err = b.Tenant.Removable(ctx, targets[0].ID)
+			if f.methods, err = b.removable(ctx, op, f.who, targets[0]); err != nil {
+				err = approvals.Refuse(approvals.CodeUnchecked, "The methods are not listed here. %s", sentence(err))
+			}
 		}
 	}
 	if err != nil {
 		f.notes = append(f.notes, paragraphs(say("⚠️ %s", sentence(err))))
 	}
 	return f, nil
+}
+
+// removable lists what can be removed from an account. That tells which methods
+// somebody has, as the command that shows them does: it is for the same people,
+// counts as a look, and is recorded.
+func (b *Bot) removable(ctx context.Context, op string, who, target approvals.Person) ([]commands.Choice, error) {
+	look, _ := commands.Lookup("methods")
+	err := b.Desk.Look(ctx, op+"#methods", look.Name, look.Title, who, target)
+	no := (*approvals.Refusal)(nil)
+	if errors.As(err, &no) && no.Code == approvals.CodeNotAllowed {
+		return nil, approvals.Refuse(no.Code, "You may not look at them. You can still name the one to remove.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b.Tenant.Removable(ctx, target.ID)
 }
 
 // needs is what the policy wants with a request for this command.

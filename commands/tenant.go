@@ -105,10 +105,11 @@ func (t *Tenant) Standing(ctx context.Context, id string, withProtection bool) (
 
 // Contact is somebody who may have to be told something.
 type Contact struct {
-	Person  approvals.Person
-	Mail    string
-	Enabled bool
-	Guest   bool
+	Person    approvals.Person
+	Mail      string
+	Addresses []string // all by which Person finds them, each once; of Members only the first two
+	Enabled   bool
+	Guest     bool
 }
 
 // Members lists who is in a group of the tenant, directly or through other
@@ -133,7 +134,13 @@ func (t *Tenant) Contact(ctx context.Context, id string) (Contact, error) {
 }
 
 func contact(u entra.User) Contact {
-	return Contact{Person: person(u), Mail: u.Mail, Enabled: u.Enabled, Guest: u.Guest}
+	c := Contact{Person: person(u), Mail: u.Mail, Enabled: u.Enabled, Guest: u.Guest}
+	for _, address := range append([]string{u.Mail, u.UPN}, u.Aliases...) {
+		if address != "" && !slices.ContainsFunc(c.Addresses, func(other string) bool { return strings.EqualFold(other, address) }) {
+			c.Addresses = append(c.Addresses, address)
+		}
+	}
+	return c
 }
 
 // Plan makes the plan for what in asks, on one account. It looks at the

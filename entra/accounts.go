@@ -21,6 +21,7 @@ type User struct {
 	UPN        string
 	Name       string
 	Mail       string
+	Aliases    []string // its e-mail addresses, Mail among them
 	Title      string
 	Department string
 	Enabled    bool // false: sign-in is blocked
@@ -35,7 +36,7 @@ type User struct {
 
 // userFields is what is asked of Graph; by default it returns neither accountEnabled nor most of the rest.
 func userFields() []string {
-	return []string{"id", "userPrincipalName", "displayName", "mail", "jobTitle", "department", "accountEnabled", "userType",
+	return []string{"id", "userPrincipalName", "displayName", "mail", "proxyAddresses", "jobTitle", "department", "accountEnabled", "userType",
 		"onPremisesSyncEnabled", "isManagementRestricted", "createdDateTime", "lastPasswordChangeDateTime", "signInSessionsValidFromDateTime"}
 }
 
@@ -46,6 +47,11 @@ func decodeUser(m models.Userable) (User, error) {
 		Enabled: deref(m.GetAccountEnabled()), Synced: deref(m.GetOnPremisesSyncEnabled()), Restricted: deref(m.GetIsManagementRestricted()),
 		Created: deref(m.GetCreatedDateTime()), LastPasswordChange: deref(m.GetLastPasswordChangeDateTime()),
 		SessionsValidFrom: deref(m.GetSignInSessionsValidFromDateTime()),
+	}
+	for _, proxy := range m.GetProxyAddresses() {
+		if kind, address, _ := strings.Cut(proxy, ":"); strings.EqualFold(kind, "smtp") {
+			u.Aliases = append(u.Aliases, address)
+		}
 	}
 	// Accounts from before there was a userType have none.
 	kind := deref(m.GetUserType())

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"countersign/approvals"
 	"countersign/sandbox"
 )
 
@@ -94,6 +95,44 @@ func TestRemoveMethodPicker(t *testing.T) {
 	if len(dana.OfType("#microsoft.graph.phoneAuthenticationMethod")) == 0 {
 		t.Error("more than the passkey is gone")
 	}
+}
+
+// The list to choose from tells which methods somebody has: it is for those who
+// may look at them, counts as a look, and is recorded. Whoever gets none can
+// still name the method.
+func TestRemoveMethodPickerIsALook(t *testing.T) {
+	w := begin(t, calm, func(c *config) { c.Policy.ReadsAMinute = 1 })
+	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
+	hanna.types("/entra-remove-method @dana lost her key")
+	form := hanna.sees("Windows Hello", "YubiKey")
+	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "Show methods", danaUPN)
+	w.must(hanna.p.Close(form.ID))
+
+	hanna.types("/entra-remove-method @dana lost her key")
+	form = hanna.sees("The methods are not listed here", "more than 1 look-ups a minute")
+	if form.Contains("YubiKey") {
+		t.Errorf("they are:\n%s", form.Text())
+	}
+	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "was refused: Show methods", danaUPN)
+	if a := hanna.submits(form, map[string]string{"method": "passkey", "verified": "in-person"}); !a.OK {
+		t.Fatalf("the form was not taken: %+v", a)
+	}
+	w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", danaUPN, "asskey")
+}
+
+// Who may ask for a removal but not look gets no list.
+func TestRemoveMethodPickerIsForReaders(t *testing.T) {
+	w := begin(t, calm, func(c *config) {
+		r := c.Policy.Classes[approvals.ClassRead]
+		r.Request = []string{"approvers"}
+		c.Policy.Classes[approvals.ClassRead] = r
+	})
+	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
+	hanna.types("/entra-remove-method @dana lost her key")
+	if form := hanna.sees("The methods are not listed here", "You may not look at them"); form.Contains("YubiKey") {
+		t.Errorf("they are:\n%s", form.Text())
+	}
+	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "was refused: Show methods", danaUPN)
 }
 
 func TestBlockAndUnblock(t *testing.T) {

@@ -504,3 +504,55 @@ func TestRequestItAgainHasOneAnswer(t *testing.T) {
 		t.Errorf("%d requests wait for approval", n)
 	}
 }
+
+// An approver is a target only with one approval more, also where the approvers
+// are a Slack user group, she was never seen, and her name is typed, or Slack
+// knows her by an alias. Where Slack does not tell, it is refused; and whoever
+// is looked for is not pinned.
+func TestTypedNamesInSlackUserGroups(t *testing.T) {
+	world := sandbox.Fernhill(time.Now())
+	world.UserGroups[0].Users = []string{sandbox.Olga, sandbox.Ravi, sandbox.Mina, sandbox.Dana, sandbox.Pat}
+	for i := range world.Users {
+		if world.Users[i].ID == sandbox.DanaID {
+			world.Users[i].ProxyAddresses = append(world.Users[i].ProxyAddresses, "smtp:dana@fernhill.example")
+		}
+	}
+	for i := range world.People {
+		switch world.People[i].ID {
+		case sandbox.Dana:
+			world.People[i].Email = "dana@fernhill.example"
+		case sandbox.Pat: // a guest, with the address of somebody else
+			world.People[i].Email = "alex.morgan@fernhill.example"
+		case sandbox.Alex:
+			world.People[i].Email = "alex@elsewhere.example"
+		}
+	}
+	w := beginIn(t, &world, brisk, func(c *config) {
+		c.Policy.Groups["duty"] = approvals.Group{Slack: []string{sandbox.OnCallHandle}}
+		r := c.Policy.Classes[approvals.ClassContain]
+		r.Approve = []string{"duty"}
+		c.Policy.Classes[approvals.ClassContain] = r
+	})
+	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
+
+	w.must(w.client.SetSlackFaults(slack.Fault{Method: "users.lookupByEmail", Kind: "error"}))
+	hanna.types("/entra-revoke-sessions " + minaUPN + " laptop stolen")
+	hanna.reads("Slack did not tell which user groups", "what cannot be checked is refused")
+	w.must(w.client.SetSlackFaults())
+
+	for _, c := range []struct{ upn, takes string }{
+		{minaUPN, "0 of 2"}, {danaUPN, "0 of 2"},
+		{"sam.ito@fernhill.example", "0 of 1"},     // in no group
+		{"alex.morgan@fernhill.example", "0 of 1"}, // a guest's account would not speak for him
+	} {
+		hanna.types("/entra-revoke-sessions " + c.upn + " laptop stolen")
+		ravi.reads("waiting for approval", c.upn, c.takes)
+	}
+	pins, err := w.redis.Client(t).HGetAll(t.Context(), "{countersign}:pins:entra").Result()
+	w.must(err)
+	for _, id := range []string{sandbox.MinaID, sandbox.DanaID, sandbox.SamID, sandbox.AlexID} {
+		if pins[id] != "" {
+			t.Errorf("%s is pinned to %s for being a target", id, pins[id])
+		}
+	}
+}
