@@ -255,6 +255,10 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 		return err
 	}
 
+	// What follows leads to the card, which another projection posts meanwhile.
+	if err := b.awaitCard(ctx, e, known); err != nil {
+		return err
+	}
 	said := ""
 	who, err := b.approversOf(ctx, snap.Request, e.Actor, e.Requester, e.Target)
 	switch {
@@ -269,6 +273,9 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 		told := 0
 		for _, account := range who.accounts {
 			_, err := b.postOnce(ctx, e, tellApprover+":"+account, known, func() (approvals.Card, error) {
+				if err := b.learnCard(ctx, e, known); err != nil {
+					return approvals.Card{}, err
+				}
 				return b.direct(ctx, account, b.glassNews(ctx, e, known, alarm)...)
 			})
 			if err := b.passing(e, err); err != nil {
@@ -287,6 +294,9 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 		who.tooMany = true // nobody has heard of it yet
 	}
 	if alarm.TS != "" {
+		if err := b.learnCard(ctx, e, known); err != nil {
+			return err
+		}
 		_, _, _, err := b.api.UpdateMessageContext(ctx, alarm.Channel, alarm.TS, slack.MsgOptionText(fallback("%s", e.Line()), false),
 			slack.MsgOptionBlocks(b.alarmBlocks(ctx, e, known, handles, said)...))
 		if err != nil && !errIs(err, "message_not_found", "cant_update_message") {
@@ -303,6 +313,37 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 			say(" broke the glass for %s for ", e.Title).who(e.Target).gap(" (").code(e.Request).gap(")."), b.toCard(ctx, known, alarm)...)))
 	})
 	return b.passing(e, err)
+}
+
+// learnCard looks whether the card of a request is there by now.
+func (b *Bot) learnCard(ctx context.Context, e audit.Event, known map[string]approvals.Card) error {
+	if _, there := known[cardApprovers]; there {
+		return nil
+	}
+	cards, err := b.Desk.Store.Cards(ctx, e.Request)
+	if card, there := cards[cardApprovers]; there {
+		known[cardApprovers] = card
+	}
+	return err
+}
+
+// awaitCard waits a moment for it, and no longer: what people are told does not
+// depend on it.
+func (b *Bot) awaitCard(ctx context.Context, e audit.Event, known map[string]approvals.Card) error {
+	const most = 5 * time.Second
+	for began := time.Now(); ; {
+		if err := b.learnCard(ctx, e, known); err != nil {
+			return err
+		}
+		if _, there := known[cardApprovers]; there || time.Since(began) > most {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // countOf says how many of those who could have approved were told.
@@ -385,9 +426,10 @@ func (b *Bot) glassNews(ctx context.Context, e audit.Event, known map[string]app
 // toCard leads to the card of a request in the approvals channel, or to what
 // stands near it; to nothing where Slack does not tell the way.
 func (b *Bot) toCard(ctx context.Context, known map[string]approvals.Card, near approvals.Card) line {
+	text := "Go to its card"
 	card, there := known[cardApprovers]
 	if !there {
-		card = near
+		card, text = near, "Go to the alarm"
 	}
 	if card.TS == "" {
 		return nil
@@ -397,7 +439,7 @@ func (b *Bot) toCard(ctx context.Context, known map[string]approvals.Card, near 
 		b.Log.Debug("Slack does not tell where a card is", "error", err)
 		return nil
 	}
-	return line{}.gap(" ").link(address, "Go to its card")
+	return line{}.gap(" ").link(address, text)
 }
 
 // intoApprovals posts into the approvals channel, where that is still one of

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,6 +175,29 @@ func TestBreakGlass(t *testing.T) {
 	w.as(sandbox.Hanna, sandbox.HelpDesk).reads("reviewed what ran with broken glass and found it not justified", id) // the security channel
 	ravi.types("/entra-requests pending")
 	ravi.reads("On the desk", "Nothing is waiting")
+}
+
+// The alarm may be there before the card. Everybody is led to the card all the
+// same, and nobody to the alarm itself.
+func TestGlassLeadsToItsCard(t *testing.T) {
+	t.Parallel()
+	slackAPI, through := meddle(t)
+	w := begin(t, calm, through)
+	release := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(goOn)
+	slackAPI.lose(loss{method: "conversations.open", parts: []string{"users=" + sandbox.Olga}, until: release}) // for the receipt, before the card
+	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
+	w.as(sandbox.Olga, sandbox.HelpDesk).types("/entra-revoke-sessions @dana break-glass laptop stolen")
+	ravi.reads("Glass broken by", danaUPN)
+	goOn()
+	card := ravi.reads("Revoke sessions: ", "What ", danaUPN)
+	for _, m := range []sandbox.Message{ravi.dm().reads("You could have approved it"), ravi.reads("Glass broken by", "told by direct message")} {
+		way := "p" + strings.ReplaceAll(card.TS, ".", "")
+		if !m.Contains("Go to its card") || !slices.ContainsFunc(m.Blocks, func(raw json.RawMessage) bool { return strings.Contains(string(raw), way) }) {
+			t.Errorf("it does not lead to the card: %s\n%s", m.Text(), m.Blocks)
+		}
+	}
 }
 
 // From the card of somebody else's request, and from one's own copy.
