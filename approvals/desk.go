@@ -314,7 +314,7 @@ func (d *Desk) missing(ctx context.Context, op, id string, by Person, title, ver
 		return err
 	}
 	return d.refused(ctx, op, Request{}, audit.Event{Actor: by, Title: title, Outcome: verb},
-		refuse(CodeNoRequest, "There is no request %s. It may be older than 90 days.", id))
+		refuse(CodeNoRequest, "Countersign does not know %s any more: it is older than 90 days, or Redis lost it. The audit channel has its record. Ask again if it is still needed.", id))
 }
 
 // Approve is one person's yes.

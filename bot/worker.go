@@ -30,7 +30,7 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 	ctx, cancel := context.WithTimeout(ctx, timing.Takeover*9/10)
 	defer cancel()
 	if a.Stale || a.Poisoned {
-		why := "it waited for more than " + timing.Stale.String()
+		why := "it waited for more than " + lasted(timing.Stale)
 		if a.Poisoned {
 			why = "it failed again and again"
 		}
@@ -469,8 +469,10 @@ func (b *Bot) help(ctx context.Context, op string, d deed, in commands.Input, wh
 	if len(in.Rest) > 0 {
 		name := strings.TrimPrefix(strings.TrimPrefix(in.Rest[0], "/"), b.Prefix)
 		if c, ok := commands.Lookup(name); ok {
+			standing, unknown := b.Desk.Rights(ctx, who)
+			glass := unknown == nil && b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil
 			blocks := []slack.Block{
-				paragraphs(line{}.code(commands.Slash(b.Prefix, c) + " " + c.Usage)),
+				paragraphs(line{}.code(commands.Slash(b.Prefix, c) + " " + usage(c, glass))),
 				paragraphs(say("%s", c.Help)),
 			}
 			selfOnly, err := b.Desk.MayRequest(ctx, c.Name, c.Class, who)
@@ -485,7 +487,7 @@ func (b *Bot) help(ctx context.Context, op string, d deed, in commands.Input, wh
 			default:
 				blocks = append(blocks, small("Decided by: %s.", strings.Join(b.Desk.Policy.Approvers(c.Name, c.Class, false), ", ")))
 			}
-			if standing, err := b.Desk.Rights(ctx, who); err == nil && b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil {
+			if glass {
 				blocks = append(blocks, small("In an emergency you may run it before anybody approves, %s: write %s behind the person, and why. "+
 					"Everybody who could have approved it is told, and somebody else reviews it.", b.Desk.Policy.Limits.Glass(), commands.BreakGlass))
 			}
@@ -538,7 +540,7 @@ func (b *Bot) requests(ctx context.Context, op string, d deed, in commands.Input
 			return err
 		}
 	}
-	b.whisper(ctx, d, snap.ID+" is "+snap.Says(), append(draw(snap.Request, room{}), journal(snap.Request)...)...)
+	b.whisper(ctx, d, snap.ID+" is "+snap.Says(), append(draw(snap.Request, room{}, who.ID == snap.Requester.ID), journal(snap.Request)...)...)
 	return nil
 }
 

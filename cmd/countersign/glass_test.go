@@ -524,6 +524,10 @@ func TestAskForSelf(t *testing.T) {
 	dana.types("/entra-help")
 	dana.reads("/entra-reset-password", "For your own account only.")
 
+	if help := dana.reads("What you may do"); help.Contains("[break-glass]") {
+		t.Errorf("Dana, who is not on call, reads of break-glass:\n%s", help.Text())
+	}
+
 	// Typed with a reason, nothing is missing.
 	dana.types("/entra-reset-password @dana verified=video forgot it")
 	dana.reads("is requested as", "waits for one other person")

@@ -592,9 +592,9 @@ func (s *siege) anOutage() {
 	meets()
 	for _, where := range []string{"tellBack announce PostMessageContext", "tellBack UpdateMessageContext"} {
 		meets := s.arms(where)
-		told := len(s.ravi().all("cannot reach its Redis since"))
+		told := len(s.ravi().all("has not been able to reach its Redis since"))
 		s.line.stopUp()
-		s.until("the message", func() bool { return len(s.ravi().all("cannot reach its Redis since")) > told })
+		s.until("the message", func() bool { return len(s.ravi().all("has not been able to reach its Redis since")) > told })
 		s.line.flow()
 		meets()
 	}
@@ -617,7 +617,9 @@ func (s *siege) backInTime() {
 	restore()
 	meets()
 	// Whoever is started then tells, too: nobody knows what the last one has told.
-	s.until("the message", func() bool { return len(s.hanna().all("Countersign has stopped")) == 1+s.spare() })
+	s.until("the message", func() bool {
+		return len(s.hanna().all("Countersign has stopped")) == 1+s.spare() && len(s.ravi().all("Countersign has stopped")) > 0
+	})
 	store := approvals.NewStore(s.redis.Client(s.T), s.service.secrets.Ring, s.service.config.Redis.Prefix, s.service.config.Timing)
 	list, err := store.Losses(s.Context())
 	s.must(err)
