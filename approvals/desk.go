@@ -493,6 +493,9 @@ func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refus
 		return nil // Apply has the better sentence
 	}
 	if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who, self); no != nil {
+		if _, reviewing := a.(Judge); reviewing {
+			no.Sentence = strings.Replace(no.Sentence, " decide this", " review this", 1)
+		}
 		return no
 	}
 	return d.recent(ctx, by)

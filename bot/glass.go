@@ -23,30 +23,43 @@ import (
 // in a hurry, so the form is there at once; whom it is about, and whether this
 // person may, is filled in when it is known.
 func (b *Bot) openGlass(ctx context.Context, id, trigger string, d deed) {
-	view, err := b.open(ctx, trigger, b.glassForm(d, nil))
+	view, err := b.open(ctx, trigger, b.glassForm(d))
 	if err != nil {
 		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Break glass again.")
 		return
 	}
+	b.ahead(ctx, id, view, d, "Break glass", func(note ...slack.Block) slack.ModalViewRequest { return b.glassForm(d, note...) }, nil)
+}
+
+// ahead looks ahead for a form that is open already, so that nobody types in
+// vain: it fills in whom it is about, and what about tells of that, or says
+// instead why this person may not. What counts is asked again when the form
+// comes back.
+func (b *Bot) ahead(ctx context.Context, id, view string, d deed, title string, form func(note ...slack.Block) slack.ModalViewRequest, about func(approvals.Request) []slack.Block) {
 	b.afterwards(id, func() {
 		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
 		defer cancel()
-		r, err := b.mayBreakGlass(ctx, id, d)
+		r, err := b.may(ctx, id, d)
 		no := (*approvals.Refusal)(nil)
+		var content slack.ModalViewRequest
 		switch {
 		case err == nil:
-			b.fill(ctx, view, b.glassForm(d, paragraphs(line{}.bold(r.Plan.Title).say(" for ").who(r.Plan.Target).gap(" (").code(r.ID).gap(")"))))
+			notes := []slack.Block{paragraphs(line{}.bold(r.Plan.Title).say(" for ").who(r.Plan.Target).gap(" (").code(r.ID).gap(")"))}
+			if about != nil {
+				notes = append(notes, about(r)...)
+			}
+			content = form(notes...)
 		case errors.As(err, &no) && no.Code != approvals.CodeUnchecked:
-			b.fill(ctx, view, modal("Break glass", "", viewMeta{}, paragraphs(say("%s", no.Sentence))))
+			content = modal(title, "", viewMeta{}, paragraphs(say("%s", no.Sentence)))
 		default: // it may pass, and what is being typed must not be lost
-			b.fill(ctx, view, b.glassForm(d, paragraphs(say("⚠️ %s", sentence(err)))))
+			content = form(paragraphs(say("⚠️ %s", sentence(err))))
 		}
+		b.fill(ctx, view, content)
 	})
 }
 
-// mayBreakGlass looks ahead, so that nobody types a reason in vain. What counts
-// is asked again when the form comes back.
-func (b *Bot) mayBreakGlass(ctx context.Context, op string, d deed) (approvals.Request, error) {
+// may says whether somebody may do what the form of a button is for.
+func (b *Bot) may(ctx context.Context, op string, d deed) (approvals.Request, error) {
 	who, err := b.comer(ctx, d)
 	if err != nil {
 		return approvals.Request{}, b.refused(ctx, op, d, who, err)
@@ -57,15 +70,7 @@ func (b *Bot) mayBreakGlass(ctx context.Context, op string, d deed) (approvals.R
 	}
 	standing, err := b.Desk.Rights(ctx, who)
 	if err == nil {
-		if no := b.Desk.Policy.MayBreakGlass(snap.Plan.Command, snap.Plan.Class, standing); no != nil {
-			err = no
-		}
-	}
-	if err == nil {
-		err = b.glassPlace(ctx, d, who)
-	}
-	if err == nil {
-		_, _, err = approvals.Apply(snap.Request, approvals.BreakGlass{By: who, Why: "?"}, snap.Now)
+		err = b.allows(ctx, d, standing, snap)
 	}
 	if err != nil {
 		return snap.Request, b.refused(ctx, op, d, who, err)
@@ -73,12 +78,52 @@ func (b *Bot) mayBreakGlass(ctx context.Context, op string, d deed) (approvals.R
 	return snap.Request, nil
 }
 
-// glassForm is that form. note says whom it is about.
-func (b *Bot) glassForm(d deed, note slack.Block) slack.ModalViewRequest {
-	blocks := []slack.Block{}
-	if note != nil {
-		blocks = append(blocks, note)
+// allows asks the policy, the place and the request itself.
+func (b *Bot) allows(ctx context.Context, d deed, who approvals.Standing, snap approvals.Snapshot) error {
+	var a approvals.Action
+	switch d.Press {
+	case pressGlass:
+		if no := b.Desk.Policy.MayBreakGlass(snap.Plan.Command, snap.Plan.Class, who); no != nil {
+			return no
+		}
+		if err := b.glassPlace(ctx, d, who.Person); err != nil {
+			return err
+		}
+		a = approvals.BreakGlass{By: who.Person, Why: "?"}
+	case pressDeny, pressJustified, pressNotJustified:
+		if err := b.place(ctx, d); err != nil {
+			return err
+		}
+		a = approvals.Judge{By: who.Person, Verdict: approvals.NotJustified, Remark: "?"}
+		if d.Press == pressDeny {
+			a = approvals.Deny{By: who.Person}
+		}
+		// Of those who have a part in it, the request itself has the better sentence.
+		if party := snap.Requester.ID == who.ID || snap.Plan.Target.ID == who.ID; !party || d.Press != pressDeny {
+			if no := b.Desk.Policy.MayDecide(snap.Plan.Command, snap.Plan.Class, who, snap.Requester.ID == snap.Plan.Target.ID); no != nil {
+				return reviewing(d, no)
+			}
+		}
 	}
+	_, _, err := approvals.Apply(snap.Request, a, snap.Now)
+	return err
+}
+
+// reviewing says of a review what the policy says of decisions: the same people
+// give it.
+func reviewing(d deed, err error) error {
+	no := (*approvals.Refusal)(nil)
+	if d.Press == pressDeny || !errors.As(err, &no) {
+		return err
+	}
+	said := *no
+	said.Sentence = strings.Replace(no.Sentence, " decide this", " review this", 1)
+	return &said
+}
+
+// glassForm is that form. note says whom it is about.
+func (b *Bot) glassForm(d deed, note ...slack.Block) slack.ModalViewRequest {
+	blocks := slices.Clone(note)
 	why := slack.NewPlainTextInputBlockElement(plain("Laptop stolen, sign-ins from abroad", 150), blockReason)
 	why.Multiline, why.MaxLength = true, commands.MaxJustification
 	blocks = append(blocks,
@@ -166,14 +211,8 @@ func (b *Bot) openReview(ctx context.Context, id, trigger string, d deed) {
 		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press it again.")
 		return
 	}
-	b.afterwards(id, func() {
-		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
-		defer cancel()
-		blocks, err := b.details(ctx, id, d) // only for those who may read it
-		if err != nil {
-			return
-		}
-		b.fill(ctx, view, reviewForm(d, blocks...))
+	b.ahead(ctx, id, view, d, "Review", func(below ...slack.Block) slack.ModalViewRequest { return reviewForm(d, below...) }, func(r approvals.Request) []slack.Block {
+		return append(draw(r, room{}, false), journal(r)...) // whoever may review may read it
 	})
 }
 

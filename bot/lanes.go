@@ -113,7 +113,7 @@ func (b *Bot) arrive(ctx context.Context, evt socketmode.Event) {
 	case laneForm:
 		b.openForm(ctx, id, e.trigger, e.input, d)
 	case laneDeny:
-		b.openDeny(ctx, e.trigger, d)
+		b.openDeny(ctx, id, e.trigger, d)
 	case laneDetails:
 		b.openDetails(ctx, id, e.trigger, d)
 	case laneSecret:

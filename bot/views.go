@@ -369,16 +369,24 @@ func optional(in *slack.InputBlock) slack.Block {
 }
 
 // openDeny asks for the reason of a denial, which the requester will read.
-func (b *Bot) openDeny(ctx context.Context, trigger string, d deed) {
+func (b *Bot) openDeny(ctx context.Context, id, trigger string, d deed) {
+	view, err := b.open(ctx, trigger, denyForm(d))
+	if err != nil {
+		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Deny again.")
+		return
+	}
+	b.ahead(ctx, id, view, d, "Deny", func(note ...slack.Block) slack.ModalViewRequest { return denyForm(d, note...) }, nil)
+}
+
+// denyForm is that form. note says whom it is about.
+func denyForm(d deed, note ...slack.Block) slack.ModalViewRequest {
 	reason := slack.NewPlainTextInputBlockElement(plain("Could not reach her manager", 150), blockReason)
 	reason.Multiline, reason.MaxLength = true, commands.MaxJustification
-	view := modal("Deny "+d.Request, viewDeny, viewMeta{Request: d.Request, Channel: d.Channel, Card: d.Card},
-		paragraphs(say("A denial is final. %s ends, and nothing is done.", d.Request)),
+	blocks := append(slices.Clone(note), paragraphs(say("A denial is final. %s ends, and nothing is done.", d.Request)),
 		optional(input(blockReason, "Why", "The requester and the auditors read this.", reason)))
+	view := modal("Deny "+d.Request, viewDeny, viewMeta{Request: d.Request, Channel: d.Channel, Card: d.Card}, blocks...)
 	view.Submit, view.Close = plain("Deny", 24), plain("Back", 24)
-	if _, err := b.open(ctx, trigger, view); err != nil {
-		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Deny again.")
-	}
+	return view
 }
 
 // openDetails shows a request with its journal, to people who may see it.

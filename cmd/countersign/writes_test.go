@@ -346,8 +346,12 @@ func (s *siege) aDenial() {
 	meets()
 	if s.how == writes.NotApplied {
 		ravi.reads("Press Deny again")
-		ravi.presses(card, "deny")
+	} else {
+		s.must(ravi.p.Close(ravi.sees("A denial is final", id).ID))
 	}
+	meets = s.arms("ahead fill UpdateViewContext")
+	ravi.presses(card, "deny")
+	meets()
 	if a := ravi.submits(ravi.sees("A denial is final", id), map[string]string{"reason": "no, " + id}); !a.OK {
 		s.Fatalf("the denial was not taken: %+v", a)
 	}
@@ -469,7 +473,7 @@ func (s *siege) byHand() {
 func (s *siege) brokenGlass() {
 	before, ravi, olga, hanna := s.effects("revokeSignInSessions"), s.ravi(), s.olga(), s.hanna()
 	card, id := s.asks("/entra-revoke-sessions @dana")
-	for _, where := range []string{"openGlass open OpenViewContext", "openGlass fill UpdateViewContext"} {
+	for _, where := range []string{"openGlass open OpenViewContext", "ahead fill UpdateViewContext"} {
 		meets := s.arms(where)
 		olga.presses(card, "break-glass")
 		meets()
@@ -486,7 +490,7 @@ func (s *siege) brokenGlass() {
 			len(hanna.dm().all("broke the glass for your request", id)) > 0 && len(olga.dm().all("You broke the glass for it", "Done: ", id)) > 0 &&
 			len(ravi.all("Still to be reviewed", id)) > 0 && len(hanna.all("broke the glass", "cannot wait", id)) > 0
 	})
-	for _, where := range []string{"openReview open OpenViewContext", "openReview fill UpdateViewContext"} {
+	for _, where := range []string{"openReview open OpenViewContext", "ahead fill UpdateViewContext"} {
 		meets := s.arms(where)
 		ravi.presses(card, "justified")
 		meets()
