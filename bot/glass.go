@@ -160,8 +160,8 @@ func (b *Bot) glassPlace(ctx context.Context, d deed, who approvals.Person) erro
 
 // breakGlassTyped goes on from a request whose author typed break-glass. Where
 // that is refused the request waits like any other, and the author is told
-// both.
-func (b *Bot) breakGlassTyped(ctx context.Context, op string, d deed, in commands.Input, who approvals.Person, r approvals.Request) error {
+// both. before says that it was open already.
+func (b *Bot) breakGlassTyped(ctx context.Context, op string, d deed, in commands.Input, who approvals.Person, r approvals.Request, before bool) error {
 	after, err := b.Desk.BreakGlass(ctx, op+"#glass", r.ID, who, in.Justification)
 	no := (*approvals.Refusal)(nil)
 	switch {
@@ -178,8 +178,12 @@ func (b *Bot) breakGlassTyped(ctx context.Context, op string, d deed, in command
 		return nil
 	}
 	rest := fmt.Sprintf("and waits for %s. The glass was not broken: %s", others(after.Terms.Approvals), no.Sentence)
-	b.whisper(ctx, d, fmt.Sprintf("%s for %s is requested as %s %s", after.Plan.Title, after.Plan.Target, after.ID, rest), paragraphs(
-		say("%s for ", after.Plan.Title).who(after.Plan.Target).say(" is requested as ").code(after.ID).say(" %s", rest)))
+	is := "is requested as"
+	if before {
+		is = "is already requested as"
+	}
+	b.whisper(ctx, d, fmt.Sprintf("%s for %s %s %s %s", after.Plan.Title, after.Plan.Target, is, after.ID, rest), paragraphs(
+		say("%s for ", after.Plan.Title).who(after.Plan.Target).say(" %s ", is).code(after.ID).say(" %s", rest)))
 	return nil
 }
 
@@ -591,7 +595,16 @@ func (b *Bot) remindExpiry(ctx context.Context, e audit.Event) error {
 	about := line{}.bold(e.Title).say(" for ").who(e.Target).gap(" (").code(e.Request).gap(") expires ").when(snap.Deadline).
 		say(", with %d of %d approvals.", len(snap.Approvals), snap.Terms.Approvals)
 	_, err = b.postOnce(ctx, e, tellExpiring, known, func() (approvals.Card, error) {
-		return b.intoApprovals(ctx, e, paragraphs(append(append(line{}.say("⏳ "), about...), b.toCard(ctx, known, approvals.Card{})...)))
+		left, needed := snap.Terms.Approvals-len(snap.Approvals), "1 more approval is needed."
+		if left != 1 {
+			needed = fmt.Sprintf("%d more approvals are needed.", left)
+		}
+		act := line{}
+		for _, id := range b.approverHandles(snap.Request) {
+			act = act.group(id).gap(" ")
+		}
+		act = append(act.say("Approve or deny it on its card; %s", needed), b.toCard(ctx, known, approvals.Card{})...)
+		return b.intoApprovals(ctx, e, paragraphs(append(line{}.say("⏳ "), about...), act))
 	})
 	if err := b.passing(e, err); err != nil {
 		return err
@@ -601,7 +614,7 @@ func (b *Bot) remindExpiry(ctx context.Context, e audit.Event) error {
 		return nil
 	}
 	_, err = b.postOnce(ctx, e, tellExpiring+":"+to, known, func() (approvals.Card, error) {
-		return b.direct(ctx, to, news(e, "about to expire", append(line{}.say("⏳ Your request: "), about...).say(" The approvers were reminded. Speak to one of them if it is urgent."))...)
+		return b.direct(ctx, to, news(e, "about to expire", append(line{}.say("⏳ Your request: "), about...).say(" A reminder was posted in the approvals channel. Speak to one of them if it is urgent."))...)
 	})
 	return b.passing(e, err)
 }

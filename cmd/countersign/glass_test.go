@@ -353,6 +353,8 @@ func TestBreakGlassRefused(t *testing.T) {
 
 	olga.types("/entra-revoke-sessions @mina break-glass once more")
 	olga.reads("is requested as", "waits for one other person", "The glass was not broken", "more than 1 request within 1h with broken glass")
+	olga.types("/entra-revoke-sessions @mina break-glass and once more")
+	olga.reads("is already requested as", "waits for one other person", "The glass was not broken")
 	ravi.reads("Revoke sessions: waiting for approval", minaUPN)
 
 	olga.types("/entra-block-signin @gloria break-glass looks odd")
@@ -470,7 +472,8 @@ func TestBreakGlassTellsEverybody(t *testing.T) {
 // its time is over.
 func TestReminders(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, func(c *config) { c.Timing.Remind, c.Timing.Warn = time.Second, time.Minute }, rule(approvals.ClassContain, func(r *approvals.Rule) { r.Lifetime = 40 * time.Second }))
+	w := begin(t, calm, func(c *config) { c.Timing.Remind, c.Timing.Warn = time.Second, time.Minute }, rule(approvals.ClassContain, func(r *approvals.Rule) { r.Lifetime = 40 * time.Second }),
+		also("duty", approvals.Group{Slack: []string{sandbox.OnCallHandle}}))
 	hanna, olga, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Olga, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	hanna.types("/entra-revoke-sessions @dana laptop stolen")
 	olga.types("/entra-block-signin @mina break-glass laptop stolen")
@@ -484,8 +487,8 @@ func TestReminders(t *testing.T) {
 	}
 	ravi.reads("done with broken glass, justified", minaUPN, "right so")
 
-	ravi.reads("Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "Go to its card")
-	hanna.dm().reads("Your request", "Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "The approvers were reminded")
+	ravi.reads("Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "@"+sandbox.OnCallHandle, "Approve or deny it on its card; 1 more approval is needed.", "Go to its card")
+	hanna.dm().reads("Your request", "Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "A reminder was posted in the approvals channel")
 	if n := len(ravi.all("expires", "with 0 of 1 approvals", "Go to its card")); n != 1 {
 		t.Errorf("the approvers were reminded %d times", n)
 	}

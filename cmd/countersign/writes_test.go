@@ -544,7 +544,7 @@ func (s *siege) runningOut() {
 	s.must(rdb.ZAdd(s.Context(), "{countersign}:due", redis.Z{Score: 1, Member: id}).Err())
 	meets()
 	s.ravi().reads(id, "expires", "with 0 of 1 approvals")
-	s.hanna().dm().reads(id, "expires", "The approvers were reminded")
+	s.hanna().dm().reads(id, "expires", "A reminder was posted in the approvals channel")
 	s.hanna().dm().presses(s.hanna().dm().reads("waiting for approval", id), "cancel")
 	s.ends(id, ": cancelled", "requested: ", " cancelled: ")
 	if n := len(s.ravi().all(id, "expires", "with 0 of 1 approvals")); n > 2+s.spare() { // the card is one of them
@@ -578,7 +578,7 @@ func (s *siege) anAck() {
 	card := s.ravi().reads("waiting for approval", why)
 	if !answer.OK { // so it is typed again
 		s.hanna().types("/entra-revoke-sessions @dana " + why)
-		s.hanna().reads("The same request is open already", requestID.FindString(card.Text()))
+		s.hanna().reads("asked for the same", requestID.FindString(card.Text()))
 	}
 	s.ravi().presses(card, "approve")
 	s.done(requestID.FindString(card.Text()))
