@@ -318,7 +318,7 @@ func (d *Desk) missing(ctx context.Context, op, id string, by Person, title, ver
 		return err
 	}
 	return d.refused(ctx, op, Request{}, audit.Event{Actor: by, Title: title, Outcome: verb},
-		refuse(CodeNoRequest, "There is no request %s. It may be older than 90 days.", id))
+		refuse(CodeNoRequest, "Countersign does not know %s any more: it is older than 90 days, or Redis lost it. The audit channel has its record. Ask again if it is still needed.", id))
 }
 
 // Approve is one person's yes.
@@ -497,6 +497,9 @@ func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refus
 		return nil // Apply has the better sentence
 	}
 	if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who, self); no != nil {
+		if _, reviewing := a.(Judge); reviewing {
+			no.Sentence = strings.Replace(no.Sentence, " decide this", " review this", 1)
+		}
 		return no
 	}
 	return d.recent(ctx, by)

@@ -348,6 +348,9 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 			return r, nil, fmt.Errorf("approvals: %s does not expire before %s", r.ID, r.Deadline.Format(time.RFC3339))
 		}
 		r.Why = "Nobody decided in time."
+		if len(r.Approvals) > 0 {
+			r.Why = fmt.Sprintf("Only %d of %d approvals came in time.", len(r.Approvals), r.Terms.Approvals)
+		}
 		if r.State == Approved {
 			r.Why = "It was approved, but could not be started in time."
 		}

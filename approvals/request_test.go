@@ -55,6 +55,9 @@ func everyState(t *testing.T, class Class) map[string]Request {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if expired.Why != "Only 1 of 2 approvals came in time." {
+		t.Errorf("Olga approved it, and it expired because %q", expired.Why)
+	}
 	byHand := running
 	byHand.Plan = deletes(class, dana, "m1", "m2")
 	byHand.Plan.Steps[1].ByPeople = true

@@ -406,6 +406,9 @@ func (s *Store) life() int {
 // Process is what Redis, and the records of what it lost, call this process.
 func (s *Store) Process() string { return s.memory.me }
 
+// Look finds out at once what Rewound says: ErrRewound where it has.
+func (s *Store) Look(ctx context.Context) error { return s.look(ctx) }
+
 // Rewound says that this Redis had gone back in time when this process last
 // asked: nothing is decided or executed.
 func (s *Store) Rewound() bool {

@@ -137,7 +137,7 @@ func TestCardsFit(t *testing.T) {
 		}
 	}
 	// Details, and an answer to requests, are whole.
-	whole := append(draw(worst(30, approvals.Done), room{}), journal(worst(30, approvals.Done))...)
+	whole := append(draw(worst(30, approvals.Done), room{}, false), journal(worst(30, approvals.Done))...)
 	if shown := text(whole); strings.Contains(shown, "…") {
 		t.Error("the details are cut")
 	}
@@ -175,6 +175,50 @@ func text(blocks []slack.Block) string {
 	}
 	walk(tree)
 	return out.String()
+}
+
+// Whoever asks for their own account reads on their copy what that means for
+// them, and not what the approver has to do.
+func TestOwnAccount(t *testing.T) {
+	b, _ := workspace(t)
+	for state, says := range map[approvals.State][2]string{
+		approvals.Pending:   {"Nobody has verified the caller yet: do that yourself before you approve.", "You ask for your own account. Whoever approves makes sure first that it is you."},
+		approvals.Approved:  {"⚠️ They ask for their own account.", "You ask for your own account."},
+		approvals.Done:      {"They asked for their own account.", "You asked for your own account."},
+		approvals.Cancelled: {"They asked for their own account.", "You asked for your own account."},
+	} {
+		r := worst(3, state)
+		r.Requester = r.Plan.Target
+		card, receipt := text(b.card(r)), text(b.receipt(r, false))
+		if !strings.Contains(card, says[0]) || strings.Contains(card, says[1]) {
+			t.Errorf("%s: the card says: %s", state, card)
+		}
+		if !strings.Contains(receipt, says[1]) || strings.Contains(receipt, says[0]) {
+			t.Errorf("%s: the requester's copy says: %s", state, receipt)
+		}
+	}
+}
+
+// What ended before any step began says that nothing was done.
+func TestNothingWasDone(t *testing.T) {
+	b, _ := workspace(t)
+	r := worst(2, approvals.Done)
+	r.Glass, r.Reviewed, r.Outcome, r.Why = nil, nil, approvals.Failed, "A method is gone."
+	if shown := text(b.card(r)); !strings.Contains(shown, "What happened: ") || strings.Contains(shown, "othing was done") {
+		t.Errorf("steps were tried, and the card says: %s", shown)
+	}
+	for i := range r.Journal {
+		r.Journal[i] = approvals.Entry{State: approvals.StepSkipped}
+	}
+	shown := text(b.card(r))
+	for _, part := range []string{"failed, nothing was done", "Nothing was done: ", "What was to happen"} {
+		if !strings.Contains(shown, part) {
+			t.Errorf("%q is not in: %s", part, shown)
+		}
+	}
+	if strings.Contains(shown, "What happened") {
+		t.Errorf("nothing happened, and the card says what: %s", shown)
+	}
 }
 
 // The last thing an approver reads names the target first, whatever is cut.
@@ -315,6 +359,10 @@ func TestFormsFit(t *testing.T) {
 			{Command: c, Target: commands.Ref{Name: strings.Repeat("n", 400) + "@fernhill.example"}, Verified: "video"},
 			{Command: c, Target: commands.Ref{ObjectID: "e6eba5d7-aaf3-43d7-884a-6e59f2af482f"}},
 		} {
+			view := b.form(form{in: in})
+			if strings.Contains(view.Title.Text, "…") {
+				t.Errorf("the title of its form is cut: %s", view.Title.Text)
+			}
 			_, err := b.now.OpenViewContext(t.Context(), "1.2.abc", b.form(form{in: in, channel: approvers, notes: []slack.Block{paragraphs(say("a note"))}, glass: true}))
 			if !errIs(err, "expired_trigger_id") { // everything else was in order
 				answer, _ := errors.AsType[slack.SlackErrorResponse](err)
@@ -337,8 +385,8 @@ func TestGlassFits(t *testing.T) {
 	d := deed{Request: r.ID, Channel: approvers, Card: card}
 	for what, view := range map[string]slack.ModalViewRequest{
 		"break the glass": b.glassForm(d, paragraphs(say("a note"))),
-		"justified":       reviewForm(deed{Request: r.ID, Press: pressJustified}, draw(r, room{})...),
-		"not justified":   reviewForm(deed{Request: r.ID, Press: pressNotJustified}, draw(r, room{})...),
+		"justified":       reviewForm(deed{Request: r.ID, Press: pressJustified}, draw(r, room{}, false)...),
+		"not justified":   reviewForm(deed{Request: r.ID, Press: pressNotJustified}, draw(r, room{}, false)...),
 	} {
 		if _, err := b.now.OpenViewContext(t.Context(), "1.2.abc", view); !errIs(err, "expired_trigger_id") {
 			answer, _ := errors.AsType[slack.SlackErrorResponse](err)

@@ -35,7 +35,7 @@ func (b *Bot) card(r approvals.Request) []slack.Block {
 	case r.State == approvals.Review:
 		buttons = []slack.BlockElement{button(pressJustified, r.ID, "Justified", slack.StylePrimary), button(pressNotJustified, r.ID, "Not justified", slack.StyleDanger)}
 	}
-	return fitting(r, buttons)
+	return fitting(r, buttons, false)
 }
 
 // glassButton leads to the form in which somebody breaks the glass.
@@ -56,16 +56,16 @@ func (b *Bot) receipt(r approvals.Request, glass bool) []slack.Block {
 	case r.State == approvals.Running && r.Halt == nil:
 		buttons = []slack.BlockElement{button(pressHalt, r.ID, "Halt", slack.StyleDanger)}
 	}
-	return fitting(r, buttons)
+	return fitting(r, buttons, true)
 }
 
 // fitting draws a request so that Slack takes it as one message. Where it is
 // too long, texts are cut, and the card says so; every step stays in sight.
-func fitting(r approvals.Request, buttons []slack.BlockElement) []slack.Block {
+func fitting(r approvals.Request, buttons []slack.BlockElement, own bool) []slack.Block {
 	details := button(pressDetails, r.ID, "Details", slack.StyleDefault)
 	var blocks []slack.Block
 	for _, tight := range []room{{}, {240, 240, 800}, {160, 100, 400}, {100, 50, 250}, {60, 20, 120}, {40, 10, 60}, {20, 3, 30}} {
-		blocks = draw(r, tight)
+		blocks = draw(r, tight, own)
 		row := buttons
 		if tight != (room{}) {
 			blocks = append(blocks, small("Some texts are cut to fit here. Details shows them whole."))
@@ -83,8 +83,9 @@ func fitting(r approvals.Request, buttons []slack.BlockElement) []slack.Block {
 	return blocks
 }
 
-// draw shows a request without its buttons.
-func draw(r approvals.Request, in room) []slack.Block {
+// draw shows a request without its buttons. own says that its requester reads
+// it.
+func draw(r approvals.Request, in room, own bool) []slack.Block {
 	cut := func(text string) string { return commands.Plain(text, in.text) }
 	blocks := []slack.Block{header(fmt.Sprintf("%s %s: %s", stateIcon(r), r.Plan.Title, headline(r)))}
 	facts := []line{
@@ -99,11 +100,7 @@ func draw(r approvals.Request, in room) []slack.Block {
 		facts = append(facts, line{}.bold(heading).say("%s", verifiedWords(r)))
 	}
 	if r.Requester.ID == r.Plan.Target.ID {
-		whose := line{}.bold("⚠️ They ask for their own account.")
-		if r.State == approvals.Pending {
-			whose = whose.bold(" Nobody has verified the caller yet: do that yourself before you approve.")
-		}
-		facts = append(facts, whose)
+		facts = append(facts, line{}.bold(ownAccount(r, own)))
 	}
 	if r.Justification != "" {
 		facts = append(facts, line{}.bold("Why: ").say("%s", cut(r.Justification)))
@@ -126,7 +123,11 @@ func draw(r approvals.Request, in room) []slack.Block {
 		facts = append(facts, line{}.bold("Halted by ").who(r.Halt.By).gap(", ").when(r.Halt.At).say(": no further step is begun"))
 	}
 	if r.Why != "" {
-		facts = append(facts, line{}.bold("What happened: ").say("%s", cut(r.Why)))
+		what := "What happened: "
+		if untouched(r) {
+			what = "Nothing was done: "
+		}
+		facts = append(facts, line{}.bold(what).say("%s", cut(r.Why)))
 	}
 	for n := len(facts); len(facts) > 0; n = len(facts) {
 		for n > 1 && size([]slack.Block{paragraphs(facts[:n]...)}) > maxMessage/2 {
@@ -137,10 +138,10 @@ func draw(r approvals.Request, in room) []slack.Block {
 
 	heading := "What will happen"
 	switch {
-	case r.State == approvals.Done, r.State == approvals.Review:
-		heading = "What happened"
-	case r.State.Final():
+	case r.State.Final() && r.State != approvals.Done, untouched(r):
 		heading = "What was to happen"
+	case r.State.Final(), r.State == approvals.Review:
+		heading = "What happened"
 	}
 	steps := make([]line, len(r.Plan.Steps))
 	for i := range steps {
@@ -171,6 +172,29 @@ func draw(r approvals.Request, in room) []slack.Block {
 		foot = foot.gap(" · ended ").when(r.Ended)
 	}
 	return append(blocks, paragraphs(foot))
+}
+
+// ownAccount says that somebody asks for themselves, and what that asks of whom.
+func ownAccount(r approvals.Request, own bool) string {
+	over := r.State.Final() || r.State == approvals.Review
+	switch {
+	case own && over:
+		return "You asked for your own account."
+	case own && r.State == approvals.Pending:
+		return "You ask for your own account. Whoever approves makes sure first that it is you."
+	case own:
+		return "You ask for your own account."
+	case over:
+		return "They asked for their own account."
+	case r.State == approvals.Pending:
+		return "⚠️ They ask for their own account. Nobody has verified the caller yet: do that yourself before you approve."
+	}
+	return "⚠️ They ask for their own account."
+}
+
+// untouched says that a request ended without any step having begun.
+func untouched(r approvals.Request) bool {
+	return r.Outcome == approvals.Failed && !slices.ContainsFunc(r.Journal, func(e approvals.Entry) bool { return e.State != approvals.StepSkipped })
 }
 
 // stepLine is one step and what became of it.
@@ -267,6 +291,9 @@ func ended(r approvals.Request) string {
 		return "only partly done"
 	case approvals.Uncertain:
 		return "uncertain, somebody has to look"
+	}
+	if untouched(r) {
+		return "failed, nothing was done"
 	}
 	return "failed"
 }
@@ -418,6 +445,14 @@ func profileBlocks(p commands.Profile) []slack.Block {
 	return blocks
 }
 
+// usage is how a command is typed, by somebody who may break the glass or not.
+func usage(c commands.Command, glass bool) string {
+	if glass {
+		return c.Usage
+	}
+	return strings.Replace(c.Usage, " ["+commands.BreakGlass+"]", "", 1)
+}
+
 // helpBlocks lists what this person may ask for, and what they may decide.
 func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Block, error) {
 	standing, err := b.Desk.Rights(ctx, who)
@@ -425,11 +460,17 @@ func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Blo
 		return nil, unchecked(err, "What you may do could not be looked up. %s", sentence(err))
 	}
 	var may, decides, breaks []line
+	var shut *approvals.Refusal // why this person may do nothing whatever the policy says
 	for _, c := range commands.Table() {
 		slash := commands.Slash(b.Prefix, c)
-		does := line{}.code(slash+" "+c.Usage).gap("\n").say("%s", c.Does)
+		glass := b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil
+		does := line{}.code(slash+" "+usage(c, glass)).gap("\n").say("%s.", capital(c.Does))
+		no := b.Desk.Policy.MayRequest(c.Name, c.Class, standing, false)
+		if no != nil && no.Code != approvals.CodeNotAllowed {
+			shut = no
+		}
 		switch {
-		case b.Desk.Policy.MayRequest(c.Name, c.Class, standing, false) == nil:
+		case no == nil:
 			may = append(may, does)
 		case b.Desk.Policy.MayRequest(c.Name, c.Class, standing, true) == nil:
 			may = append(may, does.say(" For your own account only."))
@@ -437,7 +478,7 @@ func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Blo
 		if c.Class != approvals.ClassRead && b.Desk.Policy.MayDecide(c.Name, c.Class, standing, false) == nil {
 			decides = append(decides, line{}.code(slash))
 		}
-		if b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil {
+		if glass {
 			breaks = append(breaks, line{}.code(slash+" @user "+commands.BreakGlass+" why"))
 		}
 	}
@@ -450,6 +491,9 @@ func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Blo
 	}
 	if len(breaks) > 0 {
 		blocks = append(blocks, list("What you may run before anybody approves it (break-glass): at once, told to everybody who could have approved it, and reviewed", slack.RTEListBullet, breaks)...)
+	}
+	if len(blocks) == 0 && shut != nil {
+		return []slack.Block{paragraphs(say("%s", shut.Sentence))}, nil
 	}
 	if len(blocks) == 0 {
 		return []slack.Block{paragraphs(say("The policy lets you use no command here. Ask your help desk."))}, nil

@@ -23,30 +23,43 @@ import (
 // in a hurry, so the form is there at once; whom it is about, and whether this
 // person may, is filled in when it is known.
 func (b *Bot) openGlass(ctx context.Context, id, trigger string, d deed) {
-	view, err := b.open(ctx, trigger, b.glassForm(d, nil))
+	view, err := b.open(ctx, trigger, b.glassForm(d))
 	if err != nil {
 		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Break glass again.")
 		return
 	}
+	b.ahead(ctx, id, view, d, "Break glass", func(note ...slack.Block) slack.ModalViewRequest { return b.glassForm(d, note...) }, nil)
+}
+
+// ahead looks ahead for a form that is open already, so that nobody types in
+// vain: it fills in whom it is about, and what about tells of that, or says
+// instead why this person may not. What counts is asked again when the form
+// comes back.
+func (b *Bot) ahead(ctx context.Context, id, view string, d deed, title string, form func(note ...slack.Block) slack.ModalViewRequest, about func(approvals.Request) []slack.Block) {
 	b.afterwards(id, func() {
 		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
 		defer cancel()
-		r, err := b.mayBreakGlass(ctx, id, d)
+		r, err := b.may(ctx, id, d)
 		no := (*approvals.Refusal)(nil)
+		var content slack.ModalViewRequest
 		switch {
 		case err == nil:
-			b.fill(ctx, view, b.glassForm(d, paragraphs(line{}.bold(r.Plan.Title).say(" for ").who(r.Plan.Target).gap(" (").code(r.ID).gap(")"))))
+			notes := []slack.Block{paragraphs(line{}.bold(r.Plan.Title).say(" for ").who(r.Plan.Target).gap(" (").code(r.ID).gap(")"))}
+			if about != nil {
+				notes = append(notes, about(r)...)
+			}
+			content = form(notes...)
 		case errors.As(err, &no) && no.Code != approvals.CodeUnchecked:
-			b.fill(ctx, view, modal("Break glass", "", viewMeta{}, paragraphs(say("%s", no.Sentence))))
+			content = modal(title, "", viewMeta{}, paragraphs(say("%s", no.Sentence)))
 		default: // it may pass, and what is being typed must not be lost
-			b.fill(ctx, view, b.glassForm(d, paragraphs(say("⚠️ %s", sentence(err)))))
+			content = form(paragraphs(say("⚠️ %s", sentence(err))))
 		}
+		b.fill(ctx, view, content)
 	})
 }
 
-// mayBreakGlass looks ahead, so that nobody types a reason in vain. What counts
-// is asked again when the form comes back.
-func (b *Bot) mayBreakGlass(ctx context.Context, op string, d deed) (approvals.Request, error) {
+// may says whether somebody may do what the form of a button is for.
+func (b *Bot) may(ctx context.Context, op string, d deed) (approvals.Request, error) {
 	who, err := b.comer(ctx, d)
 	if err != nil {
 		return approvals.Request{}, b.refused(ctx, op, d, who, err)
@@ -57,15 +70,7 @@ func (b *Bot) mayBreakGlass(ctx context.Context, op string, d deed) (approvals.R
 	}
 	standing, err := b.Desk.Rights(ctx, who)
 	if err == nil {
-		if no := b.Desk.Policy.MayBreakGlass(snap.Plan.Command, snap.Plan.Class, standing); no != nil {
-			err = no
-		}
-	}
-	if err == nil {
-		err = b.glassPlace(ctx, d, who)
-	}
-	if err == nil {
-		_, _, err = approvals.Apply(snap.Request, approvals.BreakGlass{By: who, Why: "?"}, snap.Now)
+		err = b.allows(ctx, d, standing, snap)
 	}
 	if err != nil {
 		return snap.Request, b.refused(ctx, op, d, who, err)
@@ -73,12 +78,52 @@ func (b *Bot) mayBreakGlass(ctx context.Context, op string, d deed) (approvals.R
 	return snap.Request, nil
 }
 
-// glassForm is that form. note says whom it is about.
-func (b *Bot) glassForm(d deed, note slack.Block) slack.ModalViewRequest {
-	blocks := []slack.Block{}
-	if note != nil {
-		blocks = append(blocks, note)
+// allows asks the policy, the place and the request itself.
+func (b *Bot) allows(ctx context.Context, d deed, who approvals.Standing, snap approvals.Snapshot) error {
+	var a approvals.Action
+	switch d.Press {
+	case pressGlass:
+		if no := b.Desk.Policy.MayBreakGlass(snap.Plan.Command, snap.Plan.Class, who); no != nil {
+			return no
+		}
+		if err := b.glassPlace(ctx, d, who.Person); err != nil {
+			return err
+		}
+		a = approvals.BreakGlass{By: who.Person, Why: "?"}
+	case pressDeny, pressJustified, pressNotJustified:
+		if err := b.place(ctx, d); err != nil {
+			return err
+		}
+		a = approvals.Judge{By: who.Person, Verdict: approvals.NotJustified, Remark: "?"}
+		if d.Press == pressDeny {
+			a = approvals.Deny{By: who.Person}
+		}
+		// Of those who have a part in it, the request itself has the better sentence.
+		if party := snap.Requester.ID == who.ID || snap.Plan.Target.ID == who.ID; !party || d.Press != pressDeny {
+			if no := b.Desk.Policy.MayDecide(snap.Plan.Command, snap.Plan.Class, who, snap.Requester.ID == snap.Plan.Target.ID); no != nil {
+				return reviewing(d, no)
+			}
+		}
 	}
+	_, _, err := approvals.Apply(snap.Request, a, snap.Now)
+	return err
+}
+
+// reviewing says of a review what the policy says of decisions: the same people
+// give it.
+func reviewing(d deed, err error) error {
+	no := (*approvals.Refusal)(nil)
+	if d.Press == pressDeny || !errors.As(err, &no) {
+		return err
+	}
+	said := *no
+	said.Sentence = strings.Replace(no.Sentence, " decide this", " review this", 1)
+	return &said
+}
+
+// glassForm is that form. note says whom it is about.
+func (b *Bot) glassForm(d deed, note ...slack.Block) slack.ModalViewRequest {
+	blocks := slices.Clone(note)
 	why := slack.NewPlainTextInputBlockElement(plain("Laptop stolen, sign-ins from abroad", 150), blockReason)
 	why.Multiline, why.MaxLength = true, commands.MaxJustification
 	blocks = append(blocks,
@@ -115,8 +160,8 @@ func (b *Bot) glassPlace(ctx context.Context, d deed, who approvals.Person) erro
 
 // breakGlassTyped goes on from a request whose author typed break-glass. Where
 // that is refused the request waits like any other, and the author is told
-// both.
-func (b *Bot) breakGlassTyped(ctx context.Context, op string, d deed, in commands.Input, who approvals.Person, r approvals.Request) error {
+// both. before says that it was open already.
+func (b *Bot) breakGlassTyped(ctx context.Context, op string, d deed, in commands.Input, who approvals.Person, r approvals.Request, before bool) error {
 	after, err := b.Desk.BreakGlass(ctx, op+"#glass", r.ID, who, in.Justification)
 	no := (*approvals.Refusal)(nil)
 	switch {
@@ -133,8 +178,12 @@ func (b *Bot) breakGlassTyped(ctx context.Context, op string, d deed, in command
 		return nil
 	}
 	rest := fmt.Sprintf("and waits for %s. The glass was not broken: %s", others(after.Terms.Approvals), no.Sentence)
-	b.whisper(ctx, d, fmt.Sprintf("%s for %s is requested as %s %s", after.Plan.Title, after.Plan.Target, after.ID, rest), paragraphs(
-		say("%s for ", after.Plan.Title).who(after.Plan.Target).say(" is requested as ").code(after.ID).say(" %s", rest)))
+	is := "is requested as"
+	if before {
+		is = "is already requested as"
+	}
+	b.whisper(ctx, d, fmt.Sprintf("%s for %s %s %s %s", after.Plan.Title, after.Plan.Target, is, after.ID, rest), paragraphs(
+		say("%s for ", after.Plan.Title).who(after.Plan.Target).say(" %s ", is).code(after.ID).say(" %s", rest)))
 	return nil
 }
 
@@ -166,14 +215,8 @@ func (b *Bot) openReview(ctx context.Context, id, trigger string, d deed) {
 		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press it again.")
 		return
 	}
-	b.afterwards(id, func() {
-		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
-		defer cancel()
-		blocks, err := b.details(ctx, id, d) // only for those who may read it
-		if err != nil {
-			return
-		}
-		b.fill(ctx, view, reviewForm(d, blocks...))
+	b.ahead(ctx, id, view, d, "Review", func(below ...slack.Block) slack.ModalViewRequest { return reviewForm(d, below...) }, func(r approvals.Request) []slack.Block {
+		return append(draw(r, room{}, false), journal(r)...) // whoever may review may read it
 	})
 }
 
@@ -255,6 +298,10 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 		return err
 	}
 
+	// What follows leads to the card, which another projection posts meanwhile.
+	if err := b.awaitCard(ctx, e, known); err != nil {
+		return err
+	}
 	said := ""
 	who, err := b.approversOf(ctx, snap.Request, e.Actor, e.Requester, e.Target)
 	switch {
@@ -269,6 +316,9 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 		told := 0
 		for _, account := range who.accounts {
 			_, err := b.postOnce(ctx, e, tellApprover+":"+account, known, func() (approvals.Card, error) {
+				if err := b.learnCard(ctx, e, known); err != nil {
+					return approvals.Card{}, err
+				}
 				return b.direct(ctx, account, b.glassNews(ctx, e, known, alarm)...)
 			})
 			if err := b.passing(e, err); err != nil {
@@ -287,6 +337,9 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 		who.tooMany = true // nobody has heard of it yet
 	}
 	if alarm.TS != "" {
+		if err := b.learnCard(ctx, e, known); err != nil {
+			return err
+		}
 		_, _, _, err := b.api.UpdateMessageContext(ctx, alarm.Channel, alarm.TS, slack.MsgOptionText(fallback("%s", e.Line()), false),
 			slack.MsgOptionBlocks(b.alarmBlocks(ctx, e, known, handles, said)...))
 		if err != nil && !errIs(err, "message_not_found", "cant_update_message") {
@@ -303,6 +356,37 @@ func (b *Bot) alert(ctx context.Context, e audit.Event) error {
 			say(" broke the glass for %s for ", e.Title).who(e.Target).gap(" (").code(e.Request).gap(")."), b.toCard(ctx, known, alarm)...)))
 	})
 	return b.passing(e, err)
+}
+
+// learnCard looks whether the card of a request is there by now.
+func (b *Bot) learnCard(ctx context.Context, e audit.Event, known map[string]approvals.Card) error {
+	if _, there := known[cardApprovers]; there {
+		return nil
+	}
+	cards, err := b.Desk.Store.Cards(ctx, e.Request)
+	if card, there := cards[cardApprovers]; there {
+		known[cardApprovers] = card
+	}
+	return err
+}
+
+// awaitCard waits a moment for it, and no longer: what people are told does not
+// depend on it.
+func (b *Bot) awaitCard(ctx context.Context, e audit.Event, known map[string]approvals.Card) error {
+	const most = 5 * time.Second
+	for began := time.Now(); ; {
+		if err := b.learnCard(ctx, e, known); err != nil {
+			return err
+		}
+		if _, there := known[cardApprovers]; there || time.Since(began) > most {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // countOf says how many of those who could have approved were told.
@@ -385,9 +469,10 @@ func (b *Bot) glassNews(ctx context.Context, e audit.Event, known map[string]app
 // toCard leads to the card of a request in the approvals channel, or to what
 // stands near it; to nothing where Slack does not tell the way.
 func (b *Bot) toCard(ctx context.Context, known map[string]approvals.Card, near approvals.Card) line {
+	text := "Go to its card"
 	card, there := known[cardApprovers]
 	if !there {
-		card = near
+		card, text = near, "Go to the alarm"
 	}
 	if card.TS == "" {
 		return nil
@@ -397,7 +482,7 @@ func (b *Bot) toCard(ctx context.Context, known map[string]approvals.Card, near 
 		b.Log.Debug("Slack does not tell where a card is", "error", err)
 		return nil
 	}
-	return line{}.gap(" ").link(address, "Go to its card")
+	return line{}.gap(" ").link(address, text)
 }
 
 // intoApprovals posts into the approvals channel, where that is still one of
@@ -510,7 +595,16 @@ func (b *Bot) remindExpiry(ctx context.Context, e audit.Event) error {
 	about := line{}.bold(e.Title).say(" for ").who(e.Target).gap(" (").code(e.Request).gap(") expires ").when(snap.Deadline).
 		say(", with %d of %d approvals.", len(snap.Approvals), snap.Terms.Approvals)
 	_, err = b.postOnce(ctx, e, tellExpiring, known, func() (approvals.Card, error) {
-		return b.intoApprovals(ctx, e, paragraphs(append(append(line{}.say("⏳ "), about...), b.toCard(ctx, known, approvals.Card{})...)))
+		left, needed := snap.Terms.Approvals-len(snap.Approvals), "1 more approval is needed."
+		if left != 1 {
+			needed = fmt.Sprintf("%d more approvals are needed.", left)
+		}
+		act := line{}
+		for _, id := range b.approverHandles(snap.Request) {
+			act = act.group(id).gap(" ")
+		}
+		act = append(act.say("Approve or deny it on its card; %s", needed), b.toCard(ctx, known, approvals.Card{})...)
+		return b.intoApprovals(ctx, e, paragraphs(append(line{}.say("⏳ "), about...), act))
 	})
 	if err := b.passing(e, err); err != nil {
 		return err
@@ -520,7 +614,7 @@ func (b *Bot) remindExpiry(ctx context.Context, e audit.Event) error {
 		return nil
 	}
 	_, err = b.postOnce(ctx, e, tellExpiring+":"+to, known, func() (approvals.Card, error) {
-		return b.direct(ctx, to, news(e, "about to expire", append(line{}.say("⏳ Your request: "), about...).say(" The approvers were reminded. Speak to one of them if it is urgent."))...)
+		return b.direct(ctx, to, news(e, "about to expire", append(line{}.say("⏳ Your request: "), about...).say(" A reminder was posted in the approvals channel. Speak to one of them if it is urgent."))...)
 	})
 	return b.passing(e, err)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/slack-go/slack"
+
+	"countersign/approvals"
 )
 
 // watchStore asks Redis every few seconds whether it serves us, and tells the
@@ -44,11 +46,14 @@ type notice struct {
 	ts    string
 }
 
+// urgent is the way out while Countersign is of no use.
+const urgent = "If it cannot wait, block the account in the Entra admin center and tell your security people."
+
 // tellOutage returns nil where Slack did not confirm the message.
 func (b *Bot) tellOutage(ctx context.Context, since time.Time) *notice {
-	what := say("⚠️ Countersign cannot reach its Redis since %s, or cannot write to it.", hour(since))
+	what := say("⚠️ Countersign has not been able to reach its Redis since %s, or to write to it.", hour(since))
 	ts, err := b.announce(ctx, "Countersign cannot reach its Redis", what,
-		say("What it confirmed before lies there and goes on when Redis is back. Until then, commands and presses are answered with “could not be confirmed”, and nothing is started. An administrator finds the reason in the log of process %s.", b.Name))
+		say("What it confirmed before is kept there and goes on when Redis is back. Until then, commands and presses are answered with “could not be confirmed”, and nothing is started. %s An administrator finds the reason in the log of process %s.", urgent, b.Name))
 	if err != nil {
 		b.Log.Warn("people could not be told that Redis does not answer; trying again", "error", err)
 		return nil
@@ -58,12 +63,20 @@ func (b *Bot) tellOutage(ctx context.Context, since time.Time) *notice {
 
 // tellBack posts a message of its own, because an updated one notifies
 // nobody, and takes the alarm out of the one before. It returns what is still
-// to be told, which is nothing or all of it.
+// to be told, which is nothing or all of it. A Redis that comes back with less
+// than it had is no good news: what it lost has a message of its own.
 func (b *Bot) tellBack(ctx context.Context, told *notice) *notice {
 	span := fmt.Sprintf("%s to %s", hour(told.since), hour(time.Now()))
-	_, err := b.announce(ctx, "Countersign reaches its Redis again",
-		say("✅ Countersign reaches its Redis again, after %s (%s).", lasted(time.Since(told.since)), span),
-		say("What was waiting goes on. Whoever was answered “could not be confirmed”: look at %s, and do it again if it is not there. Process %s.", b.slash("requests"), b.Name))
+	news, then := say("✅ Countersign reaches its Redis again, after %s (%s).", lasted(time.Since(told.since)), span), "What was waiting goes on."
+	switch err := b.Desk.Store.Look(ctx); {
+	case errors.Is(err, approvals.ErrRewound):
+		news, then = say("⚠️ Redis answers Countersign again, after %s (%s), but it has lost something.", lasted(time.Since(told.since)), span),
+			"Countersign has stopped until an administrator has looked: nothing is decided or carried out."
+	case err != nil: // away once more
+		return told
+	}
+	_, err := b.announce(ctx, "Redis answers Countersign again", news,
+		say("%s Whoever was answered “could not be confirmed”: look at %s, and do it again if it is not there. Process %s.", then, b.slash("requests"), b.Name))
 	if err != nil {
 		b.Log.Warn("people could not be told that Redis is back; trying again", "error", err)
 		return told

@@ -113,7 +113,7 @@ func (b *Bot) arrive(ctx context.Context, evt socketmode.Event) {
 	case laneForm:
 		b.openForm(ctx, id, e.trigger, e.input, d)
 	case laneDeny:
-		b.openDeny(ctx, e.trigger, d)
+		b.openDeny(ctx, id, e.trigger, d)
 	case laneDetails:
 		b.openDetails(ctx, id, e.trigger, d)
 	case laneSecret:
@@ -446,7 +446,7 @@ func (b *Bot) keep(ctx context.Context, id string, d deed) error {
 // unconfirmed is for the one case in which we cannot know: it may have
 // arrived or not.
 func unconfirmed(b *Bot, what string) string {
-	return fmt.Sprintf("%s could not be confirmed: Countersign's store does not answer. It may still be carried out. Look at %s in a minute before you try again.", what, b.slash("requests"))
+	return fmt.Sprintf("%s could not be confirmed: Countersign's store does not answer. It may still be carried out. Look at %s in a minute before you try again. %s", what, b.slash("requests"), urgent)
 }
 
 // whisperPayload is an answer in an ack, to the author alone, a paragraph

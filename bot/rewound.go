@@ -1,8 +1,8 @@
 package bot
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -23,7 +23,9 @@ func (b *Bot) watchLosses(ctx context.Context) {
 	store := b.Desk.Store
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	told, logged, starting := false, false, true
+	channels := b.alarmed()
+	told := map[string]bool{} // the channels that know that it has stopped
+	logged, starting := false, true
 	var pause time.Duration
 	var next time.Time // Slack may have taken what it did not confirm, so it is not posted again at once
 	for {
@@ -32,27 +34,28 @@ func (b *Bot) watchLosses(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if stopped := store.Rewound(); stopped == told && !starting || time.Now().Before(next) {
+		stopped := store.Rewound()
+		informed := !slices.ContainsFunc(channels, func(c string) bool { return told[c] != stopped })
+		if informed && !starting || time.Now().Before(next) {
 			continue
 		}
 		list, unread := store.Losses(ctx)
 		err := unread
-		if !starting && !told { // others tell of theirs
+		if !starting && len(told) < len(channels) { // others tell of theirs
 			list = slices.DeleteFunc(list, func(l approvals.Lost) bool { return l.Process != store.Process() })
 		}
 		switch {
 		case err != nil:
-		case told && len(list) == 0:
-			if err = b.tellResumed(ctx); err == nil {
-				told, logged = false, false
+		case len(list) == 0 && len(told) > 0:
+			if err = b.tellResumed(ctx, told); err == nil {
+				logged = false
 			}
-		case !told && len(list) > 0:
+		case len(list) > 0:
 			if !logged {
 				b.logLosses(list)
 				logged = true
 			}
-			err = b.tellLosses(ctx, list)
-			told = err == nil
+			err = b.tellLosses(ctx, list, told)
 		}
 		if err == nil {
 			pause, starting = 0, false
@@ -81,7 +84,7 @@ func (b *Bot) logLosses(list []approvals.Lost) {
 }
 
 // tellLosses posts what is known to be lost.
-func (b *Bot) tellLosses(ctx context.Context, losses []approvals.Lost) error {
+func (b *Bot) tellLosses(ctx context.Context, losses []approvals.Lost, told map[string]bool) error {
 	const most = 20 // the command shows all
 	var commits []approvals.Commit
 	for _, lost := range losses {
@@ -99,7 +102,7 @@ func (b *Bot) tellLosses(ctx context.Context, losses []approvals.Lost) error {
 	blocks := []slack.Block{paragraphs(
 		line{}.say("🛑 ").bold("Countersign has stopped.").say(" Its Redis has gone back in time, as after a fail-over or when an older copy is restored. %s", approvals.Says(losses)),
 		line{}.say("Until somebody has looked, nothing is decided and nothing is executed. The audit channel and the audit log are right where they differ from what cards show. An administrator runs ").
-			code("countersign redis resume").say(" where Countersign runs: it shows everything that is known, and how to go on."))}
+			code("countersign redis resume").say(" where Countersign runs: it shows everything that is known, and how to go on. %s", urgent))}
 	var lines []line
 	for _, commit := range commits[:min(len(commits), most)] {
 		lines = append(lines, say("%s", commit))
@@ -110,23 +113,46 @@ func (b *Bot) tellLosses(ctx context.Context, losses []approvals.Lost) error {
 	if len(commits) > most {
 		blocks = append(blocks, small("and %d more", len(commits)-most))
 	}
-	return b.alarm(ctx, "Countersign has stopped: its Redis has lost writes", blocks)
+	return b.alarm(ctx, told, true, "Countersign has stopped: its Redis has lost writes", blocks)
 }
 
 // tellResumed posts that a person has said go on.
-func (b *Bot) tellResumed(ctx context.Context) error {
-	return b.alarm(ctx, "Countersign goes on", []slack.Block{paragraphs(
-		line{}.say("✅ ").bold("Countersign goes on.").say(" Somebody has looked at what Redis had lost. Cards show requests as Redis has them now. What was asked or decided shortly before it stopped may be gone: look at ").
-			code(b.slash("requests")).say(", and do it again."))})
+func (b *Bot) tellResumed(ctx context.Context, told map[string]bool) error {
+	return b.alarm(ctx, told, false, "Countersign goes on", []slack.Block{paragraphs(
+		line{}.say("✅ ").bold("Countersign goes on.").say(" Somebody has looked at what Redis had lost. Requests that Redis lost keep their old cards; their buttons do nothing. "+
+			"What the audit channel shows as done is done. Ask again only for what it does not show as carried out."),
+		say("What was asked or decided shortly before it stopped may be gone: look at ").code(b.slash("requests")).say("."))})
 }
 
-// alarm posts to the security people, or to the approvers where they have no
-// channel of their own.
-func (b *Bot) alarm(ctx context.Context, text string, blocks []slack.Block) error {
-	channel := cmp.Or(b.SecurityChannel, b.ApprovalsChannel)
-	if err := b.guard.fit(ctx, channel, guardAge); err != nil {
-		return fmt.Errorf("the channel for alarms: %w", err)
+// alarmed are the channels that hear of it: the security people first, then the
+// approvers, whose work stands still.
+func (b *Bot) alarmed() []string {
+	if b.SecurityChannel == "" || b.SecurityChannel == b.ApprovalsChannel {
+		return []string{b.ApprovalsChannel}
 	}
-	_, _, err := b.api.PostMessageContext(ctx, channel, slack.MsgOptionText(fallback("%s", text), false), slack.MsgOptionBlocks(blocks...))
-	return err
+	return []string{b.SecurityChannel, b.ApprovalsChannel}
+}
+
+// alarm posts to those of these channels that do not know of it yet. Where one
+// of them cannot be told, the other is.
+func (b *Bot) alarm(ctx context.Context, told map[string]bool, stopped bool, text string, blocks []slack.Block) error {
+	var failed error
+	for _, channel := range b.alarmed() {
+		if told[channel] == stopped {
+			continue
+		}
+		err := b.guard.fit(ctx, channel, guardAge)
+		if err == nil {
+			_, _, err = b.api.PostMessageContext(ctx, channel, slack.MsgOptionText(fallback("%s", text), false), slack.MsgOptionBlocks(blocks...))
+		}
+		switch {
+		case err != nil:
+			failed = errors.Join(failed, fmt.Errorf("the channel %s: %w", channel, err))
+		case stopped:
+			told[channel] = true
+		default:
+			delete(told, channel)
+		}
+	}
+	return failed
 }

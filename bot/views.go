@@ -89,7 +89,7 @@ func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Inpu
 		case err == nil:
 			b.fill(ctx, view, b.form(filled))
 		case errors.As(err, &no) && no.Code != approvals.CodeUnchecked:
-			b.fill(ctx, view, modal(in.Command.Title, "", viewMeta{}, paragraphs(say("%s", no.Sentence))))
+			b.fill(ctx, view, modal(formTitle(in.Command), "", viewMeta{}, paragraphs(say("%s", no.Sentence))))
 		default: // it may pass, and what is being typed must not be lost
 			f.notes = []slack.Block{paragraphs(say("⚠️ %s", sentence(err)))}
 			b.fill(ctx, view, b.form(f))
@@ -246,9 +246,17 @@ func (b *Bot) form(f form) slack.ModalViewRequest {
 	if f.self {
 		meta.Self = typed
 	}
-	view := modal(c.Title, viewForm, meta, blocks...)
+	view := modal(formTitle(c), viewForm, meta, blocks...)
 	view.Submit, view.Close = plain("Request", 24), plain("Cancel", 24)
 	return view
+}
+
+// formTitle is a command's title where Slack shows only its first 24 characters.
+func formTitle(c commands.Command) string {
+	if utf8.RuneCountInString(c.Title) <= 24 {
+		return c.Title
+	}
+	return strings.TrimPrefix(c.Title, "Issue ")
 }
 
 // yes is the value of a box that is ticked.
@@ -379,16 +387,24 @@ func optional(in *slack.InputBlock) slack.Block {
 }
 
 // openDeny asks for the reason of a denial, which the requester will read.
-func (b *Bot) openDeny(ctx context.Context, trigger string, d deed) {
+func (b *Bot) openDeny(ctx context.Context, id, trigger string, d deed) {
+	view, err := b.open(ctx, trigger, denyForm(d))
+	if err != nil {
+		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Deny again.")
+		return
+	}
+	b.ahead(ctx, id, view, d, "Deny", func(note ...slack.Block) slack.ModalViewRequest { return denyForm(d, note...) }, nil)
+}
+
+// denyForm is that form. note says whom it is about.
+func denyForm(d deed, note ...slack.Block) slack.ModalViewRequest {
 	reason := slack.NewPlainTextInputBlockElement(plain("Could not reach her manager", 150), blockReason)
 	reason.Multiline, reason.MaxLength = true, commands.MaxJustification
-	view := modal("Deny "+d.Request, viewDeny, viewMeta{Request: d.Request, Channel: d.Channel, Card: d.Card},
-		paragraphs(say("A denial is final. %s ends, and nothing is done.", d.Request)),
+	blocks := append(slices.Clone(note), paragraphs(say("A denial is final. %s ends, and nothing is done.", d.Request)),
 		optional(input(blockReason, "Why", "The requester and the auditors read this.", reason)))
+	view := modal("Deny "+d.Request, viewDeny, viewMeta{Request: d.Request, Channel: d.Channel, Card: d.Card}, blocks...)
 	view.Submit, view.Close = plain("Deny", 24), plain("Back", 24)
-	if _, err := b.open(ctx, trigger, view); err != nil {
-		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Deny again.")
-	}
+	return view
 }
 
 // openDetails shows a request with its journal, to people who may see it.
@@ -423,7 +439,7 @@ func (b *Bot) details(ctx context.Context, id string, d deed) ([]slack.Block, er
 			return nil, b.refused(ctx, id, d, who, err)
 		}
 	}
-	return append(draw(snap.Request, room{}), journal(snap.Request)...), nil
+	return append(draw(snap.Request, room{}, who.ID == snap.Requester.ID), journal(snap.Request)...), nil
 }
 
 // fill replaces a view that was opened before its content was known. An error
@@ -466,6 +482,9 @@ func (b *Bot) publishHome(ctx context.Context, slackID string) {
 	blocks, err := b.home(ctx, slackID)
 	if err != nil {
 		blocks = []slack.Block{header("Countersign"), paragraphs(say("%s", sentence(err)))}
+	}
+	if b.Desk.Store.Rewound() {
+		blocks = slices.Insert(blocks, 0, paragraphs(line{}.say("🛑 ").bold("Countersign has stopped.").say(" Its Redis has gone back in time, and until an administrator has looked, nothing is decided or carried out. %s", urgent)))
 	}
 	_, err = b.api.PublishViewContext(ctx, slack.PublishViewContextRequest{
 		UserID: slackID, View: slack.HomeTabViewRequest{Type: slack.VTHomeTab, Blocks: slack.Blocks{BlockSet: blocks}},
@@ -513,7 +532,11 @@ func (b *Bot) deskOf(ctx context.Context, who approvals.Person, open []approvals
 			}
 		}
 	}
-	return append(blocks, deskBlocks("On the desk", open, "Nothing is waiting.")...)
+	none := "Nothing is waiting."
+	if len(blocks) > 0 {
+		none = "Nothing else is waiting."
+	}
+	return append(blocks, deskBlocks("On the desk", open, none)...)
 }
 
 // deskBlocks lists requests with a button each.

@@ -18,9 +18,9 @@ func sentence(err error) string {
 	case errors.As(err, &no):
 		return no.Sentence
 	case errors.Is(err, approvals.ErrNoRequest):
-		return "There is no such request. It may be older than 90 days."
+		return "Countersign does not know that request any more: it is older than 90 days, or Redis lost it. The audit channel has its record. Ask again if it is still needed."
 	case errors.Is(err, approvals.ErrRewound):
-		return "Countersign has stopped: its Redis has gone back in time and has lost what it had confirmed. What you did just now does not count. An administrator has to look at it first; then do it again."
+		return "Countersign has stopped: its Redis has gone back in time and has lost what it had confirmed. What you did just now does not count. An administrator has to look at it first; then do it again. " + urgent
 	case errors.Is(err, approvals.ErrNoKey):
 		return "This Countersign does not have the key with which that is sealed; another one may. Try again in a minute. If it stays so, an administrator has to look at the log."
 	case errors.Is(err, approvals.ErrConflict):

@@ -30,7 +30,7 @@ func (b *Bot) carry(ctx context.Context, a approvals.Arrival) error {
 	ctx, cancel := context.WithTimeout(ctx, timing.Takeover*9/10)
 	defer cancel()
 	if a.Stale || a.Poisoned {
-		why := "it waited for more than " + timing.Stale.String()
+		why := "it waited for more than " + lasted(timing.Stale)
 		if a.Poisoned {
 			why = "it failed again and again"
 		}
@@ -358,13 +358,18 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 		Plan: plan, Requester: who, Justification: in.Justification, Ticket: in.Ticket, Verified: in.Verified, Channel: d.Channel, Terms: terms,
 	})
 	no := (*approvals.Refusal)(nil)
-	if in.Glass && errors.As(err, &no) && no.Code == approvals.CodeIdentical {
+	if errors.As(err, &no) && no.Code == approvals.CodeIdentical {
 		// Somebody asked for the same before. Whoever wants it now means that.
-		open, err := b.Desk.Store.Load(ctx, no.Request)
-		if err != nil {
-			return ignoreGone(err)
+		open, gone := b.Desk.Store.Load(ctx, no.Request)
+		switch {
+		case in.Glass && gone != nil:
+			return ignoreGone(gone)
+		case in.Glass:
+			return b.breakGlassTyped(ctx, op, d, in, who, open.Request, true)
+		case gone == nil:
+			b.identical(ctx, d, who, open.Request)
+			return nil
 		}
-		return b.breakGlassTyped(ctx, op, d, in, who, open.Request)
 	}
 	if err != nil {
 		return err
@@ -396,10 +401,31 @@ func (b *Bot) inVain(ctx context.Context, r approvals.Request) *approvals.Refusa
 // wants to break the glass.
 func (b *Bot) asked(ctx context.Context, op string, d deed, in commands.Input, who approvals.Person, r approvals.Request) error {
 	if in.Glass {
-		return b.breakGlassTyped(ctx, op, d, in, who, r)
+		return b.breakGlassTyped(ctx, op, d, in, who, r, false)
 	}
 	b.receiptNote(ctx, d, r)
 	return nil
+}
+
+// identical tells whoever asked for what is requested already who did, and what
+// it waits for.
+func (b *Bot) identical(ctx context.Context, d deed, who approvals.Person, open approvals.Request) {
+	l := line{}.who(open.Requester)
+	if open.Requester.ID == who.ID {
+		l = say("You")
+	}
+	l = l.say(" asked for the same, ").when(open.Created).say(": ").code(open.ID)
+	if open.State == approvals.Pending {
+		left, one := open.Terms.Approvals-len(open.Approvals), "s"
+		if left == 1 {
+			one = ""
+		}
+		l = l.say(" waits for %d approval%s until ", left, one).when(open.Deadline).say(".")
+	} else {
+		l = l.say(" is %s.", open.Says())
+	}
+	b.whisper(ctx, d, fmt.Sprintf("The same is requested already, as %s. Nothing new was made.", open.ID),
+		paragraphs(l.say(" Its card is in the approvals channel. Nothing new was made.")))
 }
 
 // onlySelf refuses others' accounts to those who may use a command for their
@@ -501,8 +527,10 @@ func (b *Bot) help(ctx context.Context, op string, d deed, in commands.Input, wh
 	if len(in.Rest) > 0 {
 		name := strings.TrimPrefix(strings.TrimPrefix(in.Rest[0], "/"), b.Prefix)
 		if c, ok := commands.Lookup(name); ok {
+			standing, unknown := b.Desk.Rights(ctx, who)
+			glass := unknown == nil && b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil
 			blocks := []slack.Block{
-				paragraphs(line{}.code(commands.Slash(b.Prefix, c) + " " + c.Usage)),
+				paragraphs(line{}.code(commands.Slash(b.Prefix, c) + " " + usage(c, glass))),
 				paragraphs(say("%s", c.Help)),
 			}
 			selfOnly, err := b.Desk.MayRequest(ctx, c.Name, c.Class, who)
@@ -517,7 +545,7 @@ func (b *Bot) help(ctx context.Context, op string, d deed, in commands.Input, wh
 			default:
 				blocks = append(blocks, small("Decided by: %s.", strings.Join(b.Desk.Policy.Approvers(c.Name, c.Class, false), ", ")))
 			}
-			if standing, err := b.Desk.Rights(ctx, who); err == nil && b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil {
+			if glass {
 				blocks = append(blocks, small("In an emergency you may run it before anybody approves, %s: write %s behind the person, and why. "+
 					"Everybody who could have approved it is told, and somebody else reviews it.", b.Desk.Policy.Limits.Glass(), commands.BreakGlass))
 			}
@@ -570,7 +598,7 @@ func (b *Bot) requests(ctx context.Context, op string, d deed, in commands.Input
 			return err
 		}
 	}
-	b.whisper(ctx, d, snap.ID+" is "+snap.Says(), append(draw(snap.Request, room{}), journal(snap.Request)...)...)
+	b.whisper(ctx, d, snap.ID+" is "+snap.Says(), append(draw(snap.Request, room{}, who.ID == snap.Requester.ID), journal(snap.Request)...)...)
 	return nil
 }
 

@@ -94,14 +94,13 @@ func Parse(c Command, text string) (Input, []Problem) {
 		if p.misspelt(word) {
 			continue
 		}
-		if first {
-			first = false
+		if first { // what is an argument may stand before the target, too
 			ref, sentence := target(word)
 			if sentence != "" {
 				p.problem(FieldTarget, "%s", sentence)
 			}
 			if sentence != "" || !ref.Empty() {
-				in.Target = ref
+				in.Target, first = ref, false
 				continue
 			}
 		}
@@ -115,7 +114,7 @@ func Parse(c Command, text string) (Input, []Problem) {
 			if p.glass(&in, word) {
 				continue
 			}
-			inArgs = false
+			inArgs, first = false, false
 		}
 		why = append(why, written(word))
 	}

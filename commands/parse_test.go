@@ -166,6 +166,7 @@ func TestParseBreakGlass(t *testing.T) {
 		bad           []Field
 	}{
 		"behind the target":       {"block-signin", "<@U0MINA|mina> break-glass laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
+		"before the target":       {"block-signin", "break-glass <@U0MINA|mina> laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
 		"alone":                   {"block-signin", "<@U0MINA|mina> break-glass", Input{Target: mina, Glass: true}, nil},
 		"as people write it":      {"revoke-sessions", "<@U0MINA|mina> --Break–Glass: laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
 		"behind a key":            {"block-signin", "<@U0MINA|mina> ticket=INC-7 break-glass stolen", Input{Target: mina, Ticket: "INC-7", Glass: true, Justification: "stolen"}, nil},

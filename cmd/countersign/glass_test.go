@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,14 +133,16 @@ func TestBreakGlass(t *testing.T) {
 	for _, c := range []struct{ who, says string }{
 		{sandbox.Olga, "You broke the glass for"},
 		{sandbox.Dana, "your own account"},
-		{sandbox.Gloria, "You may not decide this"},
+		{sandbox.Gloria, "You may not review this"},
 	} {
 		h := w.as(c.who, sandbox.Approvals)
 		h.presses(card, "justified")
-		form := h.sees("You say with your name")
-		h.submits(form, map[string]string{"reason": "fine by me"})
-		if no := h.reads(c.says); !no.Ephemeral {
-			t.Errorf("everybody reads what only %s should: %s", c.who, no.Text())
+		form := h.sees(c.says) // before anything is typed
+		if len(form.Inputs()) > 0 || form.Submit != "" {
+			t.Errorf("%s can send the form all the same", c.who)
+		}
+		if err := h.p.Close(form.ID); err != nil {
+			t.Fatal(err)
 		}
 		gloria.reads("tried to review and was refused", c.says, id)
 	}
@@ -173,6 +177,29 @@ func TestBreakGlass(t *testing.T) {
 	w.as(sandbox.Hanna, sandbox.HelpDesk).reads("reviewed what ran with broken glass and found it not justified", id) // the security channel
 	ravi.types("/entra-requests pending")
 	ravi.reads("On the desk", "Nothing is waiting")
+}
+
+// The alarm may be there before the card. Everybody is led to the card all the
+// same, and nobody to the alarm itself.
+func TestGlassLeadsToItsCard(t *testing.T) {
+	t.Parallel()
+	slackAPI, through := meddle(t)
+	w := begin(t, calm, through)
+	release := make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(goOn)
+	slackAPI.lose(loss{method: "conversations.open", parts: []string{"users=" + sandbox.Olga}, until: release}) // for the receipt, before the card
+	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
+	w.as(sandbox.Olga, sandbox.HelpDesk).types("/entra-revoke-sessions @dana break-glass laptop stolen")
+	ravi.reads("Glass broken by", danaUPN)
+	goOn()
+	card := ravi.reads("Revoke sessions: ", "What ", danaUPN)
+	for _, m := range []sandbox.Message{ravi.dm().reads("You could have approved it"), ravi.reads("Glass broken by", "told by direct message")} {
+		way := "p" + strings.ReplaceAll(card.TS, ".", "")
+		if !m.Contains("Go to its card") || !slices.ContainsFunc(m.Blocks, func(raw json.RawMessage) bool { return strings.Contains(string(raw), way) }) {
+			t.Errorf("it does not lead to the card: %s\n%s", m.Text(), m.Blocks)
+		}
+	}
 }
 
 // From the card of somebody else's request, and from one's own copy.
@@ -230,6 +257,29 @@ func TestBreakGlassByButton(t *testing.T) {
 	if got := w.effects("revokeSignInSessions") - before; got != 1 {
 		t.Errorf("the sessions were revoked %d times", got)
 	}
+}
+
+// Whoever may not deny is told before they type why.
+func TestNobodyTypesADenialInVain(t *testing.T) {
+	t.Parallel()
+	w := begin(t, calm)
+	w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-block-signin @dana laptop stolen")
+	ravi, gloria := w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Gloria, sandbox.Audit)
+	card := ravi.reads("waiting for approval", danaUPN)
+	id := requestID.FindString(card.Text())
+	for who, says := range map[string]string{sandbox.Hanna: "You asked for", sandbox.Dana: "your own account", sandbox.Gloria: "You may not decide this"} {
+		h := w.as(who, sandbox.Approvals)
+		h.presses(card, "deny")
+		if form := h.sees(says); len(form.Inputs()) > 0 || form.Submit != "" {
+			t.Errorf("%s can send the form all the same", who)
+		}
+		gloria.reads("tried to deny and was refused", says, id)
+	}
+	ravi.presses(card, "deny")
+	if a := ravi.submits(ravi.sees("A denial is final", danaUPN), map[string]string{"reason": "it was found"}); !a.OK {
+		t.Fatalf("the denial was not taken: %+v", a)
+	}
+	ravi.reads("denied", danaUPN, "it was found")
 }
 
 // In the form the box is there for those who may, and wants a reason.
@@ -304,6 +354,8 @@ func TestBreakGlassRefused(t *testing.T) {
 
 	olga.types("/entra-revoke-sessions @mina break-glass once more")
 	olga.reads("is requested as", "waits for one other person", "The glass was not broken", "more than 1 request within 1h with broken glass")
+	olga.types("/entra-revoke-sessions @mina break-glass and once more")
+	olga.reads("is already requested as", "waits for one other person", "The glass was not broken")
 	ravi.reads("Revoke sessions: waiting for approval", minaUPN)
 
 	olga.types("/entra-block-signin @gloria break-glass looks odd")
@@ -421,7 +473,8 @@ func TestBreakGlassTellsEverybody(t *testing.T) {
 // its time is over.
 func TestReminders(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, func(c *config) { c.Timing.Remind, c.Timing.Warn = time.Second, time.Minute }, rule(approvals.ClassContain, func(r *approvals.Rule) { r.Lifetime = 40 * time.Second }))
+	w := begin(t, calm, func(c *config) { c.Timing.Remind, c.Timing.Warn = time.Second, time.Minute }, rule(approvals.ClassContain, func(r *approvals.Rule) { r.Lifetime = 40 * time.Second }),
+		also("duty", approvals.Group{Slack: []string{sandbox.OnCallHandle}}))
 	hanna, olga, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Olga, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	hanna.types("/entra-revoke-sessions @dana laptop stolen")
 	olga.types("/entra-block-signin @mina break-glass laptop stolen")
@@ -435,8 +488,8 @@ func TestReminders(t *testing.T) {
 	}
 	ravi.reads("done with broken glass, justified", minaUPN, "right so")
 
-	ravi.reads("Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "Go to its card")
-	hanna.dm().reads("Your request", "Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "The approvers were reminded")
+	ravi.reads("Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "@"+sandbox.OnCallHandle, "Approve or deny it on its card; 1 more approval is needed.", "Go to its card")
+	hanna.dm().reads("Your request", "Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "A reminder was posted in the approvals channel")
 	if n := len(ravi.all("expires", "with 0 of 1 approvals", "Go to its card")); n != 1 {
 		t.Errorf("the approvers were reminded %d times", n)
 	}
@@ -499,6 +552,10 @@ func TestAskForSelf(t *testing.T) {
 	}
 	dana.types("/entra-help")
 	dana.reads("/entra-reset-password", "For your own account only.")
+
+	if help := dana.reads("What you may do"); help.Contains("[break-glass]") {
+		t.Errorf("Dana, who is not on call, reads of break-glass:\n%s", help.Text())
+	}
 
 	// Typed with a reason, nothing is missing.
 	dana.types("/entra-reset-password @dana verified=video forgot it")

@@ -425,8 +425,8 @@ func (s *scene) ends(p *play, e ending, words ...string) sandbox.Message {
 	hanna := s.as(sandbox.Hanna, sandbox.HelpDesk).dm()
 	s.as(sandbox.Gloria, sandbox.Audit).reads(append(words, e.record, p.request, p.upn(), "hanna.okafor@", "ravi.menon@")...)
 	news := hanna.reads(e.news, p.request)
-	card := s.as(sandbox.Ravi, sandbox.Approvals).reads(append(words, e.card, p.request, p.upn(), "What happened")...)
-	hanna.reads(append(words, e.card, p.request, "What happened")...)
+	card := s.as(sandbox.Ravi, sandbox.Approvals).reads(append(words, e.card, p.request, p.upn(), "What ")...)
+	hanna.reads(append(words, e.card, p.request, "What ")...)
 	if card.TS != p.card.TS {
 		s.Errorf("the card is another message")
 	}

@@ -544,7 +544,7 @@ func TestRedisIsAway(t *testing.T) {
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
 
 	server.Kill(t)
-	alarm := ravi.reads("cannot reach its Redis since", "could not be confirmed", "nothing is started")
+	alarm := ravi.reads("has not been able to reach its Redis since", "could not be confirmed", "nothing is started")
 	if answer := hanna.types("/entra-revoke-sessions @mina phone stolen"); !strings.Contains(string(answer.Response), "could not be confirmed") {
 		t.Errorf("the command was answered: %s", answer.Response)
 	}
@@ -564,7 +564,7 @@ func TestRedisIsAway(t *testing.T) {
 	})
 	w.as(sandbox.Ravi, sandbox.Approvals).presses(card, "approve")
 	w.as(sandbox.Gloria, sandbox.Audit).reads("Succeeded: ", requestID.FindString(card.Text()))
-	for text, want := range map[string]int{"cannot reach its Redis since": 0, "reaches its Redis again": 1} {
+	for text, want := range map[string]int{"has not been able to reach its Redis since": 0, "reaches its Redis again": 1} {
 		if n := len(ravi.all(text)); n != want {
 			t.Errorf("the channel says %q %d times, want %d", text, n, want)
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -74,6 +75,15 @@ func TestRedisGoesBackInTime(t *testing.T) {
 				w.start()
 			}
 			olga.reads("Countersign has stopped", "One write", id+": requested", "countersign redis resume")
+			ravi.reads("Countersign has stopped", "One write", id+": requested", "block the account in the Entra admin center")
+			home := func(parts ...string) {
+				t.Helper()
+				w.until("an App Home", func() bool {
+					views, err := ravi.p.Views()
+					return ravi.p.Home() == nil && err == nil && views.Home != nil && strings.HasPrefix(views.Home.Text(), "🛑") == (len(parts) > 0) && views.Home.Contains(parts...)
+				})
+			}
+			home("Countersign has stopped", "nothing is decided")
 			ravi.presses(kept, "approve")
 			ravi.reads("Countersign has stopped: its Redis has gone back in time", "does not count")
 			hanna.types("/entra-methods @dana")
@@ -94,7 +104,12 @@ func TestRedisGoesBackInTime(t *testing.T) {
 				t.Errorf("with -yes: %v", err)
 			}
 			w.says(said, id+": requested", "Countersign goes on")
-			olga.reads("Countersign goes on.")
+			for _, h := range []*hands{olga, ravi} {
+				h.reads("Countersign goes on.", "keep their old cards", "Ask again only for what it does not show as carried out")
+			}
+			home()
+			ravi.presses(lost, "approve")
+			ravi.reads("Countersign does not know "+id+" any more", "Redis lost it", "The audit channel has its record")
 			olga.reads("Alarm", "Redis had gone back in time", "Olga on the console said that Countersign goes on")
 			w.until("what was there to be decided", func() bool {
 				ravi.p.Press(ravi.channel, kept.TS, "approve", "") // the button goes with the press that counts
@@ -121,6 +136,27 @@ func TestRewoundNumbers(t *testing.T) {
 		if got := counted(lost); got != want {
 			t.Errorf("%+v: %s, want %s", lost, got, want)
 		}
+	}
+}
+
+// A Redis that was away and comes back older than it was is no good news, and
+// the approvers hear that nothing goes on.
+func TestRedisComesBackOlder(t *testing.T) {
+	t.Parallel()
+	w := begin(t, brisk, func(c *config) {
+		c.Timing.Outage, c.Slack.SecurityChannel = 1500*time.Millisecond, "C0AUDIT"
+	})
+	hanna, ravi := w.as("U0HANNA", "C0HELPDESK"), w.as("U0RAVI", "C0APPROVE")
+	restore := w.redis.Save(t)
+	hanna.types("/entra-revoke-sessions @dana her laptop is gone")
+	ravi.reads("Dana Whitfield", "Approve")
+	w.redis.Kill(t)
+	ravi.reads("has not been able to reach its Redis since", "is kept there", "block the account in the Entra admin center")
+	restore()
+	ravi.reads("Redis answers Countersign again", "it has lost something", "Countersign has stopped until an administrator has looked")
+	ravi.reads("🛑", "One write", "countersign redis resume")
+	if n := len(ravi.all("What was waiting goes on")); n != 0 {
+		t.Error("the channel says that all goes on, and nothing does")
 	}
 }
 

@@ -158,7 +158,7 @@ func TestDenyCancelHelpAndDesk(t *testing.T) {
 
 	// The same again points to the one that is open.
 	hanna.types("/entra-require-reregister @dana verified=video lost phone")
-	hanna.reads("The same request is open already")
+	hanna.reads("You asked for the same", requestID.FindString(card.Text())+" waits for 1 approval until ", "Its card is in the approvals channel. Nothing new was made.")
 
 	ravi.presses(card, "deny")
 	form := ravi.sees("A denial is final")

@@ -346,8 +346,12 @@ func (s *siege) aDenial() {
 	meets()
 	if s.how == writes.NotApplied {
 		ravi.reads("Press Deny again")
-		ravi.presses(card, "deny")
+	} else {
+		s.must(ravi.p.Close(ravi.sees("A denial is final", id).ID))
 	}
+	meets = s.arms("ahead fill UpdateViewContext")
+	ravi.presses(card, "deny")
+	meets()
 	if a := ravi.submits(ravi.sees("A denial is final", id), map[string]string{"reason": "no, " + id}); !a.OK {
 		s.Fatalf("the denial was not taken: %+v", a)
 	}
@@ -469,7 +473,7 @@ func (s *siege) byHand() {
 func (s *siege) brokenGlass() {
 	before, ravi, olga, hanna := s.effects("revokeSignInSessions"), s.ravi(), s.olga(), s.hanna()
 	card, id := s.asks("/entra-revoke-sessions @dana")
-	for _, where := range []string{"openGlass open OpenViewContext", "openGlass fill UpdateViewContext"} {
+	for _, where := range []string{"openGlass open OpenViewContext", "ahead fill UpdateViewContext"} {
 		meets := s.arms(where)
 		olga.presses(card, "break-glass")
 		meets()
@@ -486,7 +490,7 @@ func (s *siege) brokenGlass() {
 			len(hanna.dm().all("broke the glass for your request", id)) > 0 && len(olga.dm().all("You broke the glass for it", "Done: ", id)) > 0 &&
 			len(ravi.all("Still to be reviewed", id)) > 0 && len(hanna.all("broke the glass", "cannot wait", id)) > 0
 	})
-	for _, where := range []string{"openReview open OpenViewContext", "openReview fill UpdateViewContext"} {
+	for _, where := range []string{"openReview open OpenViewContext", "ahead fill UpdateViewContext"} {
 		meets := s.arms(where)
 		ravi.presses(card, "justified")
 		meets()
@@ -540,7 +544,7 @@ func (s *siege) runningOut() {
 	s.must(rdb.ZAdd(s.Context(), "{countersign}:due", redis.Z{Score: 1, Member: id}).Err())
 	meets()
 	s.ravi().reads(id, "expires", "with 0 of 1 approvals")
-	s.hanna().dm().reads(id, "expires", "The approvers were reminded")
+	s.hanna().dm().reads(id, "expires", "A reminder was posted in the approvals channel")
 	s.hanna().dm().presses(s.hanna().dm().reads("waiting for approval", id), "cancel")
 	s.ends(id, ": cancelled", "requested: ", " cancelled: ")
 	if n := len(s.ravi().all(id, "expires", "with 0 of 1 approvals")); n > 2+s.spare() { // the card is one of them
@@ -574,7 +578,7 @@ func (s *siege) anAck() {
 	card := s.ravi().reads("waiting for approval", why)
 	if !answer.OK { // so it is typed again
 		s.hanna().types("/entra-revoke-sessions @dana " + why)
-		s.hanna().reads("The same request is open already", requestID.FindString(card.Text()))
+		s.hanna().reads("asked for the same", requestID.FindString(card.Text()))
 	}
 	s.ravi().presses(card, "approve")
 	s.done(requestID.FindString(card.Text()))
@@ -592,9 +596,9 @@ func (s *siege) anOutage() {
 	meets()
 	for _, where := range []string{"tellBack announce PostMessageContext", "tellBack UpdateMessageContext"} {
 		meets := s.arms(where)
-		told := len(s.ravi().all("cannot reach its Redis since"))
+		told := len(s.ravi().all("has not been able to reach its Redis since"))
 		s.line.stopUp()
-		s.until("the message", func() bool { return len(s.ravi().all("cannot reach its Redis since")) > told })
+		s.until("the message", func() bool { return len(s.ravi().all("has not been able to reach its Redis since")) > told })
 		s.line.flow()
 		meets()
 	}
@@ -617,7 +621,9 @@ func (s *siege) backInTime() {
 	restore()
 	meets()
 	// Whoever is started then tells, too: nobody knows what the last one has told.
-	s.until("the message", func() bool { return len(s.hanna().all("Countersign has stopped")) == 1+s.spare() })
+	s.until("the message", func() bool {
+		return len(s.hanna().all("Countersign has stopped")) == 1+s.spare() && len(s.ravi().all("Countersign has stopped")) > 0
+	})
 	store := approvals.NewStore(s.redis.Client(s.T), s.service.secrets.Ring, s.service.config.Redis.Prefix, s.service.config.Timing)
 	list, err := store.Losses(s.Context())
 	s.must(err)

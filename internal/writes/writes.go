@@ -219,9 +219,8 @@ func All() []Write {
 		Write{Where: "bot.Bot.openSecret fill#1 UpdateViewContext", What: "why there is no secret to see", API: "views.update"},
 		Write{Where: "bot.Bot.openSecret fill#2 UpdateViewContext", What: "the secret", API: "views.update"},
 		Write{Where: "bot.Bot.openGlass open OpenViewContext", What: "the form that asks why the glass is broken", API: "views.open"},
-		Write{Where: "bot.Bot.openGlass fill UpdateViewContext", What: "that form with its target, or why there is none", API: "views.update", Calls: 3},
 		Write{Where: "bot.Bot.openReview open OpenViewContext", What: "the form of a review", API: "views.open"},
-		Write{Where: "bot.Bot.openReview fill UpdateViewContext", What: "what there is to review", API: "views.update"},
+		Write{Where: "bot.Bot.ahead fill UpdateViewContext", What: "one of these forms with its target, or why this person may not", API: "views.update"},
 		Write{Where: "bot.Bot.publishHome PublishViewContext", What: "an App Home", API: "views.publish"},
 
 		// What needs no Redis.
