@@ -79,12 +79,27 @@ type step = chromedp.Action[chromedp.Void]
 // patient is how long one line of a test may take.
 const patient = 60 * time.Second
 
+// once takes a step. Where the page has drawn anew what was just found, it is
+// found again: nothing was done to it yet.
+func once(ctx context.Context, s step) error {
+	for {
+		err := chromedp.Do(ctx, s)
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "Could not find node with given id") {
+			return err
+		}
+	}
+}
+
 // do runs steps in the page; what says what they are for.
 func do(t *testing.T, ctx context.Context, what string, steps ...step) {
 	t.Helper()
 	limited, cancel := context.WithTimeout(ctx, patient)
 	defer cancel()
-	if err := chromedp.Do(limited, steps...); err != nil {
+	for _, s := range steps {
+		err := once(limited, s)
+		if err == nil {
+			continue
+		}
 		failed, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		if b, err := chromedp.Run(failed, chromedp.CaptureScreenshot()); err == nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,17 @@ func asked(text string) chromedp.Search {
 	return chromedp.Search(fmt.Sprintf("//dialog[contains(., %q)]", text))
 }
 
+// stepOnce takes a step. Where the page has drawn anew what was just found, it is
+// found again: nothing was done to it yet.
+func stepOnce(ctx context.Context, s step) error {
+	for {
+		err := chromedp.Do(ctx, s)
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "Could not find node with given id") {
+			return err
+		}
+	}
+}
+
 // A visitor goes through the whole story on the page, and nothing but the
 // page.
 func TestStoryInTheBrowser(t *testing.T) {
@@ -75,7 +87,11 @@ func TestStoryInTheBrowser(t *testing.T) {
 	w := begin(t)
 	do := func(what string, steps ...step) {
 		t.Helper()
-		if err := chromedp.Do(ctx, steps...); err != nil {
+		for _, s := range steps {
+			err := stepOnce(ctx, s)
+			if err == nil {
+				continue
+			}
 			if shot, err := chromedp.Run(ctx, chromedp.CaptureScreenshot()); err == nil {
 				os.WriteFile(filepath.Join(t.ArtifactDir(), "failed.png"), shot, 0o644)
 			}
