@@ -261,7 +261,9 @@ func TestAPressOnARequestOfAnotherKeyIsLeft(t *testing.T) {
 	if got := w.load(r.ID); got.State != Approved || len(got.Approvals) != 1 || w.aside() > 0 {
 		t.Errorf("it is %s with %d approvals, and aside are %d", got.Says(), len(got.Approvals), w.aside())
 	}
-	if all := tries.all(); !slices.Equal(all, []int64{1, 2}) { // nobody may be told that it certainly was not carried out
+	// Nobody may be told that it certainly was not carried out. The old one may
+	// have looked once more just as it gave it back.
+	if all := slices.Compact(tries.all()); !slices.Equal(all, []int64{1, 2}) {
 		t.Errorf("it came in deliveries %v", all)
 	}
 	old.lacks("k2")
