@@ -61,6 +61,9 @@ func (b *Bot) ahead(ctx context.Context, id, view string, d deed, title string, 
 // may says whether somebody may do what the form of a button is for.
 func (b *Bot) may(ctx context.Context, op string, d deed) (approvals.Request, error) {
 	who, err := b.comer(ctx, d)
+	if early(err) {
+		return approvals.Request{}, err
+	}
 	if err != nil {
 		return approvals.Request{}, b.refused(ctx, op, d, who, err)
 	}
@@ -72,10 +75,21 @@ func (b *Bot) may(ctx context.Context, op string, d deed) (approvals.Request, er
 	if err == nil {
 		err = b.allows(ctx, d, standing, snap)
 	}
+	if early(err) {
+		return snap.Request, err
+	}
 	if err != nil {
 		return snap.Request, b.refused(ctx, op, d, who, err)
 	}
 	return snap.Request, nil
+}
+
+// early says of a look ahead that it forbids nothing: it could not be made, or
+// the request is over, perhaps by the very form that it was made for and that was
+// quicker. Nothing was tried yet, and so nothing is recorded.
+func early(err error) bool {
+	no := (*approvals.Refusal)(nil)
+	return errors.As(err, &no) && slices.Contains([]approvals.Code{approvals.CodeUnchecked, approvals.CodeDecided, approvals.CodeExpired}, no.Code)
 }
 
 // allows asks the policy, the place and the request itself.
