@@ -496,10 +496,11 @@ func (d *Desk) voice(ctx context.Context, r Request, by Person, a Action) *Refus
 	if r.State == Pending && (by.ID == r.Requester.ID || by.ID == r.Plan.Target.ID) {
 		return nil // Apply has the better sentence
 	}
-	if no := d.Policy.MayDecide(r.Plan.Command, r.Plan.Class, who, self); no != nil {
-		if _, reviewing := a.(Judge); reviewing {
-			no.Sentence = strings.Replace(no.Sentence, " decide this", " review this", 1)
-		}
+	may := d.Policy.MayDecide
+	if _, reviewing := a.(Judge); reviewing {
+		may = d.Policy.MayReview
+	}
+	if no := may(r.Plan.Command, r.Plan.Class, who, self); no != nil {
 		return no
 	}
 	return d.recent(ctx, by)

@@ -142,12 +142,15 @@ func (p Policy) Check(commands map[string]Class) error {
 		if class == ClassRead {
 			continue
 		}
-		where, what := of(func(r Rule) bool { return r.Request != nil || r.BreakGlass != nil || r.Approve != nil })
-		if len(r.Request)+len(r.BreakGlass) > 0 && !slices.ContainsFunc(r.Approve, p.somebody) {
-			wrong = append(wrong, fmt.Sprintf("%s: people may ask for %s, but nobody may approve it: name approvers, or no requesters", where, what))
-		} else if few, all := p.atMost(r.Approve); len(r.requesters()) > 0 && all && 0 < few && few < r.Approvals {
-			where, what := of(func(r Rule) bool { return r.Approve != nil || r.Approvals > 0 })
-			wrong = append(wrong, fmt.Sprintf("%s: %s needs %d approvals, and only %d people may give one: name more, or ask for fewer", where, what, r.Approvals, few))
+		if few, all := p.atMost(r.Approve); len(r.requesters()) > 0 {
+			switch {
+			case !slices.ContainsFunc(r.Approve, p.somebody):
+				where, what := of(func(r Rule) bool { return r.Request != nil || r.BreakGlass != nil || r.Approve != nil })
+				wrong = append(wrong, fmt.Sprintf("%s: people may ask for %s, but nobody may approve it: name approvers, or no requesters", where, what))
+			case all && few < r.Approvals:
+				where, what := of(func(r Rule) bool { return r.Approve != nil || r.Approvals > 0 })
+				wrong = append(wrong, fmt.Sprintf("%s: %s needs %d approvals, and only %d people may give one: name more, or ask for fewer", where, what, r.Approvals, few))
+			}
 		}
 		if r.forSelf() && !slices.ContainsFunc(r.deciders(true), p.somebody) {
 			where, what := of(func(r Rule) bool { return r.AskForSelf != nil || r.ApproveSelf != nil || r.Request != nil })
@@ -320,18 +323,27 @@ func (p Policy) MayRequest(command string, class Class, who Standing, self bool)
 	return refuse(CodeNotAllowed, "You may not use this command. It is for: %s.", strings.Join(r.requesters(), ", "))
 }
 
-// MayDecide says whether the policy lets this person approve, deny or review;
-// self says that the requester asked for their own account. The rules about
-// requester, target and earlier decisions are in Apply.
+// MayDecide says whether the policy lets this person approve or deny; self says
+// that the requester asked for their own account. The rules about requester,
+// target and earlier decisions are in Apply.
 func (p Policy) MayDecide(command string, class Class, who Standing, self bool) *Refusal {
+	return p.decides(command, class, who, self, "decide")
+}
+
+// MayReview says the same of a review, which is for those who decide.
+func (p Policy) MayReview(command string, class Class, who Standing, self bool) *Refusal {
+	return p.decides(command, class, who, self, "review")
+}
+
+func (p Policy) decides(command string, class Class, who Standing, self bool, verb string) *Refusal {
 	if no := fit(who); no != nil {
 		return no
 	}
 	if names := p.rule(command, class).deciders(self); !p.in(who, names) {
 		if len(names) == 0 {
-			return refuse(CodeNotAllowed, "Nobody may decide this: the policy names no approvers for it.")
+			return refuse(CodeNotAllowed, "Nobody may %s this: the policy names no approvers for it.", verb)
 		}
-		return refuse(CodeNotAllowed, "You may not decide this. The approvers are: %s.", strings.Join(names, ", "))
+		return refuse(CodeNotAllowed, "You may not %s this. The approvers are: %s.", verb, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -473,7 +473,7 @@ func mayDecide(r Request, by Person, at time.Time) *Refusal {
 		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to decide; you can cancel it.", r.ID)
 	case by.ID == r.Plan.Target.ID:
 		return refuse(CodeTarget, "%s would change your own account, so you have no say in it. Somebody else has to decide.", r.ID)
-	case slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == by.ID }):
+	case r.approvedBy(by.ID):
 		return refuse(CodeTwice, "You have approved %s already. It needs %d different people.", r.ID, r.Terms.Approvals)
 	}
 	return nil
@@ -504,8 +504,11 @@ func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
 // HasPart says that an account is the requester's, the target's, an approver's
 // or that of whoever broke the glass.
 func (r Request) HasPart(person string) bool {
-	return person == r.Requester.ID || person == r.Plan.Target.ID || r.Glass != nil && person == r.Glass.By.ID ||
-		slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == person })
+	return person == r.Requester.ID || person == r.Plan.Target.ID || r.Glass != nil && person == r.Glass.By.ID || r.approvedBy(person)
+}
+
+func (r Request) approvedBy(person string) bool {
+	return slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == person })
 }
 
 // mayJudge keeps everybody who had a part in it from reviewing it.
@@ -521,7 +524,7 @@ func mayJudge(r Request, a Judge) *Refusal {
 		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to review it.", r.ID)
 	case a.By.ID == r.Plan.Target.ID:
 		return refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
-	case slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == a.By.ID }):
+	case r.approvedBy(a.By.ID):
 		return refuse(CodeTwice, "You approved %s before the glass was broken. Somebody else has to review it.", r.ID)
 	case a.Verdict != Justified && a.Verdict != NotJustified:
 		return refuse(CodeMissing, "A review says whether it was justified or not.")

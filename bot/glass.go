@@ -108,31 +108,20 @@ func (b *Bot) allows(ctx context.Context, d deed, who approvals.Standing, snap a
 		if err := b.place(ctx, d); err != nil {
 			return err
 		}
+		may := b.Desk.Policy.MayReview
 		a = approvals.Judge{By: who.Person, Verdict: approvals.NotJustified, Remark: "?"}
 		if d.Press == pressDeny {
-			a = approvals.Deny{By: who.Person}
+			may, a = b.Desk.Policy.MayDecide, approvals.Deny{By: who.Person}
 		}
 		// Of those who have a part in it, the request itself has the better sentence.
 		if party := snap.Requester.ID == who.ID || snap.Plan.Target.ID == who.ID; !party || d.Press != pressDeny {
-			if no := b.Desk.Policy.MayDecide(snap.Plan.Command, snap.Plan.Class, who, snap.Requester.ID == snap.Plan.Target.ID); no != nil {
-				return reviewing(d, no)
+			if no := may(snap.Plan.Command, snap.Plan.Class, who, snap.Requester.ID == snap.Plan.Target.ID); no != nil {
+				return no
 			}
 		}
 	}
 	_, _, err := approvals.Apply(snap.Request, a, snap.Now)
 	return err
-}
-
-// reviewing says of a review what the policy says of decisions: the same people
-// give it.
-func reviewing(d deed, err error) error {
-	no := (*approvals.Refusal)(nil)
-	if d.Press == pressDeny || !errors.As(err, &no) {
-		return err
-	}
-	said := *no
-	said.Sentence = strings.Replace(no.Sentence, " decide this", " review this", 1)
-	return &said
 }
 
 // glassForm is that form. note says whom it is about.
@@ -638,7 +627,7 @@ func (b *Bot) remindExpiry(ctx context.Context, e audit.Event) error {
 func (b *Bot) toReview(who approvals.Standing, open []approvals.Snapshot) (theirs, rest []approvals.Snapshot) {
 	for _, s := range open {
 		mine := s.State == approvals.Review && !s.HasPart(who.ID) &&
-			b.Desk.Policy.MayDecide(s.Plan.Command, s.Plan.Class, who, s.Requester.ID == s.Plan.Target.ID) == nil
+			b.Desk.Policy.MayReview(s.Plan.Command, s.Plan.Class, who, s.Requester.ID == s.Plan.Target.ID) == nil
 		if mine {
 			theirs = append(theirs, s)
 		} else {
