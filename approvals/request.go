@@ -501,6 +501,22 @@ func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
 	return nil
 }
 
+// identical is the refusal of what is open already.
+func identical(open Request, by Person) *Refusal {
+	who, is := open.Requester.String(), "is "+open.Says()
+	if open.Requester.ID == by.ID {
+		who = "You"
+	}
+	if open.State == Pending {
+		left := Limit{Count: open.Terms.Approvals - len(open.Approvals)}
+		is = fmt.Sprintf("waits for %s until %s", left.count("approval"), open.Deadline.UTC().Format("15:04 UTC"))
+	}
+	no := refuse(CodeIdentical, "%s asked for the same at %s: %s %s. Its card is in the approvals channel. Nothing new was made.",
+		who, open.Created.UTC().Format("15:04 UTC"), open.ID, is)
+	no.Request = open.ID
+	return no
+}
+
 // HasPart says that an account is the requester's, the target's, an approver's
 // or that of whoever broke the glass.
 func (r Request) HasPart(person string) bool {

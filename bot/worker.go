@@ -358,18 +358,13 @@ func (b *Bot) onTarget(ctx context.Context, op string, d deed, in commands.Input
 		Plan: plan, Requester: who, Justification: in.Justification, Ticket: in.Ticket, Verified: in.Verified, Channel: d.Channel, Terms: terms,
 	})
 	no := (*approvals.Refusal)(nil)
-	if errors.As(err, &no) && no.Code == approvals.CodeIdentical {
+	if in.Glass && errors.As(err, &no) && no.Code == approvals.CodeIdentical {
 		// Somebody asked for the same before. Whoever wants it now means that.
-		open, gone := b.Desk.Store.Load(ctx, no.Request)
-		switch {
-		case in.Glass && gone != nil:
-			return ignoreGone(gone)
-		case in.Glass:
-			return b.breakGlassTyped(ctx, op, d, in, who, open.Request, true)
-		case gone == nil:
-			b.identical(ctx, d, who, open.Request)
-			return nil
+		open, err := b.Desk.Store.Load(ctx, no.Request)
+		if err != nil {
+			return ignoreGone(err)
 		}
+		return b.breakGlassTyped(ctx, op, d, in, who, open.Request, true)
 	}
 	if err != nil {
 		return err
@@ -405,27 +400,6 @@ func (b *Bot) asked(ctx context.Context, op string, d deed, in commands.Input, w
 	}
 	b.receiptNote(ctx, d, r)
 	return nil
-}
-
-// identical tells whoever asked for what is requested already who did, and what
-// it waits for.
-func (b *Bot) identical(ctx context.Context, d deed, who approvals.Person, open approvals.Request) {
-	l := line{}.who(open.Requester)
-	if open.Requester.ID == who.ID {
-		l = say("You")
-	}
-	l = l.say(" asked for the same, ").when(open.Created).say(": ").code(open.ID)
-	if open.State == approvals.Pending {
-		left, one := open.Terms.Approvals-len(open.Approvals), "s"
-		if left == 1 {
-			one = ""
-		}
-		l = l.say(" waits for %d approval%s until ", left, one).when(open.Deadline).say(".")
-	} else {
-		l = l.say(" is %s.", open.Says())
-	}
-	b.whisper(ctx, d, fmt.Sprintf("The same is requested already, as %s. Nothing new was made.", open.ID),
-		paragraphs(l.say(" Its card is in the approvals channel. Nothing new was made.")))
 }
 
 // onlySelf refuses others' accounts to those who may use a command for their
