@@ -575,6 +575,9 @@ func (c *client) call(a *asking) func() answer {
 	case "take":
 		return func() answer {
 			got, err := c.runner.take(ctx, id, true)
+			if _, held := errors.AsType[heldBy](err); held {
+				err = nil // a sound answer: it was not taken
+			}
 			said := c.heard(err)
 			if got != nil {
 				c.hands[a.request], said.claim = &got.req, got.req.Claim

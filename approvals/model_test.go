@@ -1099,8 +1099,13 @@ func (m *model) takes(p *process, id string, free bool, meanwhile func()) {
 	got, err := p.runner.take(m.ctx, id, free)
 	p.meanwhile = nil
 	claimed := read != nil && m.acts(p, *read, m.now, free)
+	by, held := errors.AsType[heldBy](err)
 	switch {
 	case errors.Is(err, ErrNoRequest) && read == nil:
+	case held && !claimed && read != nil:
+		if k := m.requests[by.id]; k == nil || by.id == id || k.State != Running || k.Plan.Target.ID != read.Plan.Target.ID {
+			m.Errorf("taking %s: %v, which it does not", id, err)
+		}
 	case err != nil:
 		m.Errorf("taking %s: %v", id, err)
 	case (got != nil) != claimed:

@@ -70,7 +70,8 @@ func (r *Runner) Run(ctx context.Context) {
 			}
 			continue
 		}
-		for _, id := range ids {
+		for i := 0; i < len(ids); i++ {
+			id := ids[i]
 			if ctx.Err() != nil {
 				return
 			}
@@ -86,7 +87,13 @@ func (r *Runner) Run(ctx context.Context) {
 			default:
 			}
 			claimed, err := r.take(ctx, id, free)
-			if err != nil && ctx.Err() == nil {
+			if by, ok := errors.AsType[heldBy](err); ok {
+				// Whoever holds its target may have died, and stand behind all that
+				// wait for it.
+				if !slices.Contains(ids, by.id) {
+					ids = append(ids, by.id)
+				}
+			} else if err != nil && ctx.Err() == nil {
 				store.outage.trouble(r.Log, "a request was not carried on", err, "request", id)
 			}
 			if claimed == nil {
@@ -128,7 +135,8 @@ func (r *Runner) drop(id string) {
 }
 
 // take does what is due for one request, short of carrying it out: it ends
-// what has expired and, where a hand is free, claims what may run.
+// what has expired and, where a hand is free, claims what may run. The error is
+// heldBy where another request of its target runs.
 func (r *Runner) take(ctx context.Context, id string, free bool) (*hand, error) {
 	store := r.Desk.Store
 	snap, err := store.Load(ctx, id)
@@ -169,8 +177,8 @@ func (r *Runner) take(ctx context.Context, id string, free bool) (*hand, error) 
 	}
 	sent, life := time.Now(), store.life()
 	if snap, err = store.claim(ctx, snap, r.Name); err != nil {
-		if errors.Is(err, ErrFenced) {
-			return nil, nil // another worker, or another request of this target
+		if _, ok := errors.AsType[heldBy](err); !ok && errors.Is(err, ErrFenced) {
+			return nil, nil // another worker
 		}
 		return nil, err
 	}

@@ -1001,6 +1001,25 @@ func TestContainmentWaitsForItsTarget(t *testing.T) {
 	w.invariants()
 }
 
+// More requests than one sweep looks at wait for a target, and who holds it has
+// died: it is taken over all the same, although they stand before it.
+func TestThoseWhoWaitDoNotHideWhomTheyWaitFor(t *testing.T) {
+	t.Parallel()
+	timing := hasty()
+	timing.RunFor = 10 * time.Minute // so that none of them ends by itself
+	w := newWorld(t, timing)
+	held := w.claimed(deletes(ClassContain, dana, "m1"))
+	for i := range dueAtOnce + 50 {
+		r := w.approved(deletes(ClassContain, dana, fmt.Sprint("x", i)))
+		w.rdb.ZAdd(t.Context(), w.store.keys.due(), redisZ(1, r.ID))
+	}
+	w.run(w.desk, "worker")
+	if got := w.until(held.ID); got.Outcome != Succeeded {
+		t.Errorf("it is %s because %q", got.Says(), got.Why)
+	}
+	w.tenant.once(t, "m1")
+}
+
 // Requests that do not open are no obstacle to those that do.
 func TestBrokenRequestsStarveNobody(t *testing.T) {
 	t.Parallel()

@@ -404,9 +404,11 @@ func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (S
 		} else if gone {
 			return s.create(ctx, op, a, limits)
 		}
-		no := refuse(CodeIdentical, "The same request is open already: %s. Nothing new was made.", got.who)
-		no.Request = got.who
-		return Snapshot{}, no
+		open, err := s.Load(ctx, got.who)
+		if err != nil {
+			return Snapshot{}, err // it comes again
+		}
+		return Snapshot{}, identical(open.Request, a.Requester)
 	case "limited":
 		return Snapshot{}, limits[number(got.who)-1].full
 	}
@@ -559,8 +561,9 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 	}
 	if got.status == "held" {
 		if _, err := s.release(ctx, s.keys.holder(next.Plan.Target.ID), got.who); err != nil {
-			return snap, err // the next look claims it
+			return snap, err
 		}
+		return snap, heldBy{got.who} // or it was free by now, and the next look claims it
 	}
 	if got.answer != w.answer {
 		return snap, fmt.Errorf("%w: %s (%s)", ErrFenced, next.ID, got.status)
@@ -568,6 +571,12 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 	next.Version = got.version
 	return Snapshot{Request: next, Now: got.now}, nil
 }
+
+// heldBy is the [ErrFenced] of a request whose target another one holds.
+type heldBy struct{ id string }
+
+func (e heldBy) Error() string        { return fmt.Sprintf("%v: %s holds the target", ErrFenced, e.id) }
+func (e heldBy) Is(target error) bool { return target == ErrFenced }
 
 // releaseScript frees what a request keeps that is not there.
 var releaseScript = redis.NewScript(`
