@@ -18,6 +18,8 @@ import (
 
 	"github.com/anishathalye/porcupine"
 	"github.com/redis/go-redis/v9"
+
+	"countersign/internal/testseed"
 )
 
 // Whatever people, sweeps and workers do to a request at one moment, over
@@ -47,7 +49,7 @@ func TestWhatHappensAtOnceIsLinearizable(t *testing.T) {
 		t.Fatal(err)
 	}
 	cables := []*cable{newCable(w, 0), newCable(w, 2*time.Millisecond), newCable(w, 6*time.Millisecond), newCutCable(w, true), newCutCable(w, false)}
-	seed := rand.Uint64()
+	seed := testseed.Seed(t)
 	unheard := 0
 	for n := range histories {
 		h := newEpisode(w, cables, rand.New(rand.NewPCG(seed, uint64(n))), fmt.Sprint("history-", n))

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"pgregory.net/rapid"
 
 	"countersign/audit"
+	"countersign/internal/testseed"
 )
 
 // The model is Countersign without Redis: requests that Apply carries from
@@ -31,15 +33,24 @@ import (
 // A longer run, and how to play a failure again, which is printed as short as
 // it can be made:
 //
-//	go test ./approvals -run TestTheStoreAgreesWithTheModel -rapid.checks=20000 -timeout=2h
+//	COUNTERSIGN_TEST_SEED=random go test ./approvals -run TestTheStoreAgreesWithTheModel -rapid.checks=20000 -timeout=2h
 //	go test ./approvals -run TestTheStoreAgreesWithTheModel -rapid.seed=…
 func TestTheStoreAgreesWithTheModel(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, DefaultTiming())
 	w.log = discard
 	lines := []*line{newLine(w), newLine(w)}
-	few := os.Getenv("RAPID_CHECKS") == "" // a short run, unless a longer one was asked for
-	flag.Visit(func(f *flag.Flag) { few = few && f.Name != "rapid.checks" })
+	few, seeded := os.Getenv("RAPID_CHECKS") == "", false // a short run, unless a longer one was asked for
+	flag.Visit(func(f *flag.Flag) {
+		few = few && f.Name != "rapid.checks"
+		seeded = seeded || f.Name == "rapid.seed"
+	})
+	if !seeded {
+		// rapid takes 0 for "choose one".
+		if err := flag.Set("rapid.seed", strconv.FormatUint(max(1, testseed.Seed(t)), 10)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	runs, failed := 0, false
 	rapid.Check(t, func(rt *rapid.T) {
 		if runs++; few && runs > 30 && !failed {

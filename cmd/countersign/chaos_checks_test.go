@@ -695,7 +695,7 @@ func (c *chaos) tells() {
 		c.Errorf("%d requests are not as they must be:%s", len(c.wrongs), c.dossiers(5))
 	}
 	if c.Failed() {
-		c.Logf("COUNTERSIGN_CHAOS_SEED=%d gives the same storm; run with -artifacts, the logs of the processes are kept in %s", c.seed, c.dir)
+		c.Logf("COUNTERSIGN_TEST_SEED=%d gives the same storm; run with -artifacts, the logs of the processes are kept in %s", c.seed, c.dir)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"countersign/approvals"
 	"countersign/audit"
 	"countersign/internal/redistest"
+	"countersign/internal/testseed"
 	"countersign/sandbox"
 	"countersign/sandbox/entra"
 )
@@ -53,16 +54,15 @@ import (
 //
 //	COUNTERSIGN_CHAOS_ROUNDS=300 go test -race -run TestChaos -timeout 60m -v ./cmd/countersign
 //
-// Each prints its seed. COUNTERSIGN_CHAOS_SEED gives it again: then the same
-// people do the same things, and the same strokes fall on the same processes.
-// What the machine makes of it is another matter.
+// With one seed (COUNTERSIGN_TEST_SEED, see package testseed) the same people
+// do the same things, and the same strokes fall on the same processes. What the
+// machine makes of it is another matter.
 func TestChaos(t *testing.T) {
 	server := redistest.Start(t)
 	if !server.Real() {
 		t.Skip("this needs a real redis-server: apt-get install redis-server")
 	}
-	rounds, seed := number(t, "COUNTERSIGN_CHAOS_ROUNDS", 30), number(t, "COUNTERSIGN_CHAOS_SEED", uint64(time.Now().UnixNano()))
-	t.Logf("COUNTERSIGN_CHAOS_ROUNDS=%d COUNTERSIGN_CHAOS_SEED=%d", rounds, seed)
+	rounds, seed := number(t, "COUNTERSIGN_CHAOS_ROUNDS", 30), testseed.Seed(t)
 	c := newChaos(t, server, seed)
 	c.begins()
 	c.storm(int(rounds))

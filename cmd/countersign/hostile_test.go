@@ -11,30 +11,24 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"countersign/approvals"
 	"countersign/audit"
+	"countersign/internal/testseed"
 	"countersign/sandbox"
 	"countersign/sandbox/slack"
 )
 
-// hostileEnvelopes is how many of them are sent, and hostileSeed the
-// environment variable that takes the seed of an earlier run.
-const (
-	hostileEnvelopes = 10_000
-	hostileSeed      = "COUNTERSIGN_HOSTILE_SEED"
-)
+// hostileEnvelopes is how many of them are sent.
+const hostileEnvelopes = 10_000
 
 // Ten thousand envelopes that Slack would never send, made from real ones,
 // arrive over the real socket while a request waits for approval, another for
@@ -53,15 +47,7 @@ const (
 // Each mutant is made from an envelope from which one of the three was taken
 // everywhere in its bytes, and nothing that is put into it holds that either.
 func TestHostileEnvelopes(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if given := os.Getenv(hostileSeed); given != "" {
-		var err error
-		if seed, err = strconv.ParseUint(given, 10, 64); err != nil {
-			t.Fatalf("%s: %v", hostileSeed, err)
-		}
-	}
-	t.Logf("the same again: %s=%d", hostileSeed, seed)
-
+	seed := testseed.Seed(t)
 	w := begin(t, func(c *config) {
 		c.People.MatchEmail, c.People.Table = false, map[string]string{
 			sandbox.Hanna: sandbox.HannaID, sandbox.Ravi: sandbox.RaviID, sandbox.Olga: sandbox.OlgaID, sandbox.Dana: sandbox.DanaID,
