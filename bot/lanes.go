@@ -247,11 +247,17 @@ func (b *Bot) foreign(team, userTeam, app string, organisation bool) string {
 	return ""
 }
 
-// hook is a response URL where it leads back to Slack, and empty otherwise:
-// what is said to one person goes nowhere else.
+// responsePath is the path that Slack gives to the response URL of a command, a
+// button or a shortcut: the workspace, a number and a secret follow. Slack's
+// hosts serve other things too, incoming webhooks and the Web API among them.
+var responsePath = regexp.MustCompile(`^/(commands|actions|app)/[A-Z0-9]{2,30}/[0-9A-Za-z_-]{1,100}/[0-9A-Za-z_-]{1,200}$`)
+
+// hook returns a response URL if it is one of Slack's, and nothing otherwise:
+// what one person is told must not go anywhere else. See
+// https://docs.slack.dev/interactivity/handling-user-interaction.
 func (b *Bot) hook(to string) string {
 	u, err := url.Parse(to)
-	if err != nil || u.User != nil || len(to) > 1000 {
+	if err != nil || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !responsePath.MatchString(u.EscapedPath()) {
 		return ""
 	}
 	if u.Scheme == "https" && u.Host == "hooks.slack.com" {

@@ -139,6 +139,52 @@ func TestSortDoubts(t *testing.T) {
 	}
 }
 
+// An answer goes to a response URL of Slack's and nowhere else: neither to
+// another server, nor to another of Slack's services.
+func TestAnswersGoToResponseURLsOnly(t *testing.T) {
+	at := func(api string) *Bot {
+		return New(Options{HTTP: http.DefaultClient, APIURL: api, Desk: &approvals.Desk{}})
+	}
+	usual, government, local := at(""), at("https://slack-gov.com/api/"), at("http://127.0.0.1:8080/api/")
+	for _, c := range []struct {
+		bot  *Bot
+		to   string
+		goes bool
+	}{
+		{usual, "https://hooks.slack.com/commands/T0HERE/1/x", true},
+		{usual, "https://hooks.slack.com/actions/T0HERE/1232321423432/D09sLkQv8bN1vbXrDAlUI_-7", true},
+		{usual, "https://hooks.slack.com/app/T0HERE/1/x", true},
+		{usual, "https://hooks.slack.com/services/T0HERE/B0HOOK/x", false}, // an incoming webhook
+		{usual, "https://hooks.slack.com/commands/T0HERE/1", false},
+		{usual, "https://hooks.slack.com/commands/T0HERE/1/x/y", false},
+		{usual, "https://hooks.slack.com/commands/T0HERE/../x", false},
+		{usual, "https://hooks.slack.com/commands/T0HERE/%2e%2e/x", false},
+		{usual, "https://hooks.slack.com/commands/T0HERE/1/x?to=y", false},
+		{usual, "https://hooks.slack.com/commands/T0HERE/1/x#y", false},
+		{usual, "https://somebody@hooks.slack.com/commands/T0HERE/1/x", false},
+		{usual, "https://hooks.slack.com:444/commands/T0HERE/1/x", false},
+		{usual, "http://hooks.slack.com/commands/T0HERE/1/x", false},
+		{usual, "https://hooks.slack.com.example/commands/T0HERE/1/x", false},
+		{usual, "https://hooks.slack.com/commands/T0HERE/1/" + strings.Repeat("x", 1000), false},
+		{usual, "", false},
+		{government, "https://hooks.slack-gov.com/actions/T0HERE/1/x", true},
+		{government, "https://slack-gov.com/api/chat.postMessage", false},
+		{government, "http://hooks.slack-gov.com/actions/T0HERE/1/x", false},
+		{local, "http://127.0.0.1:8080/commands/T0HERE/1/x", true},
+		{local, "http://127.0.0.1:8080/api/chat.postMessage", false},
+		{local, "http://127.0.0.1:8080/api/commands/T0HERE/1/x", false},
+		{local, "http://localhost:8080/commands/T0HERE/1/x", false},
+	} {
+		want := ""
+		if c.goes {
+			want = c.to
+		}
+		if got := c.bot.hook(c.to); got != want {
+			t.Errorf("with Slack at %q, an answer for %q goes to %q", c.bot.APIURL, c.to, got)
+		}
+	}
+}
+
 // Whatever is in a frame, sort does not panic, and what comes out is small and
 // has the form it always has.
 func FuzzSort(f *testing.F) {

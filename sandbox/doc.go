@@ -17,7 +17,7 @@
 //	/sandbox/…               the JSON API below
 //	/api/<method>            Slack's Web API; a client takes http://<address>/api/ as its root
 //	/link/?ticket=…          Socket Mode
-//	/hooks/…                 Slack's response URLs
+//	/commands/…, /actions/…  Slack's response URLs
 //	/v1.0/…, /beta/…         Microsoft Graph, over TLS only
 //	/{tenant}/…              the login endpoint, over TLS only
 //

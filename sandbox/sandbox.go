@@ -211,7 +211,7 @@ func (s *Sandbox) route(secure bool) http.Handler {
 			s.admin.ServeHTTP(w, r)
 		case under("/sandbox"):
 			s.people.ServeHTTP(w, r)
-		case under("/api"), under("/link"), under("/hooks"):
+		case under("/api"), under("/link"), under("/commands"), under("/actions"):
 			s.slackAPI.ServeHTTP(w, r)
 		case secure:
 			s.graph.ServeHTTP(w, r)

@@ -115,7 +115,7 @@ func (g *gate) linked(answer *http.Response) (*http.Response, error) {
 
 // inSlack names a call of the Web API by its method.
 func inSlack(r *http.Request) string {
-	if strings.Contains(r.URL.Path, "/hooks/") {
+	if strings.HasPrefix(r.URL.Path, "/commands/") || strings.HasPrefix(r.URL.Path, "/actions/") {
 		return "response_url"
 	}
 	method := path.Base(r.URL.Path)

@@ -9,7 +9,7 @@
 //     not carried out (attachments, scheduled and group messages, …): nothing is pretended.
 //   - /link/?ticket=…: Socket Mode. Envelopes go to exactly one open socket, chosen at random. An answer counts for three
 //     seconds; answers of 20,480 bytes, or in several WebSocket frames, are dropped without a word, as Slack does.
-//   - /hooks/…: response URLs, five uses within thirty minutes.
+//   - /commands/… and /actions/…: response URLs, five uses within thirty minutes.
 //
 // Where Slack's documents leave a choice open, this is the answer here: a trigger used twice is exchanged_trigger_id, an old one
 // expired_trigger_id, and a refused view does not use it up; a new modal takes the place of the person's open ones; an event is
@@ -263,12 +263,14 @@ func (s *Server) SetBase(url string) {
 	s.base = strings.TrimRight(url, "/")
 }
 
-// Handler serves what Slack serves to apps: /api/<method>, /link/?ticket=… (WebSocket) and /hooks/….
+// Handler serves what Slack serves to apps: /api/<method>, /link/?ticket=… (WebSocket), /commands/… and /actions/….
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/api/{method...}", s.serveAPI)
 	mux.HandleFunc("GET /link/", s.serveLink)
-	mux.HandleFunc("POST /hooks/{kind}/{team}/{id}/{secret}", s.serveHook)
+	for _, kind := range []string{"commands", "actions"} {
+		mux.HandleFunc("POST /"+kind+"/{team}/{id}/{secret}", func(w http.ResponseWriter, r *http.Request) { s.serveHook(kind, w, r) })
+	}
 	return s.unlessClosed(mux)
 }
 

@@ -81,7 +81,7 @@ func TestSlashCommandWithRealClient(t *testing.T) {
 	}
 	if got.Command != "/probe" || got.Text != "<@U2|bob.b> lost &lt;phone&gt; &amp; more" || got.UserID != "U1" || got.UserName != "ada" || got.TeamID != "T1" ||
 		got.TeamDomain != "test" || got.ChannelID != "C2" || got.ChannelName != "privategroup" || got.APIAppID != "A1" || got.IsEnterpriseInstall ||
-		got.TriggerID == "" || !strings.HasPrefix(got.ResponseURL, b.url+"/hooks/commands/T1/") {
+		got.TriggerID == "" || !strings.HasPrefix(got.ResponseURL, b.url+"/commands/T1/") {
 		t.Errorf("%+v", got)
 	}
 	if m := b.messages("U1", "C2"); len(m) != 1 || !m[0].Ephemeral || m[0].Text != "at your service" {

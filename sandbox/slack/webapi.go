@@ -686,11 +686,12 @@ func (s *Server) newHook(kind, user, channel, ts string) (id, url string) {
 	id = digits(13)
 	h := &hook{kind: kind, secret: randomID(""), user: user, channel: channel, ts: ts, issued: s.o.Now()}
 	s.hooks[id] = h
-	return id, fmt.Sprintf("%s/hooks/%s/%s/%s/%s", s.base, kind, s.o.Workspace.TeamID, id, h.secret)
+	return id, fmt.Sprintf("%s/%s/%s/%s/%s", s.base, kind, s.o.Workspace.TeamID, id, h.secret)
 }
 
-// serveHook takes one message for a response URL. It takes the lock itself.
-func (s *Server) serveHook(w http.ResponseWriter, r *http.Request) {
+// serveHook takes one message for a response URL of this kind. It takes the lock
+// itself.
+func (s *Server) serveHook(kind string, w http.ResponseWriter, r *http.Request) {
 	const name = "response_url"
 	fault := s.takeFault(name)
 	if fault.instead() {
@@ -700,7 +701,7 @@ func (s *Server) serveHook(w http.ResponseWriter, r *http.Request) {
 	}
 	var no *refusal
 	s.locked(func() {
-		if no = s.useHook(w, r); no != nil {
+		if no = s.useHook(kind, w, r); no != nil {
 			s.counts.method(name).fail(no.code)
 		} else {
 			s.counts.method(name).succeed()
@@ -709,22 +710,22 @@ func (s *Server) serveHook(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case fault != nil:
 		s.strike(fault, w, r)
-	case no != nil && r.PathValue("kind") == "commands":
+	case no != nil && kind == "commands":
 		http.Error(w, no.code, max(no.status, http.StatusBadRequest))
 	case no != nil:
 		writeJSON(w, max(no.status, http.StatusBadRequest), map[string]any{"ok": false, "error": no.code})
-	case r.PathValue("kind") == "commands":
+	case kind == "commands":
 		_, _ = io.WriteString(w, "ok")
 	default:
 		writeJSON(w, http.StatusOK, map[string]any{"ok": true})
 	}
 }
 
-func (s *Server) useHook(w http.ResponseWriter, r *http.Request) *refusal {
+func (s *Server) useHook(kind string, w http.ResponseWriter, r *http.Request) *refusal {
 	h := s.hooks[r.PathValue("id")]
 	args, no := readArguments(w, r)
 	switch {
-	case h == nil || h.kind != r.PathValue("kind") || h.secret != r.PathValue("secret") || r.PathValue("team") != s.o.Workspace.TeamID:
+	case h == nil || h.kind != kind || h.secret != r.PathValue("secret") || r.PathValue("team") != s.o.Workspace.TeamID:
 		return &refusal{code: "no_service", status: http.StatusNotFound}
 	case s.o.Now().Sub(h.issued) > s.o.HookLife:
 		return &refusal{code: "expired_url", status: http.StatusNotFound}
