@@ -2090,7 +2090,7 @@ func (m *model) agreeOnEvents(pic contents, near near) {
 
 // clear looks for what must not be in the clear.
 func (m *model) clear(pic contents) {
-	words := []string{"lost her phone", "INC-7", "not her", "robbed", "it could wait", "so it was", "elsewhere.example", "fernhill.example"}
+	words := []string{"lost her phone", "INC-7", "not her", "she is being robbed", "it could wait", "so it was", "elsewhere.example", "fernhill.example"}
 	for _, p := range humans[:9] {
 		words = append(words, p.Name)
 	}
