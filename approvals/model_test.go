@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,17 +41,9 @@ func TestTheStoreAgreesWithTheModel(t *testing.T) {
 	w := newWorld(t, DefaultTiming())
 	w.log = discard
 	lines := []*line{newLine(w), newLine(w)}
-	few, seeded := os.Getenv("RAPID_CHECKS") == "", false // a short run, unless a longer one was asked for
-	flag.Visit(func(f *flag.Flag) {
-		few = few && f.Name != "rapid.checks"
-		seeded = seeded || f.Name == "rapid.seed"
-	})
-	if !seeded {
-		// rapid takes 0 for "choose one".
-		if err := flag.Set("rapid.seed", strconv.FormatUint(max(1, testseed.Seed(t)), 10)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	seedRapid(t)
+	few := os.Getenv("RAPID_CHECKS") == "" // a short run, unless a longer one was asked for
+	flag.Visit(func(f *flag.Flag) { few = few && f.Name != "rapid.checks" })
 	runs, failed := 0, false
 	rapid.Check(t, func(rt *rapid.T) {
 		if runs++; few && runs > 30 && !failed {
@@ -61,6 +54,27 @@ func TestTheStoreAgreesWithTheModel(t *testing.T) {
 		defer func() { failed = failed || rt.Failed() }()
 		rt.Repeat(m.steps())
 	})
+}
+
+// seeded is done once, before rapid is asked for anything: it keeps one seed for
+// all tests, and they run at the same time.
+var seeded sync.Once
+
+// seedRapid gives rapid the seed of this run, unless its own flag gives one.
+func seedRapid(t *testing.T) {
+	t.Helper()
+	seeded.Do(func() {
+		given := os.Getenv("RAPID_SEED") != ""
+		flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.seed" })
+		if given {
+			return
+		}
+		// rapid takes 0 for "choose one".
+		if err := flag.Set("rapid.seed", strconv.FormatUint(max(1, testseed.Seed(t)), 10)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Logf("to repeat this run: -rapid.seed=%s", flag.Lookup("rapid.seed").Value)
 }
 
 // line is one process' connection to Redis. What meanwhile says is done once,

@@ -625,6 +625,7 @@ type flight struct {
 // what was under way for good, and none is told without reason.
 func TestMemoryOfConfirmedCommits(t *testing.T) {
 	t.Parallel()
+	seedRapid(t)
 	for _, stale := range []bool{false, true} {
 		t.Run(map[bool]string{false: "told with every attempt", true: "told before"}[stale], rapid.MakeCheck(func(t *rapid.T) {
 			var now history // of this Redis
