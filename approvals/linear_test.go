@@ -55,7 +55,7 @@ func TestWhatHappensAtOnceIsLinearizable(t *testing.T) {
 		h := newEpisode(w, cables, rand.New(rand.NewPCG(seed, uint64(n))), fmt.Sprint("history-", n))
 		h.play()
 		unheard += h.unheard
-		result, info := porcupine.CheckOperationsVerbose(sequential.ToModel(), h.log, time.Minute)
+		result, info := porcupine.CheckOperationsVerbose(sequential.ToModel(), h.log, 0)
 		if result != porcupine.Ok {
 			path := filepath.Join(t.ArtifactDir(), fmt.Sprintf("history-%d.html", n))
 			if err := porcupine.VisualizePath(sequential.ToModel(), info, path); err != nil {

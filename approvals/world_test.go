@@ -443,15 +443,37 @@ func (w *world) until(id string) Snapshot {
 	return snap
 }
 
-// waitFor polls until done says so.
+// waitFor polls until done says so. It gives up after so many looks, and not
+// after some time alone: where the machine is busy with other things it looks
+// less often, as those do less that it waits for.
 func waitFor(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
+	waitLong(t, 20*time.Second, what, done)
+}
+
+// waitLong is the same for what takes its time on any machine.
+func waitLong(t *testing.T, least time.Duration, what string, done func() bool) {
+	t.Helper()
+	start := time.Now()
+	for looks := 1; !done(); looks++ {
+		if looks > 5000 && time.Since(start) > least {
+			t.Fatalf("waited in vain for %s: %d looks in %s", what, looks, time.Since(start).Round(time.Millisecond))
 		}
 		<-time.After(2 * time.Millisecond)
 	}
+}
+
+// closed waits for a channel to be closed.
+func closed(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	waitFor(t, what, func() bool {
+		select {
+		case <-c:
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 // events reads the whole event log.
