@@ -323,7 +323,7 @@ func TestARunSurvivesEveryLostWrite(t *testing.T) {
 		for _, replies := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%s lost", write, map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, hasty())
+				w := newWorld(t, calm())
 				w.log = discard
 				if err := w.store.commit.Load(t.Context(), w.rdb).Err(); err != nil {
 					t.Fatal(err)
@@ -332,11 +332,11 @@ func TestARunSurvivesEveryLostWrite(t *testing.T) {
 				sab := &saboteur{}
 				sab.arm(replies, 1, "evalsha", write)
 				_, desk := w.process(sab.client(t, w.server, false))
-				w.run(desk, "its line is cut")
+				first, _ := w.runner(desk, "its line is cut")
 				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
 				_, other := w.process(w.server.Client(t))
-				w.run(other, "another one")
-				if got := w.until(r.ID); got.Outcome != Succeeded {
+				second, _ := w.runner(other, "another one")
+				if got := w.carried(r.ID, first, second); got.Outcome != Succeeded {
 					t.Errorf("it is %s because %q, journal %+v", got.Says(), got.Why, got.Journal)
 				}
 				w.tenant.once(t, "m1", "m2")

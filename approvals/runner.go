@@ -31,7 +31,6 @@ type Runner struct {
 // Run works until ctx ends, and then lets the steps in hand finish and gives
 // back what is left of their requests.
 func (r *Runner) Run(ctx context.Context) {
-	r.held = map[string]bool{}
 	store := r.Desk.Store
 	slots := make(chan struct{}, max(r.Hands, 1))
 	var busy sync.WaitGroup
@@ -123,6 +122,9 @@ func (r *Runner) hold(id string) bool {
 	defer r.mu.Unlock()
 	if r.held[id] {
 		return false
+	}
+	if r.held == nil {
+		r.held = map[string]bool{}
 	}
 	r.held[id] = true
 	return true

@@ -1005,14 +1005,14 @@ func TestContainmentWaitsForItsTarget(t *testing.T) {
 // died: it is taken over all the same, although they stand before it.
 func TestThoseWhoWaitDoNotHideWhomTheyWaitFor(t *testing.T) {
 	t.Parallel()
-	timing := hasty()
-	timing.RunFor = 10 * time.Minute // so that none of them ends by itself
-	w := newWorld(t, timing)
+	w := newWorld(t, calm())
 	held := w.claimed(deletes(ClassContain, dana, "m1"))
 	for i := range dueAtOnce + 50 {
 		r := w.approved(deletes(ClassContain, dana, fmt.Sprint("x", i)))
 		w.rdb.ZAdd(t.Context(), w.store.keys.due(), redisZ(1, r.ID))
 	}
+	w.die(held.ID)
+	w.rdb.ZAdd(t.Context(), w.store.keys.due(), redisZ(2, held.ID)) // behind all of them
 	w.run(w.desk, "worker")
 	if got := w.until(held.ID); got.Outcome != Succeeded {
 		t.Errorf("it is %s because %q", got.Says(), got.Why)

@@ -167,15 +167,15 @@ func TestALateWorkerLeavesSecretsAlone(t *testing.T) {
 func TestSecretsSurviveLostWrites(t *testing.T) {
 	t.Parallel()
 	for _, words := range [][]string{
-		{"evalsha", "secret:", "3600000"}, // prepared
-		{"evalsha", "secret:", "60000"},   // offered
+		{"evalsha", "secret:", ms(preparedLife)},
+		{"evalsha", "secret:", ms(calm().SecretLife)}, // offered
 		{"evalsha", "run:1:begin:0"},
 		{"evalsha", "run:1:end:0"},
 	} {
 		for _, replies := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%s lost", words[len(words)-1], map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, hasty())
+				w := newWorld(t, calm())
 				w.log = discard
 				var set list[string]
 				w.sets(&set)
@@ -186,11 +186,11 @@ func TestSecretsSurviveLostWrites(t *testing.T) {
 				sab := &saboteur{}
 				sab.arm(replies, 1, words...)
 				_, desk := w.process(sab.client(t, w.server, false))
-				w.run(desk, "its line is cut")
+				first, _ := w.runner(desk, "its line is cut")
 				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
 				_, other := w.process(w.server.Client(t))
-				w.run(other, "another one")
-				if got := w.until(r.ID); got.Outcome != Succeeded {
+				second, _ := w.runner(other, "another one")
+				if got := w.carried(r.ID, first, second); got.Outcome != Succeeded {
 					t.Errorf("it is %s because %q, journal %+v", got.Says(), got.Why, got.Journal)
 				}
 				got, err := w.desk.Reveal(t.Context(), w.op(), r.ID, hanna)

@@ -222,6 +222,13 @@ func (n *tenant) delete(id string) {
 	n.deletes(id)
 }
 
+// has gives an account a method.
+func (n *tenant) has(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.methods[id] = true
+}
+
 func (n *tenant) says(script func(job Job) (Result, bool)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -277,21 +284,15 @@ func (n *tenant) untouched(t *testing.T) {
 	}
 }
 
-// calm is for tests that are not about leases: nothing runs out by itself.
+// calm is for tests that are not about time: nothing runs out by itself,
+// however slow the machine is. Who is to be dead is made dead: see die, carried
+// and idles.
 func calm() Timing {
 	return Timing{
-		RunWithin: time.Minute, RunFor: time.Minute, Remind: time.Minute, Warn: time.Minute, SecretLife: time.Minute, GraphCall: 5 * time.Second, GraphGrace: time.Second, Lease: 20 * time.Second,
-		Sweep: 5 * time.Millisecond, LookUps: 10 * time.Second, Takeover: 10 * time.Second, InboxWrite: time.Second,
-		Stale: 10 * time.Minute, AuditLag: time.Minute, Follow: 20 * time.Millisecond, Lead: 10 * time.Second,
+		RunWithin: time.Hour, RunFor: 30 * time.Minute, Remind: time.Hour, Warn: time.Minute, SecretLife: 15 * time.Minute, GraphCall: 5 * time.Minute, GraphGrace: time.Minute, Lease: time.Hour,
+		Sweep: 5 * time.Millisecond, LookUps: 10 * time.Minute, Takeover: time.Hour, InboxWrite: time.Minute,
+		Stale: time.Hour, AuditLag: time.Hour, Follow: 20 * time.Millisecond, Lead: 10 * time.Minute,
 	}
-}
-
-// hasty is for tests in which workers die: another one takes over soon.
-func hasty() Timing {
-	t := calm()
-	t.GraphCall, t.GraphGrace, t.Lease = 50*time.Millisecond, 10*time.Millisecond, 500*time.Millisecond
-	t.Takeover, t.Lead = 200*time.Millisecond, 200*time.Millisecond
-	return t
 }
 
 const ringText = "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -341,8 +342,14 @@ func (w *world) ringed(rdb redis.UniversalClient, keys string) (*Store, *Desk) {
 // run starts a runner of a process, and stops it when the test ends or stop
 // is called.
 func (w *world) run(desk *Desk, name string) (stop func()) {
-	r := &Runner{Desk: desk, Work: w.tenant.Work, Name: name, Hands: 4, Log: w.log}
-	return background(w.t, r.Run)
+	_, stop = w.runner(desk, name)
+	return stop
+}
+
+// runner is the same with the runner, to be asked what it has in hand.
+func (w *world) runner(desk *Desk, name string) (r *Runner, stop func()) {
+	r = &Runner{Desk: desk, Work: w.tenant.Work, Name: name, Hands: 4, Log: w.log}
+	return r, background(w.t, r.Run)
 }
 
 // background runs f until stop is called, which waits for its end.
@@ -433,6 +440,41 @@ func (w *world) die(id string) {
 	if _, err := pipe.Exec(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// orphanScript lets a lease run out, where the request still has that claim.
+// KEYS 1 request  2 due; ARGV the claim and the request's id
+var orphanScript = redis.NewScript(`
+if redis.call('HGET', KEYS[1], 'state') ~= 'running' or redis.call('HGET', KEYS[1], 'claim') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'lease', 1)
+redis.call('ZADD', KEYS[2], 1, ARGV[2])
+return 1`)
+
+// carried waits for a request to be over that these runners carry out. Where
+// the one that has claimed it has let it go without a word, its lease runs out
+// at once, and not while somebody who is slow is at work.
+func (w *world) carried(id string, runners ...*Runner) Snapshot {
+	w.t.Helper()
+	var snap Snapshot
+	waitFor(w.t, id+" to be over", func() bool {
+		snap = w.load(id)
+		inHand := slices.ContainsFunc(runners, func(r *Runner) bool { return r.holds(id) }) // after it was read
+		if snap.State == Running && snap.Lease.After(snap.Now) && !inHand {
+			keys := []string{w.store.keys.request(id), w.store.keys.due()}
+			if err := orphanScript.Run(w.t.Context(), w.rdb, keys, snap.Claim, id).Err(); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		return snap.State.Final()
+	})
+	return snap
+}
+
+// holds says that a runner has a request in hand.
+func (r *Runner) holds(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.held[id]
 }
 
 // until waits for a request to be over.
