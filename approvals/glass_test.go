@@ -276,9 +276,9 @@ func TestLimits(t *testing.T) {
 func TestAReminderBeforeTheEnd(t *testing.T) {
 	t.Parallel()
 	timing := calm()
-	timing.Warn = 5 * time.Second
+	timing.Warn = 10 * time.Minute // of half an hour
 	w := newWorld(t, timing)
-	w.desk.Policy.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}, Approve: []string{"Identity approvers"}, Lifetime: 6 * time.Second}
+	ctx := t.Context()
 	early := w.ask(deletes(ClassDestroy, sam, "m1"))
 	if err := w.store.warn(t.Context(), w.load(early.ID)); err != nil || w.told(early.ID, audit.Reminded) != 0 {
 		t.Errorf("it was reminded of before its time: %v", err)
@@ -288,10 +288,16 @@ func TestAReminderBeforeTheEnd(t *testing.T) {
 		w.run(desk, fmt.Sprint("worker-", i))
 	}
 	r := w.ask(deletes(ClassDestroy, dana, "m1"))
+	w.endsIn(r.ID, timing.Warn-time.Minute)
 	waitFor(t, "the reminder", func() bool { return w.told(r.ID, audit.Reminded) > 0 })
 	if snap := w.load(r.ID); snap.State != Pending {
 		t.Errorf("it was reminded of when it was %s", snap.Says())
 	}
+	w.endsIn(r.ID, timing.Warn-2*time.Minute) // and somebody finds it due once more
+	waitFor(t, "it to wait for its end", func() bool {
+		return w.rdb.ZScore(ctx, w.store.keys.due(), r.ID).Val() > 1
+	})
+	w.endsIn(r.ID, 0)
 	if got := w.until(r.ID); got.State != Expired || w.told(r.ID, audit.Reminded) != 1 {
 		t.Errorf("it is %s, and was reminded of %d times", got.Says(), w.told(r.ID, audit.Reminded))
 	}
