@@ -24,6 +24,7 @@ type failover struct {
 	stores []*Store
 	desks  []*Desk
 
+	wishes  int // of people so far, confirmed or not
 	mu      sync.Mutex
 	asked   []string // requests that were confirmed to whoever asked
 	decided []string // and those whose approval was
@@ -53,12 +54,15 @@ func newFailover(t *testing.T) *failover {
 // What was not confirmed is not asked again.
 func (f *failover) people() (stop func()) {
 	targets := []Person{dana, sam, mina}
-	first := len(f.asked)
 	return background(f.t, func(ctx context.Context) {
-		for i := first; ctx.Err() == nil && i < 900; i++ {
+		for ctx.Err() == nil {
+			i := f.wishes
+			f.wishes++
 			p := deletes(ClassContain, targets[i%len(targets)], fmt.Sprint("n", i))
+			f.tenant.has(fmt.Sprint("n", i))
 			r, err := f.desks[i%2].Ask(ctx, fmt.Sprint("ask-", i), Ask{Plan: p, Requester: hanna, Justification: "x", Ticket: "INC-7", Verified: "callback"})
 			if err != nil {
+				<-time.After(5 * time.Millisecond) // as people do
 				continue
 			}
 			f.mu.Lock()
@@ -77,12 +81,7 @@ func (f *failover) people() (stop func()) {
 // until waits as long as a fail-over may take.
 func (f *failover) until(what string, done func() bool) {
 	f.t.Helper()
-	for end := time.Now().Add(2 * time.Minute); !done(); {
-		if time.Now().After(end) {
-			f.t.Fatalf("waited in vain for %s", what)
-		}
-		<-time.After(5 * time.Millisecond)
-	}
+	waitLong(f.t, 2*time.Minute, what, done)
 }
 
 func (f *failover) executed() (n int) { return len(f.tenant.did(Run)) }
@@ -111,8 +110,13 @@ func TestAFailOverThatLosesWrites(t *testing.T) {
 	stop := f.people()
 	f.until("some requests to be carried out", func() bool { return f.executed() >= 5 })
 	f.redis.CutOff(t)
-	before := f.executed()
-	f.until("more of them to be carried out, as the master alone knows", func() bool { return f.executed() >= before+5 })
+	asked := func() int {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return len(f.asked)
+	}
+	ran, wished := f.executed(), asked()
+	f.until("more of them to be carried out, as the master alone knows", func() bool { return f.executed() >= ran+5 && asked() >= wished+5 })
 	f.redis.KillMaster(t)
 	f.until("both to have stopped", func() bool { return f.stores[0].Rewound() && f.stores[1].Rewound() })
 	stop()
@@ -124,7 +128,7 @@ func TestAFailOverThatLosesWrites(t *testing.T) {
 	})
 
 	// Nothing goes on.
-	ran := f.executed()
+	ran = f.executed()
 	if err := f.store.look(ctx); !errors.Is(err, ErrRewound) {
 		t.Errorf("whoever is started now: %v", err)
 	}
@@ -171,10 +175,9 @@ func TestAFailOverThatLosesWrites(t *testing.T) {
 			t.Errorf("step 1 of %s was carried out, Redis does not know of it, and it is not named", id)
 		}
 	}
-	asked := len(f.asked)
 	f.mu.Unlock()
 	if missing < 3 {
-		t.Errorf("of %d requests %d are missing: this tests nothing", asked, missing)
+		t.Errorf("of %d requests %d are missing: this tests nothing", asked(), missing)
 	}
 	for i, c := range list[0].Commits {
 		if i > 0 && c.Executed && !list[0].Commits[i-1].Executed {
@@ -231,7 +234,7 @@ func TestAFailOverThatLosesNothing(t *testing.T) {
 		}
 		return Result{}, false
 	})
-	held := f.approved(deletes(ClassContain, dana, "n990"))
+	held := f.approved(deletes(ClassContain, dana, "held"))
 	f.until("a step to be in hand", func() bool { return len(inHand) == 1 })
 	var settled int64
 	f.until("both to have seen all", func() bool {
