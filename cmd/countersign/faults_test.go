@@ -343,13 +343,12 @@ func TestGraphThrottles(t *testing.T) {
 	w := begin(t, brisk)
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 	seconds := 3
-	if err := w.client.SetEntraFaults(entra.Fault{Method: http.MethodPost, Path: "revokeSignInSessions", Kind: entra.FaultThrottle, RetryAfter: &seconds}); err != nil {
-		t.Fatal(err)
-	}
+	w.graphHangs(entra.Fault{Method: http.MethodPost, Path: "revokeSignInSessions", Kind: entra.FaultThrottle, RetryAfter: &seconds, Times: -1})
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
 	id := requestID.FindString(card.Text())
 	ravi.presses(card, "approve")
 	waiting := ravi.reads(id, "waiting for Microsoft Graph", "asked to wait until")
+	w.graphHangs() // no more: until the card was read, it asked again and again
 	if _, ok := waiting.Button("halt"); !ok {
 		t.Error("a request that waits for Graph cannot be halted")
 	}
@@ -372,9 +371,7 @@ func TestGraphThrottlesBetweenTwoDeletes(t *testing.T) {
 			ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 			earlier := w.account(danaUPN, func(sandbox.User) bool { return true })
 			seconds := 3
-			if err := w.client.SetEntraFaults(entra.Fault{Method: http.MethodDelete, Path: "microsoftAuthenticatorMethods", Skip: 1, Kind: entra.FaultThrottle, RetryAfter: &seconds}); err != nil {
-				t.Fatal(err)
-			}
+			w.graphHangs(entra.Fault{Method: http.MethodDelete, Path: "microsoftAuthenticatorMethods", Skip: 1, Kind: entra.FaultThrottle, RetryAfter: &seconds, Times: -1})
 			card := w.request("/entra-require-reregister @dana verified=video lost phone")
 			id := requestID.FindString(card.Text())
 			ravi.presses(card, "approve")
@@ -390,6 +387,7 @@ func TestGraphThrottlesBetweenTwoDeletes(t *testing.T) {
 				}
 				return
 			}
+			w.graphHangs() // no more: until the card was read, it asked again and again
 			w.settled(id, 0)
 			after := w.account(danaUPN, func(u sandbox.User) bool { return u.SessionsValidFrom.After(earlier.SessionsValidFrom) })
 			if apps, n := after.OfType(entra.TypeAuthenticator), w.effects("microsoftAuthenticatorMethods/{mid}"); len(apps) > 0 || n != 2 {
@@ -1238,6 +1236,7 @@ func (w *world) slackHangs(method string, meanwhile func()) {
 	})
 }
 
+// graphHangs has Graph go wrong in these ways, and in no others.
 func (w *world) graphHangs(faults ...entra.Fault) {
 	w.Helper()
 	if err := w.client.SetEntraFaults(faults...); err != nil {
