@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"countersign/approvals"
 	graph "countersign/entra"
 	"countersign/internal/writes"
@@ -538,10 +536,7 @@ func (s *siege) nobodyToTell() {
 func (s *siege) runningOut() {
 	_, id := s.asks("/entra-require-reregister @mina verified=video")
 	meets := s.arms("remindExpiry intoApprovals PostMessageContext", "remindExpiry direct OpenConversationContext", "remindExpiry direct PostMessageContext")
-	// As if most of its time had passed.
-	rdb := s.redis.Client(s.T)
-	s.must(rdb.HSet(s.Context(), "{countersign}:request:"+id, "deadline", time.Now().Add(2*patience).UnixMilli()).Err())
-	s.must(rdb.ZAdd(s.Context(), "{countersign}:due", redis.Z{Score: 1, Member: id}).Err())
+	s.expires(id, time.Now().Add(2*patience)) // as if most of its time had passed
 	meets()
 	s.ravi().reads(id, "expires", "with 0 of 1 approvals")
 	s.hanna().dm().reads(id, "expires", "A reminder was posted in the approvals channel")
