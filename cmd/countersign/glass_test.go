@@ -390,18 +390,20 @@ func TestBreakGlassToldOnce(t *testing.T) {
 	}
 
 	// Every event once more, from the first.
-	w.stop()
 	rdb := w.redis.Client(t)
+	handled := func() bool {
+		n, err := rdb.Exists(t.Context(), "{countersign}:cursor:glass", "{countersign}:cursor:people").Result()
+		return err == nil && n == 2
+	}
+	w.poll("events to be handled", handled)
+	w.stop()
 	for _, projection := range []string{"glass", "people"} {
 		if n, err := rdb.Del(t.Context(), "{countersign}:cursor:"+projection).Result(); err != nil || n != 1 {
 			t.Fatalf("the cursor of %s: %d %v", projection, n, err)
 		}
 	}
 	w.start()
-	w.poll("all events once more", func() bool {
-		n, err := rdb.Exists(t.Context(), "{countersign}:cursor:glass", "{countersign}:cursor:people").Result()
-		return err == nil && n == 2
-	})
+	w.poll("all events once more", handled)
 	if n := len(ravi.dm().all("You could have approved it")); n != 1 {
 		t.Errorf("Ravi was told %d times", n)
 	}
