@@ -95,12 +95,18 @@ func (c *chaos) checkClicks() {
 		return slices.ContainsFunc(c.whispers[who], func(m sandbox.Message) bool { return m.Contains(parts...) })
 	}
 	excused := func(k click) bool {
-		i := slices.IndexFunc(excuses[k.who], k.soonAfter)
+		i := slices.IndexFunc(excuses[k.who], func(at time.Time) bool { return c.soonAfter(k, at) })
 		if i >= 0 {
 			excuses[k.who] = slices.Delete(excuses[k.who], i, i+1)
 		}
 		return i >= 0
 	}
+	// The earliest excuse goes to the earliest click that it may be for, so that
+	// no click takes the only one of another.
+	for _, all := range excuses {
+		slices.SortFunc(all, time.Time.Compare)
+	}
+	slices.SortStableFunc(c.clicks, func(a, b click) int { return a.at.Compare(b.at) })
 	known := map[string]bool{}
 	for _, k := range c.clicks {
 		known[k.envelope] = true
@@ -144,7 +150,7 @@ func (c *chaos) checkClicks() {
 		case audit.Read: // or why not: Graph may fail behind the record
 			d := c.targets[k.about]
 			if !answered(k.who, d.upn(), "Authentication methods") && !slices.ContainsFunc(c.whispers[k.who], func(m sandbox.Message) bool {
-				return m.Contains("Microsoft Graph") && k.soonAfter(posted(m))
+				return m.Contains("Microsoft Graph") && c.soonAfter(k, posted(m))
 			}) && !excused(k) { // last, because an excuse counts once
 				c.wrong(k.about, "%s does not read the methods of %s", k.who, d.upn())
 			}
@@ -159,9 +165,10 @@ func (c *chaos) checkClicks() {
 	}
 }
 
-// soonAfter says that an answer at this instant may be one to the click.
-func (k click) soonAfter(at time.Time) bool {
-	return at.After(k.at) && at.Before(k.at.Add(time.Minute))
+// soonAfter says that an answer at this instant may be one to the click. On a
+// slow machine everything takes longer, take-overs above all.
+func (c *chaos) soonAfter(k click, at time.Time) bool {
+	return at.After(k.at) && at.Before(k.at.Add(time.Minute*c.pace))
 }
 
 // posted is when a message was.
