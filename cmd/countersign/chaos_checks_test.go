@@ -434,7 +434,7 @@ func (c *chaos) sharedLater(r approvals.Request, is effect, at time.Time) bool {
 func (c *chaos) late(r approvals.Request, at time.Time) bool {
 	return slices.ContainsFunc(c.strokes, func(s stroke) bool {
 		return s.what == paused && s.to.Sub(s.from) > c.config.Timing.Lease && !r.Began.IsZero() && s.to.After(r.Began) &&
-			at.After(s.to.Add(-50*time.Millisecond)) && at.Before(s.to.Add(time.Second*c.pace))
+			at.After(s.woken) && at.Before(s.to.Add(time.Second*c.pace))
 	})
 }
 

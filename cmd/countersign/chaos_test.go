@@ -149,6 +149,7 @@ type click struct {
 type stroke struct {
 	what, whom string
 	from, to   time.Time
+	woken      time.Time // when a process that was stopped was told to go on
 }
 
 // What befalls processes most.
@@ -686,6 +687,7 @@ type replica struct {
 	cmd   *exec.Cmd
 	gone  chan error  // how it ended
 	dying atomic.Bool // it ends because it was told to
+	woken time.Time   // when it was told last to go on
 	up    atomic.Bool // nothing befalls it at the moment
 }
 
@@ -774,6 +776,9 @@ func (r *replica) freeze(d time.Duration) {
 
 // thaw lets it go on.
 func (r *replica) thaw() bool {
+	r.c.mu.Lock()
+	r.woken = time.Now()
+	r.c.mu.Unlock()
 	r.cmd.Process.Signal(syscall.SIGCONT)
 	r.up.Store(true)
 	return true
@@ -855,7 +860,7 @@ func (c *chaos) storm(rounds int) {
 			if comesBack() {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				c.strokes = append(c.strokes, stroke{what, r.name, from, time.Now()})
+				c.strokes = append(c.strokes, stroke{what, r.name, from, time.Now(), r.woken})
 				c.counts["stroke: "+what]++
 			}
 		})
