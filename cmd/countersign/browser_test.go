@@ -92,7 +92,9 @@ func TestStoryInTheBrowser(t *testing.T) {
 			if err == nil {
 				continue
 			}
-			if shot, err := chromedp.Run(ctx, chromedp.CaptureScreenshot()); err == nil {
+			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // ctx may have ended
+			defer cancel()
+			if shot, err := chromedp.Run(late, chromedp.CaptureScreenshot()); err == nil {
 				os.WriteFile(filepath.Join(t.ArtifactDir(), "failed.png"), shot, 0o644)
 			}
 			t.Fatalf("%s: %v", what, err)
@@ -122,6 +124,7 @@ func TestStoryInTheBrowser(t *testing.T) {
 	do("the form",
 		chromedp.WaitVisible(at("modal-submit")),
 		chromedp.WaitVisible(asked("How did you make sure who was asking?")),
+		chromedp.WaitVisible(asked(danaUPN)), // filled in behind, for which the page draws the form anew
 	)
 	shoot("form.png")
 	do("filling in the form",
