@@ -18,7 +18,7 @@ import (
 const module = "countersign"
 
 // notProgram are folders that Countersign at work has no part of.
-var notProgram = []string{"sandbox", "internal/importtest", "internal/redistest", "internal/writes"}
+var notProgram = []string{"sandbox", "internal/importtest", "internal/redistest", "internal/testnet", "internal/testseed", "internal/writes"}
 
 // Sources are the program's own source files, without its tests and without
 // the sandbox. They tell a place in the code by the names it has there, which
