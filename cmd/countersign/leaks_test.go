@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -31,7 +32,7 @@ func TestNothingLeaks(t *testing.T) {
 					}
 					return r
 				}, value)
-				clear = append(clear, digits, digits[len(digits)-7:])
+				clear = append(clear, digits, digits[len(digits)-10:], digits[len(digits)-7:])
 			}
 		}
 	}
@@ -61,7 +62,7 @@ func TestNothingLeaks(t *testing.T) {
 					everything += string(raw)
 				}
 				for _, secret := range clear {
-					if strings.Contains(everything, secret) {
+					if tells(everything, secret) {
 						t.Errorf("%q stands in #%s as %s reads it:\n%s", secret, c.Name, who, m.Text())
 					}
 				}
@@ -72,21 +73,40 @@ func TestNothingLeaks(t *testing.T) {
 	if len(dump) < 5 {
 		t.Errorf("the dump of Redis has only %d keys", len(dump))
 	}
+	// What is sealed is random text, in which a word as short as Dana stands
+	// once in 17 million places.
+	name, _, _ := strings.Cut(w.key, ":")
+	sealed, n := regexp.MustCompile(regexp.QuoteMeta(name)+`\.[0-9A-Za-z+/]{38,}`), 0
 	for key, value := range dump {
+		n += len(sealed.FindAllString(value, -1))
+		value = sealed.ReplaceAllString(value, "(sealed)")
 		for _, secret := range append([]string{"Dana", "Whitfield", "dana.", "Hanna", "hanna.", "ravi.menon", "fernhill.example", "lost phone", "INC-1042", "iPhone", "commands/T0FERNHILL/", "actions/T0FERNHILL/"}, clear...) {
-			if strings.Contains(key+value, secret) {
+			if tells(key+value, secret) {
 				t.Errorf("%q stands in Redis at %s:\n%s", secret, key, value)
 			}
 		}
 	}
+	if n < 5 {
+		t.Errorf("only %d values in Redis are sealed", n)
+	}
 	w.stop()
 	log := w.log.String()
 	for _, secret := range append([]string{sandbox.BotToken, sandbox.AppToken, sandbox.ClientSecret, "Bearer "}, clear...) {
-		if strings.Contains(log, secret) {
+		if tells(log, secret) {
 			t.Errorf("%q stands in the log", secret)
 		}
 	}
 	if err := context.Cause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// tells says that a text has a secret in it. The few digits of a local number
+// must stand alone: Redis is full of instants in milliseconds, and one in ten
+// million has the same.
+func tells(text, secret string) bool {
+	if len(secret) == 7 && strings.Trim(secret, "0123456789") == "" {
+		return regexp.MustCompile(`(?:^|[^0-9])` + secret + `(?:[^0-9]|$)`).MatchString(text)
+	}
+	return strings.Contains(text, secret)
 }
