@@ -8,15 +8,18 @@ import (
 	"io"
 	"log"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/gorilla/websocket"
 	slackgo "github.com/slack-go/slack"
 	"github.com/slack-go/slack/socketmode"
+
+	"countersign/internal/testnet"
 )
 
 const testManifest = `
@@ -53,13 +56,16 @@ func (c *clock) forward(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// bench is a small workspace, a client of the Web API, and hands for the people in it.
+// bench is a small workspace, a client of the Web API, and hands for the people in it. It is used in a bubble of testing/synctest:
+// the workspace's time limits are short, and on a busy machine they pass although everybody does what they should.
 type bench struct {
-	t     *testing.T
-	s     *Server
-	url   string
-	clock *clock
-	api   *slackgo.Client
+	t      *testing.T
+	s      *Server
+	url    string
+	clock  *clock
+	api    *slackgo.Client
+	http   *http.Client
+	dialer websocket.Dialer
 }
 
 func newBench(t *testing.T, changes ...func(*Options)) *bench {
@@ -98,17 +104,21 @@ func newBench(t *testing.T, changes ...func(*Options)) *bench {
 	mux := http.NewServeMux()
 	mux.Handle("/", b.s.Handler())
 	mux.Handle("/sandbox/", b.s.PersonAPI())
-	server := httptest.NewServer(mux)
-	t.Cleanup(func() { b.s.Close(); server.Close() })
-	b.url = server.URL
-	b.s.SetBase(server.URL)
+	network := testnet.New()
+	server := &http.Server{Handler: mux}
+	go server.Serve(network)
+	b.dialer.NetDialContext = network.Dial
+	b.http = &http.Client{Transport: &http.Transport{DialContext: network.Dial}}
+	t.Cleanup(func() { b.s.Close(); server.Close(); b.http.CloseIdleConnections() })
+	b.url = "http://" + network.Addr().String()
+	b.s.SetBase(b.url)
 	b.api = b.client("xoxb-1")
 	return b
 }
 
 func (b *bench) client(token string) *slackgo.Client {
 	return slackgo.New(token, slackgo.OptionAppLevelToken("xapp-1"), slackgo.OptionAPIURL(b.url+"/api/"),
-		slackgo.OptionHTTPClient(&http.Client{Timeout: 10 * time.Second}))
+		slackgo.OptionHTTPClient(&http.Client{Transport: b.http.Transport, Timeout: 10 * time.Second}))
 }
 
 // app runs a real Socket Mode client until the test ends. handle gets what is to be acknowledged and returns what to answer with,
@@ -116,7 +126,7 @@ func (b *bench) client(token string) *slackgo.Client {
 func (b *bench) app(handle func(socketmode.Event) any) {
 	b.t.Helper()
 	before := b.calls().Sockets
-	c := socketmode.New(b.api, socketmode.OptionLog(log.New(io.Discard, "", 0)))
+	c := socketmode.New(b.api, socketmode.OptionDialer(&b.dialer), socketmode.OptionLog(log.New(io.Discard, "", 0)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = c.RunContext(ctx) }()
@@ -161,7 +171,7 @@ func (b *bench) do(method, path string, body, answer any) int {
 		in = bytes.NewReader(encode(body))
 	}
 	r, _ := http.NewRequest(method, b.url+path, in)
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := b.http.Do(r)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -241,7 +251,7 @@ func (b *bench) raw(method, token string, args any) (answer h, header http.Heade
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := b.http.Do(r)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -316,375 +326,397 @@ func TestNewRefusesContradictions(t *testing.T) {
 		"app in their DM": func(o *Options) { o.Channels[4].Members = []string{"U1", "U0BOT"} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			defer func() {
-				if recover() == nil {
-					t.Error("taken")
-				}
-			}()
-			newBench(t, change)
+			synctest.Test(t, func(t *testing.T) {
+				defer func() {
+					if recover() == nil {
+						t.Error("taken")
+					}
+				}()
+				newBench(t, change)
+			})
 		})
 	}
 }
 
 func TestTokensAndScopes(t *testing.T) {
-	b := newBench(t, func(o *Options) {
-		o.Manifest.BotScopes = slices.DeleteFunc(slices.Clone(o.Manifest.BotScopes), func(s string) bool {
-			return s == "users:read.email" || s == "groups:read" || s == "chat:write"
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(o *Options) {
+			o.Manifest.BotScopes = slices.DeleteFunc(slices.Clone(o.Manifest.BotScopes), func(s string) bool {
+				return s == "users:read.email" || s == "groups:read" || s == "chat:write"
+			})
 		})
-	})
-	who, err := b.api.AuthTest()
-	if err != nil || who.UserID != "U0BOT" || who.BotID != "B1" || who.TeamID != "T1" || who.Team != "Test" {
-		t.Errorf("%+v, %v", who, err)
-	}
-	if got := who.Header.Get("X-OAuth-Scopes"); got != "commands,im:write,users:read,usergroups:read,channels:read" {
-		t.Errorf("X-OAuth-Scopes: %q", got)
-	}
-	_, err = b.client("xoxb-2").AuthTest()
-	wantError(t, err, "invalid_auth")
-	_, err = b.client("").AuthTest()
-	wantError(t, err, "not_authed")
-	_, err = b.client("xapp-1").GetUserInfo("U1")
-	wantError(t, err, "not_allowed_token_type")
-	if a, _, _ := b.raw("apps.connections.open", "xoxb-1", nil); a["error"] != "not_allowed_token_type" {
-		t.Errorf("a bot token opens sockets: %v", a)
-	}
-	if a, _, _ := b.raw("apps.connections.open", "", h{"token": "xapp-1"}); a["error"] != "not_authed" {
-		t.Errorf("a token as argument opens sockets: %v", a)
-	}
-	if a, _, _ := b.raw("auth.test", "xapp-1", nil); a["app_id"] != "A1" {
-		t.Errorf("auth.test of the app-level token: %v", a)
-	}
+		who, err := b.api.AuthTest()
+		if err != nil || who.UserID != "U0BOT" || who.BotID != "B1" || who.TeamID != "T1" || who.Team != "Test" {
+			t.Errorf("%+v, %v", who, err)
+		}
+		if got := who.Header.Get("X-OAuth-Scopes"); got != "commands,im:write,users:read,usergroups:read,channels:read" {
+			t.Errorf("X-OAuth-Scopes: %q", got)
+		}
+		_, err = b.client("xoxb-2").AuthTest()
+		wantError(t, err, "invalid_auth")
+		_, err = b.client("").AuthTest()
+		wantError(t, err, "not_authed")
+		_, err = b.client("xapp-1").GetUserInfo("U1")
+		wantError(t, err, "not_allowed_token_type")
+		if a, _, _ := b.raw("apps.connections.open", "xoxb-1", nil); a["error"] != "not_allowed_token_type" {
+			t.Errorf("a bot token opens sockets: %v", a)
+		}
+		if a, _, _ := b.raw("apps.connections.open", "", h{"token": "xapp-1"}); a["error"] != "not_authed" {
+			t.Errorf("a token as argument opens sockets: %v", a)
+		}
+		if a, _, _ := b.raw("auth.test", "xapp-1", nil); a["app_id"] != "A1" {
+			t.Errorf("auth.test of the app-level token: %v", a)
+		}
 
-	_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText("x", false))
-	var no slackgo.SlackErrorResponse
-	if !errors.As(err, &no) || no.Err != "missing_scope" || no.Needed != "chat:write" || !strings.HasPrefix(no.Provided, "commands,im:write") {
-		t.Errorf("%#v", err)
-	}
-	_, err = b.api.GetUserByEmail("ada@example.com")
-	wantError(t, err, "missing_scope")
-	if u, err := b.api.GetUserInfo("U1"); err != nil || u.Profile.Email != "" {
-		t.Errorf("without users:read.email: %v %v", u, err)
-	}
-	_, err = b.api.GetConversationInfo(&slackgo.GetConversationInfoInput{ChannelID: "C2"})
-	if !errors.As(err, &no) || no.Needed != "groups:read" {
-		t.Errorf("%#v", err)
-	}
-	if _, err = b.api.GetConversationInfo(&slackgo.GetConversationInfoInput{ChannelID: "C1"}); err != nil {
-		t.Error(err)
-	}
+		_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText("x", false))
+		var no slackgo.SlackErrorResponse
+		if !errors.As(err, &no) || no.Err != "missing_scope" || no.Needed != "chat:write" || !strings.HasPrefix(no.Provided, "commands,im:write") {
+			t.Errorf("%#v", err)
+		}
+		_, err = b.api.GetUserByEmail("ada@example.com")
+		wantError(t, err, "missing_scope")
+		if u, err := b.api.GetUserInfo("U1"); err != nil || u.Profile.Email != "" {
+			t.Errorf("without users:read.email: %v %v", u, err)
+		}
+		_, err = b.api.GetConversationInfo(&slackgo.GetConversationInfoInput{ChannelID: "C2"})
+		if !errors.As(err, &no) || no.Needed != "groups:read" {
+			t.Errorf("%#v", err)
+		}
+		if _, err = b.api.GetConversationInfo(&slackgo.GetConversationInfoInput{ChannelID: "C1"}); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestUnknownCallsAreLoud(t *testing.T) {
-	b := newBench(t)
-	a, _, status := b.raw("conversations.archive", "xoxb-1", nil)
-	if e, _ := a["error"].(string); status != 501 || a["ok"] != false || !strings.HasPrefix(e, "unknown_method") {
-		t.Errorf("%d %v", status, a)
-	}
-	a, _, status = b.raw("chat.postMessage", "xoxb-1", h{"channel": "C2", "text": "x", "attachments": []any{h{"text": "y"}}})
-	if status != 501 {
-		t.Errorf("attachments: %d %v", status, a)
-	}
-	if a, _, _ := b.raw("chat.postMessage", "xoxb-1", []any{}); a["error"] != "json_not_object" {
-		t.Errorf("a list: %v", a)
-	}
-	if a, _, _ := b.raw("chat.postMessage", "xoxb-1", h{"channel": "C2", "text": "x", "blocks": h{}}); a["error"] != "invalid_blocks_format" {
-		t.Errorf("blocks that are no list: %v", a)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		a, _, status := b.raw("conversations.archive", "xoxb-1", nil)
+		if e, _ := a["error"].(string); status != 501 || a["ok"] != false || !strings.HasPrefix(e, "unknown_method") {
+			t.Errorf("%d %v", status, a)
+		}
+		a, _, status = b.raw("chat.postMessage", "xoxb-1", h{"channel": "C2", "text": "x", "attachments": []any{h{"text": "y"}}})
+		if status != 501 {
+			t.Errorf("attachments: %d %v", status, a)
+		}
+		if a, _, _ := b.raw("chat.postMessage", "xoxb-1", []any{}); a["error"] != "json_not_object" {
+			t.Errorf("a list: %v", a)
+		}
+		if a, _, _ := b.raw("chat.postMessage", "xoxb-1", h{"channel": "C2", "text": "x", "blocks": h{}}); a["error"] != "invalid_blocks_format" {
+			t.Errorf("blocks that are no list: %v", a)
+		}
+	})
 }
 
 func TestUsers(t *testing.T) {
-	b := newBench(t)
-	ada, err := b.api.GetUserInfo("U1")
-	if err != nil || ada.Profile.Email != "ada@example.com" || ada.RealName != "Ada Byron" || ada.Profile.DisplayName != "ada" || ada.TeamID != "T1" ||
-		!ada.IsEmailConfirmed || ada.IsRestricted || ada.TZ != "Asia/Tokyo" || ada.Profile.Title != "Analyst" {
-		t.Errorf("%+v, %v", ada, err)
-	}
-	for id, ok := range map[string]func(u *slackgo.User) bool{
-		"U3":    func(u *slackgo.User) bool { return u.IsRestricted && !u.IsUltraRestricted },
-		"U4":    func(u *slackgo.User) bool { return u.Deleted },
-		"U5":    func(u *slackgo.User) bool { return u.IsStranger && u.TeamID == "T2" && u.Profile.Email == "" },
-		"U0BOT": func(u *slackgo.User) bool { return u.IsBot && u.RealName == "Probe Bot" && u.Name == "probebot" },
-	} {
-		if u, err := b.api.GetUserInfo(id); err != nil || !ok(u) {
-			t.Errorf("%s: %+v, %v", id, u, err)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		ada, err := b.api.GetUserInfo("U1")
+		if err != nil || ada.Profile.Email != "ada@example.com" || ada.RealName != "Ada Byron" || ada.Profile.DisplayName != "ada" || ada.TeamID != "T1" ||
+			!ada.IsEmailConfirmed || ada.IsRestricted || ada.TZ != "Asia/Tokyo" || ada.Profile.Title != "Analyst" {
+			t.Errorf("%+v, %v", ada, err)
 		}
-	}
-	// As at Slack, the flags of a deactivated person are absent, not false.
-	if a, _, _ := b.raw("users.info", "xoxb-1", h{"user": "U4"}); a["user"].(map[string]any)["is_restricted"] != nil {
-		t.Error("a deactivated person has flags")
-	}
-	_, err = b.api.GetUserInfo("U99")
-	wantError(t, err, "user_not_found")
-	if u, err := b.api.GetUserByEmail("ADA@example.com"); err != nil || u.ID != "U1" {
-		t.Errorf("%v, %v", u, err)
-	}
-	_, err = b.api.GetUserByEmail("gone@example.com")
-	wantError(t, err, "users_not_found")
+		for id, ok := range map[string]func(u *slackgo.User) bool{
+			"U3":    func(u *slackgo.User) bool { return u.IsRestricted && !u.IsUltraRestricted },
+			"U4":    func(u *slackgo.User) bool { return u.Deleted },
+			"U5":    func(u *slackgo.User) bool { return u.IsStranger && u.TeamID == "T2" && u.Profile.Email == "" },
+			"U0BOT": func(u *slackgo.User) bool { return u.IsBot && u.RealName == "Probe Bot" && u.Name == "probebot" },
+		} {
+			if u, err := b.api.GetUserInfo(id); err != nil || !ok(u) {
+				t.Errorf("%s: %+v, %v", id, u, err)
+			}
+		}
+		// As at Slack, the flags of a deactivated person are absent, not false.
+		if a, _, _ := b.raw("users.info", "xoxb-1", h{"user": "U4"}); a["user"].(map[string]any)["is_restricted"] != nil {
+			t.Error("a deactivated person has flags")
+		}
+		_, err = b.api.GetUserInfo("U99")
+		wantError(t, err, "user_not_found")
+		if u, err := b.api.GetUserByEmail("ADA@example.com"); err != nil || u.ID != "U1" {
+			t.Errorf("%v, %v", u, err)
+		}
+		_, err = b.api.GetUserByEmail("gone@example.com")
+		wantError(t, err, "users_not_found")
 
-	groups, err := b.api.GetUserGroups(slackgo.GetUserGroupsOptionIncludeUsers(true))
-	if err != nil || len(groups) != 1 || groups[0].Handle != "ops" || !slices.Equal(groups[0].Users, []string{"U1", "U2"}) {
-		t.Errorf("%v, %v", groups, err)
-	}
-	if members, err := b.api.GetUserGroupMembers("S1"); err != nil || !slices.Equal(members, []string{"U1", "U2"}) {
-		t.Errorf("%v, %v", members, err)
-	}
-	_, err = b.api.GetUserGroupMembers("S9")
-	wantError(t, err, "no_such_subteam")
+		groups, err := b.api.GetUserGroups(slackgo.GetUserGroupsOptionIncludeUsers(true))
+		if err != nil || len(groups) != 1 || groups[0].Handle != "ops" || !slices.Equal(groups[0].Users, []string{"U1", "U2"}) {
+			t.Errorf("%v, %v", groups, err)
+		}
+		if members, err := b.api.GetUserGroupMembers("S1"); err != nil || !slices.Equal(members, []string{"U1", "U2"}) {
+			t.Errorf("%v, %v", members, err)
+		}
+		_, err = b.api.GetUserGroupMembers("S9")
+		wantError(t, err, "no_such_subteam")
+	})
 }
 
 func TestWhereTheAppMayWrite(t *testing.T) {
-	b := newBench(t)
-	say := slackgo.MsgOptionText("a <b> &amp; <@U1>", false)
-	for channel, want := range map[string]string{
-		"C1": "not_in_channel", "C3": "channel_not_found", "C9": "channel_not_found", "D12": "channel_not_found", "U6": "cannot_dm_bot", "U0BOT": "cannot_dm_bot",
-	} {
-		_, _, err := b.api.PostMessage(channel, say)
-		wantError(t, err, want)
-		_, err = b.api.PostEphemeral(channel, "U1", say)
-		wantError(t, err, want)
-	}
-	_, err := b.api.PostEphemeral("C2", "U3", say)
-	wantError(t, err, "user_not_in_channel")
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		say := slackgo.MsgOptionText("a <b> &amp; <@U1>", false)
+		for channel, want := range map[string]string{
+			"C1": "not_in_channel", "C3": "channel_not_found", "C9": "channel_not_found", "D12": "channel_not_found", "U6": "cannot_dm_bot", "U0BOT": "cannot_dm_bot",
+		} {
+			_, _, err := b.api.PostMessage(channel, say)
+			wantError(t, err, want)
+			_, err = b.api.PostEphemeral(channel, "U1", say)
+			wantError(t, err, want)
+		}
+		_, err := b.api.PostEphemeral("C2", "U3", say)
+		wantError(t, err, "user_not_in_channel")
 
-	channel, ts, err := b.api.PostMessage("U1", say)
-	if err != nil || channel != "D1" {
-		t.Fatalf("%s, %v", channel, err)
-	}
-	if got := b.messages("U1", "D1"); len(got) != 1 || got[0].TS != ts || got[0].Text != "a <b> &amp; <@U1>" || !got[0].Bot || got[0].Ephemeral {
-		t.Errorf("the direct message: %+v", got)
-	}
-	var list []ChannelInfo
-	b.do("GET", "/sandbox/channels?as=U1", nil, &list)
-	i := slices.IndexFunc(list, func(c ChannelInfo) bool { return c.ID == "D1" })
-	if i < 0 || list[i].Kind != "dm" || list[i].With != "U0BOT" || list[i].LastTS != ts || len(list) != 6 {
-		t.Errorf("Ada's conversations: %+v", list)
-	}
-	b.do("GET", "/sandbox/channels?as=U2", nil, &list)
-	if len(list) != 3 {
-		t.Errorf("Bob's conversations: %+v", list)
-	}
-	if _, _, err = b.api.PostMessage("U4", say); err != nil { // Slack takes it
-		t.Errorf("to a deactivated person: %v", err)
-	}
-	d, noOp, open, err := b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U1"}})
-	if err != nil || d.ID != "D1" || !noOp || !open {
-		t.Errorf("%v %v %v %v", d, noOp, open, err)
-	}
-	_, _, _, err = b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U4"}})
-	wantError(t, err, "user_disabled")
-	_, _, _, err = b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U99"}})
-	wantError(t, err, "user_not_found")
+		channel, ts, err := b.api.PostMessage("U1", say)
+		if err != nil || channel != "D1" {
+			t.Fatalf("%s, %v", channel, err)
+		}
+		if got := b.messages("U1", "D1"); len(got) != 1 || got[0].TS != ts || got[0].Text != "a <b> &amp; <@U1>" || !got[0].Bot || got[0].Ephemeral {
+			t.Errorf("the direct message: %+v", got)
+		}
+		var list []ChannelInfo
+		b.do("GET", "/sandbox/channels?as=U1", nil, &list)
+		i := slices.IndexFunc(list, func(c ChannelInfo) bool { return c.ID == "D1" })
+		if i < 0 || list[i].Kind != "dm" || list[i].With != "U0BOT" || list[i].LastTS != ts || len(list) != 6 {
+			t.Errorf("Ada's conversations: %+v", list)
+		}
+		b.do("GET", "/sandbox/channels?as=U2", nil, &list)
+		if len(list) != 3 {
+			t.Errorf("Bob's conversations: %+v", list)
+		}
+		if _, _, err = b.api.PostMessage("U4", say); err != nil { // Slack takes it
+			t.Errorf("to a deactivated person: %v", err)
+		}
+		d, noOp, open, err := b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U1"}})
+		if err != nil || d.ID != "D1" || !noOp || !open {
+			t.Errorf("%v %v %v %v", d, noOp, open, err)
+		}
+		_, _, _, err = b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U4"}})
+		wantError(t, err, "user_disabled")
+		_, _, _, err = b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U99"}})
+		wantError(t, err, "user_not_found")
 
-	closed := newBench(t, func(o *Options) { o.Manifest.MessagesTab = false })
-	_, _, err = closed.api.PostMessage("U1", say)
-	wantError(t, err, "messages_tab_disabled")
+		closed := newBench(t, func(o *Options) { o.Manifest.MessagesTab = false })
+		_, _, err = closed.api.PostMessage("U1", say)
+		wantError(t, err, "messages_tab_disabled")
+	})
 }
 
 func TestConversations(t *testing.T) {
-	b := newBench(t)
-	info := func(id string) (*slackgo.Channel, error) {
-		return b.api.GetConversationInfo(&slackgo.GetConversationInfoInput{ChannelID: id, IncludeNumMembers: true})
-	}
-	desk, err := info("C2")
-	if err != nil || desk.Name != "desk" || !desk.IsPrivate || !desk.IsMember || desk.IsExtShared || desk.NumMembers != 3 {
-		t.Errorf("%+v, %v", desk, err)
-	}
-	if c, err := info("C4"); err != nil || !c.IsExtShared || !slices.Equal(c.ConnectedTeamIDs, []string{"T2"}) {
-		t.Errorf("%+v, %v", c, err)
-	}
-	if c, err := info("C1"); err != nil || c.IsMember || c.IsPrivate {
-		t.Errorf("%+v, %v", c, err)
-	}
-	_, err = info("C3")
-	wantError(t, err, "channel_not_found")
-	all := []string{}
-	for cursor, pages := "", 0; ; pages++ {
-		page, next, err := b.api.GetUsersInConversation(&slackgo.GetUsersInConversationParameters{ChannelID: "C2", Limit: 2, Cursor: cursor})
-		if err != nil || pages > 2 {
-			t.Fatal(page, err)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		info := func(id string) (*slackgo.Channel, error) {
+			return b.api.GetConversationInfo(&slackgo.GetConversationInfoInput{ChannelID: id, IncludeNumMembers: true})
 		}
-		all = append(all, page...)
-		if cursor = next; next == "" {
-			break
+		desk, err := info("C2")
+		if err != nil || desk.Name != "desk" || !desk.IsPrivate || !desk.IsMember || desk.IsExtShared || desk.NumMembers != 3 {
+			t.Errorf("%+v, %v", desk, err)
 		}
-	}
-	if !slices.Equal(all, []string{"U1", "U2", "U0BOT"}) {
-		t.Errorf("%v", all)
-	}
+		if c, err := info("C4"); err != nil || !c.IsExtShared || !slices.Equal(c.ConnectedTeamIDs, []string{"T2"}) {
+			t.Errorf("%+v, %v", c, err)
+		}
+		if c, err := info("C1"); err != nil || c.IsMember || c.IsPrivate {
+			t.Errorf("%+v, %v", c, err)
+		}
+		_, err = info("C3")
+		wantError(t, err, "channel_not_found")
+		all := []string{}
+		for cursor, pages := "", 0; ; pages++ {
+			page, next, err := b.api.GetUsersInConversation(&slackgo.GetUsersInConversationParameters{ChannelID: "C2", Limit: 2, Cursor: cursor})
+			if err != nil || pages > 2 {
+				t.Fatal(page, err)
+			}
+			all = append(all, page...)
+			if cursor = next; next == "" {
+				break
+			}
+		}
+		if !slices.Equal(all, []string{"U1", "U2", "U0BOT"}) {
+			t.Errorf("%v", all)
+		}
+	})
 }
 
 func TestMessages(t *testing.T) {
-	b := newBench(t)
-	_, ts, err := b.api.PostMessage("C2", slackgo.MsgOptionText("Do it?", false), card())
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := b.messages("U2", "C2")[0]
-	if len(m.Blocks) != 2 || m.Blocks[0].(map[string]any)["block_id"] == nil || m.Edited {
-		t.Errorf("%+v", m)
-	}
-	if _, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("Done", false)); err != nil {
-		t.Fatal(err)
-	}
-	if m = b.messages("U2", "C2")[0]; m.Text != "Done" || !m.Edited || len(m.Blocks) != 2 {
-		t.Errorf("text alone has to leave the blocks: %+v", m)
-	}
-	if _, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("Done", false), slackgo.MsgOptionBlocks()); err != nil {
-		t.Fatal(err)
-	}
-	if m = b.messages("U2", "C2")[0]; len(m.Blocks) != 0 {
-		t.Errorf("empty blocks have to take the blocks away: %+v", m)
-	}
-	_, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("", false))
-	wantError(t, err, "no_text")
-	_, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText(strings.Repeat("a", 4001), false))
-	wantError(t, err, "msg_too_long")
-	_, _, _, err = b.api.UpdateMessage("C2", "1.2", slackgo.MsgOptionText("x", false))
-	wantError(t, err, "message_not_found")
-	link, err := b.api.GetPermalink(&slackgo.PermalinkParameters{Channel: "C2", Ts: ts})
-	if err != nil || !strings.HasSuffix(link, "/archives/C2/p"+strings.ReplaceAll(ts, ".", "")) {
-		t.Errorf("%s, %v", link, err)
-	}
-	if _, _, err = b.api.DeleteMessage("C2", ts); err != nil || len(b.messages("U2", "C2")) != 0 {
-		t.Errorf("not deleted: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		_, ts, err := b.api.PostMessage("C2", slackgo.MsgOptionText("Do it?", false), card())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := b.messages("U2", "C2")[0]
+		if len(m.Blocks) != 2 || m.Blocks[0].(map[string]any)["block_id"] == nil || m.Edited {
+			t.Errorf("%+v", m)
+		}
+		if _, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("Done", false)); err != nil {
+			t.Fatal(err)
+		}
+		if m = b.messages("U2", "C2")[0]; m.Text != "Done" || !m.Edited || len(m.Blocks) != 2 {
+			t.Errorf("text alone has to leave the blocks: %+v", m)
+		}
+		if _, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("Done", false), slackgo.MsgOptionBlocks()); err != nil {
+			t.Fatal(err)
+		}
+		if m = b.messages("U2", "C2")[0]; len(m.Blocks) != 0 {
+			t.Errorf("empty blocks have to take the blocks away: %+v", m)
+		}
+		_, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("", false))
+		wantError(t, err, "no_text")
+		_, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText(strings.Repeat("a", 4001), false))
+		wantError(t, err, "msg_too_long")
+		_, _, _, err = b.api.UpdateMessage("C2", "1.2", slackgo.MsgOptionText("x", false))
+		wantError(t, err, "message_not_found")
+		link, err := b.api.GetPermalink(&slackgo.PermalinkParameters{Channel: "C2", Ts: ts})
+		if err != nil || !strings.HasSuffix(link, "/archives/C2/p"+strings.ReplaceAll(ts, ".", "")) {
+			t.Errorf("%s, %v", link, err)
+		}
+		if _, _, err = b.api.DeleteMessage("C2", ts); err != nil || len(b.messages("U2", "C2")) != 0 {
+			t.Errorf("not deleted: %v", err)
+		}
 
-	_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText(" ", false))
-	wantError(t, err, "no_text")
-	if _, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText(strings.Repeat("ä", 40_001), false)); err != nil {
-		t.Error(err)
-	}
-	if got := b.messages("U1", "C2"); len([]rune(got[0].Text)) != 40_000 {
-		t.Error("Slack cuts text at 40,000 characters")
-	}
-	_, err = b.api.PostEphemeral("C2", "U1", slackgo.MsgOptionText(strings.Repeat("ä", 40_001), false))
-	wantError(t, err, "msg_too_long")
+		_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText(" ", false))
+		wantError(t, err, "no_text")
+		if _, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText(strings.Repeat("ä", 40_001), false)); err != nil {
+			t.Error(err)
+		}
+		if got := b.messages("U1", "C2"); len([]rune(got[0].Text)) != 40_000 {
+			t.Error("Slack cuts text at 40,000 characters")
+		}
+		_, err = b.api.PostEphemeral("C2", "U1", slackgo.MsgOptionText(strings.Repeat("ä", 40_001), false))
+		wantError(t, err, "msg_too_long")
 
-	// Slack says which block it does not like, and every client gets to know.
-	_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionBlocks(slackgo.NewDividerBlock(), slackgo.NewHeaderBlock(text(strings.Repeat("h", 151)))))
-	var no slackgo.SlackErrorResponse
-	want := "must be less than 151 characters [json-pointer:/blocks/1/text/text]"
-	if !errors.As(err, &no) || no.Err != "invalid_blocks" || !slices.Equal(no.ResponseMetadata.Messages, []string{"[ERROR] " + want}) || *no.Errors[0].Message != want {
-		t.Errorf("%#v", err)
-	}
-	long := make([]slackgo.Block, 5)
-	for i := range long {
-		long[i] = slackgo.NewSectionBlock(text(strings.Repeat("a", 2700)), nil, nil)
-	}
-	_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionBlocks(long...))
-	wantError(t, err, "msg_blocks_too_long")
-	_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText("x", false), slackgo.MsgOptionMetadata(slackgo.SlackMetadata{EventType: "request", EventPayload: map[string]any{"id": "1"}}))
-	if err != nil {
-		t.Error(err)
-	}
-	_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText("x", false), slackgo.MsgOptionTS("1.2"))
-	wantError(t, err, "thread_not_found")
+		// Slack says which block it does not like, and every client gets to know.
+		_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionBlocks(slackgo.NewDividerBlock(), slackgo.NewHeaderBlock(text(strings.Repeat("h", 151)))))
+		var no slackgo.SlackErrorResponse
+		want := "must be less than 151 characters [json-pointer:/blocks/1/text/text]"
+		if !errors.As(err, &no) || no.Err != "invalid_blocks" || !slices.Equal(no.ResponseMetadata.Messages, []string{"[ERROR] " + want}) || *no.Errors[0].Message != want {
+			t.Errorf("%#v", err)
+		}
+		long := make([]slackgo.Block, 5)
+		for i := range long {
+			long[i] = slackgo.NewSectionBlock(text(strings.Repeat("a", 2700)), nil, nil)
+		}
+		_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionBlocks(long...))
+		wantError(t, err, "msg_blocks_too_long")
+		_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText("x", false), slackgo.MsgOptionMetadata(slackgo.SlackMetadata{EventType: "request", EventPayload: map[string]any{"id": "1"}}))
+		if err != nil {
+			t.Error(err)
+		}
+		_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionText("x", false), slackgo.MsgOptionTS("1.2"))
+		wantError(t, err, "thread_not_found")
+	})
 }
 
 func TestEphemeralMessagesAreForOneAndGoneOnReload(t *testing.T) {
-	b := newBench(t)
-	ts, err := b.api.PostEphemeral("C2", "U1", slackgo.MsgOptionText("psst", false))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := b.messages("U1", "C2"); len(got) != 1 || !got[0].Ephemeral || got[0].Text != "psst" {
-		t.Errorf("Ada sees %+v", got)
-	}
-	if got := b.messages("U2", "C2"); len(got) != 0 {
-		t.Errorf("Bob sees %+v", got)
-	}
-	_, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("x", false))
-	wantError(t, err, "message_not_found")
-	b.post("/sandbox/reload", h{"as": "U2"})
-	if len(b.messages("U1", "C2")) != 1 {
-		t.Error("another's reload takes Ada's message away")
-	}
-	b.post("/sandbox/reload", h{"as": "U1"})
-	if len(b.messages("U1", "C2")) != 0 {
-		t.Error("the message is still there after a reload")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		ts, err := b.api.PostEphemeral("C2", "U1", slackgo.MsgOptionText("psst", false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.messages("U1", "C2"); len(got) != 1 || !got[0].Ephemeral || got[0].Text != "psst" {
+			t.Errorf("Ada sees %+v", got)
+		}
+		if got := b.messages("U2", "C2"); len(got) != 0 {
+			t.Errorf("Bob sees %+v", got)
+		}
+		_, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("x", false))
+		wantError(t, err, "message_not_found")
+		b.post("/sandbox/reload", h{"as": "U2"})
+		if len(b.messages("U1", "C2")) != 1 {
+			t.Error("another's reload takes Ada's message away")
+		}
+		b.post("/sandbox/reload", h{"as": "U1"})
+		if len(b.messages("U1", "C2")) != 0 {
+			t.Error("the message is still there after a reload")
+		}
+	})
 }
 
 func TestFaults(t *testing.T) {
-	b := newBench(t)
-	post := func() error {
-		_, _, err := b.api.PostMessage("C2", slackgo.MsgOptionText("x", false))
-		return err
-	}
-	sent := func() int { return len(b.messages("U1", "C2")) }
-
-	b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "ratelimit", "retry_after": 7})
-	var limited *slackgo.RateLimitedError
-	if err := post(); !errors.As(err, &limited) || limited.RetryAfter != 7*time.Second || sent() != 0 {
-		t.Errorf("%v, %d sent", err, sent())
-	}
-	if err := post(); err != nil || sent() != 1 {
-		t.Errorf("a fault for one call meets two: %v", err)
-	}
-	b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "error", "error": "fatal_error"})
-	wantError(t, post(), "fatal_error")
-	b.fault(h{"method": "*", "times": 1, "kind": "error", "apply": true})
-	wantError(t, post(), "internal_error")
-	if sent() != 2 {
-		t.Errorf("%d sent: an applied fault must carry the call out", sent())
-	}
-	b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "status", "status": 500})
-	var status slackgo.StatusCodeError
-	if err := post(); !errors.As(err, &status) || status.Code != 500 || sent() != 2 {
-		t.Errorf("%v", err)
-	}
-	b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "drop_reply"})
-	if err := post(); err == nil || sent() != 3 {
-		t.Errorf("dropped reply: %v, %d sent", err, sent())
-	}
-	b.fault(h{"method": "chat.postMessage", "kind": "hang", "apply": true})
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if _, _, err := b.api.PostMessageContext(ctx, "C2", slackgo.MsgOptionText("x", false)); !errors.Is(err, context.DeadlineExceeded) || sent() != 4 {
-		t.Errorf("hang: %v, %d sent", err, sent())
-	}
-	var set struct{ Faults []Fault }
-	if b.do("GET", "/sandbox/slack/faults", nil, &set); len(set.Faults) != 1 || set.Faults[0].Met != 1 {
-		t.Errorf("%+v", set)
-	}
-	b.do("DELETE", "/sandbox/slack/faults", nil, nil)
-	if err := post(); err != nil {
-		t.Error(err)
-	}
-	for _, bad := range []h{{"method": "chat.sing", "kind": "error"}, {"method": "*", "kind": "sulk"}, {"method": "*", "kind": "status", "status": 42}, {"method": "*", "kind": "hang", "times": -1}} {
-		if got := b.do("PUT", "/sandbox/slack/faults", h{"faults": []any{bad}}, nil); got != 400 {
-			t.Errorf("%v: %d", bad, got)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		post := func() error {
+			_, _, err := b.api.PostMessage("C2", slackgo.MsgOptionText("x", false))
+			return err
 		}
-	}
-	c := b.calls().Methods["chat.postMessage"]
-	if c.Calls != 8 || c.OK != 5 || c.Errors["fault_ratelimit"] != 1 || c.Errors["fault_status"] != 1 {
-		t.Errorf("%+v", c)
-	}
+		sent := func() int { return len(b.messages("U1", "C2")) }
+
+		b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "ratelimit", "retry_after": 7})
+		var limited *slackgo.RateLimitedError
+		if err := post(); !errors.As(err, &limited) || limited.RetryAfter != 7*time.Second || sent() != 0 {
+			t.Errorf("%v, %d sent", err, sent())
+		}
+		if err := post(); err != nil || sent() != 1 {
+			t.Errorf("a fault for one call meets two: %v", err)
+		}
+		b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "error", "error": "fatal_error"})
+		wantError(t, post(), "fatal_error")
+		b.fault(h{"method": "*", "times": 1, "kind": "error", "apply": true})
+		wantError(t, post(), "internal_error")
+		if sent() != 2 {
+			t.Errorf("%d sent: an applied fault must carry the call out", sent())
+		}
+		b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "status", "status": 500})
+		var status slackgo.StatusCodeError
+		if err := post(); !errors.As(err, &status) || status.Code != 500 || sent() != 2 {
+			t.Errorf("%v", err)
+		}
+		b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "drop_reply"})
+		if err := post(); err == nil || sent() != 3 {
+			t.Errorf("dropped reply: %v, %d sent", err, sent())
+		}
+		b.fault(h{"method": "chat.postMessage", "kind": "hang", "apply": true})
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		if _, _, err := b.api.PostMessageContext(ctx, "C2", slackgo.MsgOptionText("x", false)); !errors.Is(err, context.DeadlineExceeded) || sent() != 4 {
+			t.Errorf("hang: %v, %d sent", err, sent())
+		}
+		var set struct{ Faults []Fault }
+		if b.do("GET", "/sandbox/slack/faults", nil, &set); len(set.Faults) != 1 || set.Faults[0].Met != 1 {
+			t.Errorf("%+v", set)
+		}
+		b.do("DELETE", "/sandbox/slack/faults", nil, nil)
+		if err := post(); err != nil {
+			t.Error(err)
+		}
+		for _, bad := range []h{{"method": "chat.sing", "kind": "error"}, {"method": "*", "kind": "sulk"}, {"method": "*", "kind": "status", "status": 42}, {"method": "*", "kind": "hang", "times": -1}} {
+			if got := b.do("PUT", "/sandbox/slack/faults", h{"faults": []any{bad}}, nil); got != 400 {
+				t.Errorf("%v: %d", bad, got)
+			}
+		}
+		c := b.calls().Methods["chat.postMessage"]
+		if c.Calls != 8 || c.OK != 5 || c.Errors["fault_ratelimit"] != 1 || c.Errors["fault_status"] != 1 {
+			t.Errorf("%+v", c)
+		}
+	})
 }
 
 func TestChangesAreTold(t *testing.T) {
-	b := newBench(t)
-	changed := b.s.Changed()
-	select {
-	case <-changed:
-		t.Fatal("told of a change before there was one")
-	default:
-	}
-	if _, _, err := b.api.PostMessage("C2", slackgo.MsgOptionText("x", false)); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-changed:
-	default:
-		t.Error("not told of a message")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		changed := b.s.Changed()
+		select {
+		case <-changed:
+			t.Fatal("told of a change before there was one")
+		default:
+		}
+		if _, _, err := b.api.PostMessage("C2", slackgo.MsgOptionText("x", false)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-changed:
+		default:
+			t.Error("not told of a message")
+		}
+	})
 }
 
 func TestClosedWorkspaceAnswersNobody(t *testing.T) {
-	b := newBench(t)
-	b.s.Close()
-	b.s.Close()
-	if got := b.do("GET", "/sandbox/people", nil, nil); got != 503 {
-		t.Errorf("%d", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.s.Close()
+		b.s.Close()
+		if got := b.do("GET", "/sandbox/people", nil, nil); got != 503 {
+			t.Errorf("%d", got)
+		}
+	})
 }
