@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"countersign/approvals"
@@ -237,34 +238,36 @@ func masksArgs(t *testing.T, p approvals.Plan, u sandbox.User, secret string) {
 }
 
 func TestSMSSignIn(t *testing.T) {
-	state := func(state string) func(*sandbox.World, *graph.Options) {
-		return func(_ *sandbox.World, o *graph.Options) {
-			for i := range o.Users {
-				for j, m := range o.Users[i].Methods {
-					if o.Users[i].ID == sandbox.MinaID && m.ID == graph.IDMobile {
-						o.Users[i].Methods[j] = m.With("smsSignInState", state)
+	synctest.Test(t, func(t *testing.T) {
+		state := func(state string) func(*sandbox.World, *graph.Options) {
+			return func(_ *sandbox.World, o *graph.Options) {
+				for i := range o.Users {
+					for j, m := range o.Users[i].Methods {
+						if o.Users[i].ID == sandbox.MinaID && m.ID == graph.IDMobile {
+							o.Users[i].Methods[j] = m.With("smsSignInState", state)
+						}
 					}
 				}
 			}
 		}
-	}
-	for status, tt := range map[string]struct{ warning, detail string }{
-		"ready":                {"The present number is set up for SMS sign-in", "Entra has set the number up for SMS sign-in, too, which takes no password."},
-		"phoneNumberNotUnique": {"The tenant lets this person sign in by SMS", "Entra could not set it up for SMS sign-in, because another account uses the same number: find out whose."},
-		"notEnabled":           {"The tenant lets this person sign in by SMS", ""},
-		"notSupported":         {"", ""},
-	} {
-		s := newStage(t, state(status))
-		r := s.request("add-phone", sandbox.MinaID, "type", "mobile", "number", "+1 4255550199")
-		if tt.warning != "" {
-			warnsOf(t, r.Plan, []string{tt.warning}, nil)
-		} else {
-			warnsOf(t, r.Plan, nil, []string{"The present number", "The tenant lets"})
+		for status, tt := range map[string]struct{ warning, detail string }{
+			"ready":                {"The present number is set up for SMS sign-in", "Entra has set the number up for SMS sign-in, too, which takes no password."},
+			"phoneNumberNotUnique": {"The tenant lets this person sign in by SMS", "Entra could not set it up for SMS sign-in, because another account uses the same number: find out whose."},
+			"notEnabled":           {"The tenant lets this person sign in by SMS", ""},
+			"notSupported":         {"", ""},
+		} {
+			s := newStage(t, state(status))
+			r := s.request("add-phone", sandbox.MinaID, "type", "mobile", "number", "+1 4255550199")
+			if tt.warning != "" {
+				warnsOf(t, r.Plan, []string{tt.warning}, nil)
+			} else {
+				warnsOf(t, r.Plan, nil, []string{"The present number", "The tenant lets"})
+			}
+			if got := s.run(r).Journal[0]; got.State != approvals.StepDone || got.Detail != tt.detail {
+				t.Errorf("%s: %+v", status, got)
+			}
 		}
-		if got := s.run(r).Journal[0]; got.State != approvals.StepDone || got.Detail != tt.detail {
-			t.Errorf("%s: %+v", status, got)
-		}
-	}
+	})
 }
 
 // phoneIs is the number of a type as it really is.
@@ -330,37 +333,39 @@ func TestSetFaults(t *testing.T) {
 		for name, tt := range faults {
 			t.Run(stepName+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t)
-				r := s.request(step.command, step.id, step.args...)
-				before := s.phoneIs(step.id, step.methodID)
-				if tt.fault.Kind != "" {
-					tt.fault.Method, tt.fault.Path = step.method, step.path
-					f := []graph.Fault{tt.fault}
-					if tt.reads {
-						f = append(f, graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
+				synctest.Test(t, func(t *testing.T) {
+					s := newStage(t)
+					r := s.request(step.command, step.id, step.args...)
+					before := s.phoneIs(step.id, step.methodID)
+					if tt.fault.Kind != "" {
+						tt.fault.Method, tt.fault.Path = step.method, step.path
+						f := []graph.Fault{tt.fault}
+						if tt.reads {
+							f = append(f, graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
+						}
+						s.faults(f...)
 					}
-					s.faults(f...)
-				}
-				if tt.within == 0 {
-					tt.within = 10 * time.Second
-				}
-				got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
-				if got.State != tt.want || !strings.Contains(got.Detail, tt.words) {
-					t.Errorf("got %+v, want %s and %q", got, tt.want, tt.words)
-				}
-				if strings.Contains(got.Detail, step.new) {
-					t.Errorf("the value is in clear: %s", got.Detail)
-				}
-				if bad := got.State == approvals.StepFailed || got.State == approvals.StepThrottled; bad && got.RequestID == "" {
-					t.Errorf("no request-id in %+v", got)
-				}
-				want := before
-				if tt.done {
-					want = step.new
-				}
-				if value := s.phoneIs(step.id, step.methodID); value != want {
-					t.Errorf("the value is %q, want %q", value, want)
-				}
+					if tt.within == 0 {
+						tt.within = 10 * time.Second
+					}
+					got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
+					if got.State != tt.want || !strings.Contains(got.Detail, tt.words) {
+						t.Errorf("got %+v, want %s and %q", got, tt.want, tt.words)
+					}
+					if strings.Contains(got.Detail, step.new) {
+						t.Errorf("the value is in clear: %s", got.Detail)
+					}
+					if bad := got.State == approvals.StepFailed || got.State == approvals.StepThrottled; bad && got.RequestID == "" {
+						t.Errorf("no request-id in %+v", got)
+					}
+					want := before
+					if tt.done {
+						want = step.new
+					}
+					if value := s.phoneIs(step.id, step.methodID); value != want {
+						t.Errorf("the value is %q, want %q", value, want)
+					}
+				})
 			})
 		}
 	}
@@ -370,66 +375,70 @@ func TestSetFaults(t *testing.T) {
 func TestSetReconcile(t *testing.T) {
 	for name, step := range setCases() {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
-			fresh := s.request(step.command, step.id, step.args...)
-			r := begin(fresh, 0)
-			look := func() approvals.Result {
-				return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				fresh := s.request(step.command, step.id, step.args...)
+				r := begin(fresh, 0)
+				look := func() approvals.Result {
+					return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+				}
 
-			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
-			if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
-				t.Errorf("nothing can be read: %+v", got)
-			}
-			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-			if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepThrottled {
-				t.Errorf("throttled: %+v", got)
-			}
-			s.faults()
-			if got := look(); got.State != approvals.StepFailed || s.writes() != 0 {
-				t.Errorf("halted before the call: %+v after %d writes", got, s.writes())
-			}
-			if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 || s.phoneIs(step.id, step.methodID) != step.new {
-				t.Errorf("killed before the call: %+v after %d writes", got, s.writes())
-			}
-			if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
-				t.Errorf("killed behind the call: %+v after %d writes", got, s.writes())
-			}
-			if got := look(); got.State != approvals.StepDone {
-				t.Errorf("halted behind the call: %+v", got)
-			}
-			if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
-				t.Errorf("the check behind the own step: %+v", got)
-			}
-			if got := s.work(approvals.Check, fresh, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was") {
-				t.Errorf("the check of another such request: %+v", got)
-			}
+				s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
+				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
+					t.Errorf("nothing can be read: %+v", got)
+				}
+				s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
+				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepThrottled {
+					t.Errorf("throttled: %+v", got)
+				}
+				s.faults()
+				if got := look(); got.State != approvals.StepFailed || s.writes() != 0 {
+					t.Errorf("halted before the call: %+v after %d writes", got, s.writes())
+				}
+				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 || s.phoneIs(step.id, step.methodID) != step.new {
+					t.Errorf("killed before the call: %+v after %d writes", got, s.writes())
+				}
+				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
+					t.Errorf("killed behind the call: %+v after %d writes", got, s.writes())
+				}
+				if got := look(); got.State != approvals.StepDone {
+					t.Errorf("halted behind the call: %+v", got)
+				}
+				if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+					t.Errorf("the check behind the own step: %+v", got)
+				}
+				if got := s.work(approvals.Check, fresh, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was") {
+					t.Errorf("the check of another such request: %+v", got)
+				}
 
-			// Somebody else was there in between.
-			s.remove(step.id, step.methodID)
-			if step.op == opSetPhone {
-				s.add(step.id, graph.Phone(step.args[1], "+1 4255550177"))
-			} else {
-				s.add(step.id, graph.Email("else@elsewhere.example"))
-			}
-			if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "somebody else changed it") || s.writes() != 1 {
-				t.Errorf("neither old nor new: %+v after %d writes", got, s.writes())
-			}
+				// Somebody else was there in between.
+				s.remove(step.id, step.methodID)
+				if step.op == opSetPhone {
+					s.add(step.id, graph.Phone(step.args[1], "+1 4255550177"))
+				} else {
+					s.add(step.id, graph.Email("else@elsewhere.example"))
+				}
+				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "somebody else changed it") || s.writes() != 1 {
+					t.Errorf("neither old nor new: %+v after %d writes", got, s.writes())
+				}
+			})
 		})
 	}
 }
 
 func TestSetWithoutPermission(t *testing.T) {
-	for name, step := range setCases() {
-		s := newStage(t)
-		r := begin(s.request(step.command, step.id, step.args...), 0)
-		p := entra.PermPhoneWrite
-		if step.op == opSetEmail {
-			p = entra.PermEmailWrite
+	synctest.Test(t, func(t *testing.T) {
+		for name, step := range setCases() {
+			s := newStage(t)
+			r := begin(s.request(step.command, step.id, step.args...), 0)
+			p := entra.PermPhoneWrite
+			if step.op == opSetEmail {
+				p = entra.PermEmailWrite
+			}
+			s.grantWithout(p)
+			if got := s.work(approvals.Run, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants "+string(p)) {
+				t.Errorf("%s: %+v", name, got)
+			}
 		}
-		s.grantWithout(p)
-		if got := s.work(approvals.Run, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants "+string(p)) {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -15,25 +16,27 @@ import (
 const blockWords = "Block sign-in: disable the account"
 
 func TestWhereCompromiseIsAccepted(t *testing.T) {
-	for _, c := range Table() {
-		want := slices.Contains([]string{"remove-method", "require-reregister", "delete-app-passwords", "reset-password"}, c.Name)
-		if got := slices.ContainsFunc(Verifications(c), func(v Verification) bool { return v.Value == approvals.VerifiedCompromise }); got != want {
-			t.Errorf("%s accepts it: %t", c.Name, got)
-		}
-		for _, v := range Verifications(c) {
-			if utf8.RuneCountInString(v.Words) > 75 { // Slack cuts what is offered in a select
-				t.Errorf("%q has %d characters", v.Words, utf8.RuneCountInString(v.Words))
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range Table() {
+			want := slices.Contains([]string{"remove-method", "require-reregister", "delete-app-passwords", "reset-password"}, c.Name)
+			if got := slices.ContainsFunc(Verifications(c), func(v Verification) bool { return v.Value == approvals.VerifiedCompromise }); got != want {
+				t.Errorf("%s accepts it: %t", c.Name, got)
+			}
+			for _, v := range Verifications(c) {
+				if utf8.RuneCountInString(v.Words) > 75 { // Slack cuts what is offered in a select
+					t.Errorf("%q has %d characters", v.Words, utf8.RuneCountInString(v.Words))
+				}
+			}
+			if _, problems := Parse(c, "<@U1> verified=compromise"); c.Class == approvals.ClassTakeover && !want &&
+				(!slices.ContainsFunc(problems, func(p Problem) bool { return p.Field == FieldVerified })) {
+				t.Errorf("%s: %v", c.Name, problems)
 			}
 		}
-		if _, problems := Parse(c, "<@U1> verified=compromise"); c.Class == approvals.ClassTakeover && !want &&
-			(!slices.ContainsFunc(problems, func(p Problem) bool { return p.Field == FieldVerified })) {
-			t.Errorf("%s: %v", c.Name, problems)
+		s := newStage(t)
+		if _, err := s.plan("issue-pass", sandbox.DanaID, "verified", "compromise"); err == nil {
+			t.Error("a pass for an account that is believed to be lost")
 		}
-	}
-	s := newStage(t)
-	if _, err := s.plan("issue-pass", sandbox.DanaID, "verified", "compromise"); err == nil {
-		t.Error("a pass for an account that is believed to be lost")
-	}
+	})
 }
 
 func TestPlansForALostAccount(t *testing.T) {
@@ -89,48 +92,52 @@ func TestPlansForALostAccount(t *testing.T) {
 // Whoever has the account cannot stop the plan by changing the account, and
 // cannot have what was not approved deleted either.
 func TestAnIntruderDoesNotStopIt(t *testing.T) {
-	s := newStage(t)
-	r := s.request("require-reregister", sandbox.MinaID, "verified", "compromise")
-	usual := s.request("require-reregister", sandbox.MinaID)
-	s.remove(sandbox.MinaID, graph.IDMobile)
-	s.add(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199"))
-	s.add(sandbox.MinaID, graph.Passkey("p1", "Not hers", "", ""))
-	s.patch(sandbox.MinaID, map[string]any{"last_password_change": time.Now().UTC().Format(time.RFC3339)})
-	if got := s.work(approvals.Check, usual, -1); got.State != approvals.StepFailed {
-		t.Errorf("the usual plan: %+v", got)
-	}
-	r = s.run(r)
-	if u := s.user(sandbox.MinaID); u.Enabled || time.Since(u.SessionsValidFrom) > time.Hour || !s.has(sandbox.MinaID, graph.IDMobile) {
-		t.Errorf("enabled %t, sessions valid from %s", u.Enabled, u.SessionsValidFrom)
-	}
-	states := []approvals.StepState{approvals.StepDone, approvals.StepDone, approvals.StepAlready, approvals.StepFailed}
-	for i, want := range states {
-		if r.Journal[i].State != want {
-			t.Errorf("%s: %+v", r.Plan.Steps[i].Words, r.Journal[i])
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		r := s.request("require-reregister", sandbox.MinaID, "verified", "compromise")
+		usual := s.request("require-reregister", sandbox.MinaID)
+		s.remove(sandbox.MinaID, graph.IDMobile)
+		s.add(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199"))
+		s.add(sandbox.MinaID, graph.Passkey("p1", "Not hers", "", ""))
+		s.patch(sandbox.MinaID, map[string]any{"last_password_change": time.Now().UTC().Format(time.RFC3339)})
+		if got := s.work(approvals.Check, usual, -1); got.State != approvals.StepFailed {
+			t.Errorf("the usual plan: %+v", got)
 		}
-	}
-	if got := r.Journal[3].Detail; !strings.Contains(got, "Registered since the plan was made:") || !strings.Contains(got, "passkey “Not hers”") || !strings.Contains(got, "phone +1 •••• ••99 (mobile)") || !strings.HasSuffix(got, "ask again to have it removed.") {
-		t.Error(got)
-	}
+		r = s.run(r)
+		if u := s.user(sandbox.MinaID); u.Enabled || time.Since(u.SessionsValidFrom) > time.Hour || !s.has(sandbox.MinaID, graph.IDMobile) {
+			t.Errorf("enabled %t, sessions valid from %s", u.Enabled, u.SessionsValidFrom)
+		}
+		states := []approvals.StepState{approvals.StepDone, approvals.StepDone, approvals.StepAlready, approvals.StepFailed}
+		for i, want := range states {
+			if r.Journal[i].State != want {
+				t.Errorf("%s: %+v", r.Plan.Steps[i].Words, r.Journal[i])
+			}
+		}
+		if got := r.Journal[3].Detail; !strings.Contains(got, "Registered since the plan was made:") || !strings.Contains(got, "passkey “Not hers”") || !strings.Contains(got, "phone +1 •••• ••99 (mobile)") || !strings.HasSuffix(got, "ask again to have it removed.") {
+			t.Error(got)
+		}
 
-	// What cannot be looked at is not deleted blindly.
-	s.faults(graph.Fault{Method: "GET", Path: "authentication", Kind: graph.FaultStatus, Status: 500, Times: -1})
-	before := s.writes()
-	if got := s.work(approvals.Run, begin(r, 2), 2); got.State != approvals.StepFailed || s.writes() != before {
-		t.Errorf("%+v", got)
-	}
+		// What cannot be looked at is not deleted blindly.
+		s.faults(graph.Fault{Method: "GET", Path: "authentication", Kind: graph.FaultStatus, Status: 500, Times: -1})
+		before := s.writes()
+		if got := s.work(approvals.Run, begin(r, 2), 2); got.State != approvals.StepFailed || s.writes() != before {
+			t.Errorf("%+v", got)
+		}
+	})
 }
 
 // A block that fails does not keep the rest from being done.
 func TestALostAccountThatCannotBeBlocked(t *testing.T) {
-	s := newStage(t)
-	r := s.request("reset-password", sandbox.DanaID, "verified", "compromise")
-	s.faults(graph.Fault{Method: "PATCH", Kind: graph.FaultStatus, Status: 403, Code: "Authorization_RequestDenied"})
-	r = s.run(r)
-	secrets, err := s.api.Secrets(sandbox.DanaID)
-	if err != nil || r.Journal[0].State != approvals.StepFailed || !strings.Contains(r.Journal[0].Detail, "grants User.EnableDisableAccount.All") ||
-		r.Journal[1].State != approvals.StepDone || r.Journal[2].State != approvals.StepDone || secrets.Password != s.secret {
-		t.Errorf("%+v, %v", r.Journal, err)
-	}
-	silent(t, r, s.secret)
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		r := s.request("reset-password", sandbox.DanaID, "verified", "compromise")
+		s.faults(graph.Fault{Method: "PATCH", Kind: graph.FaultStatus, Status: 403, Code: "Authorization_RequestDenied"})
+		r = s.run(r)
+		secrets, err := s.api.Secrets(sandbox.DanaID)
+		if err != nil || r.Journal[0].State != approvals.StepFailed || !strings.Contains(r.Journal[0].Detail, "grants User.EnableDisableAccount.All") ||
+			r.Journal[1].State != approvals.StepDone || r.Journal[2].State != approvals.StepDone || secrets.Password != s.secret {
+			t.Errorf("%+v, %v", r.Journal, err)
+		}
+		silent(t, r, s.secret)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"countersign/approvals"
@@ -88,27 +89,29 @@ func TestPlanToIssuePass(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, func(_ *sandbox.World, o *graph.Options) { o.Pass = tt.policy })
-			p, err := s.plan("issue-pass", tt.id, tt.args...)
-			if tt.err != nil {
-				for _, part := range tt.err {
-					if err == nil || !strings.Contains(err.Error(), part) {
-						t.Errorf("got %v, want %s", err, part)
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t, func(_ *sandbox.World, o *graph.Options) { o.Pass = tt.policy })
+				p, err := s.plan("issue-pass", tt.id, tt.args...)
+				if tt.err != nil {
+					for _, part := range tt.err {
+						if err == nil || !strings.Contains(err.Error(), part) {
+							t.Errorf("got %v, want %s", err, part)
+						}
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(p.Steps) != 1 || !strings.HasPrefix(p.Steps[0].Words, tt.words) || p.Steps[0].Secret != approvals.SecretFromAnswer || p.Class != approvals.ClassTakeover || p.Args != tt.said {
+					t.Errorf("%+v", p)
+				}
+				for _, w := range tt.warns {
+					if !strings.Contains(strings.Join(p.Warnings, "\n"), w) {
+						t.Errorf("no warning %q in %q", w, p.Warnings)
 					}
 				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(p.Steps) != 1 || !strings.HasPrefix(p.Steps[0].Words, tt.words) || p.Steps[0].Secret != approvals.SecretFromAnswer || p.Class != approvals.ClassTakeover || p.Args != tt.said {
-				t.Errorf("%+v", p)
-			}
-			for _, w := range tt.warns {
-				if !strings.Contains(strings.Join(p.Warnings, "\n"), w) {
-					t.Errorf("no warning %q in %q", w, p.Warnings)
-				}
-			}
+			})
 		})
 	}
 
@@ -137,19 +140,21 @@ func (s *stage) passes(id string) []sandbox.Method {
 }
 
 func TestIssuePass(t *testing.T) {
-	s := newStage(t)
-	r := s.request("issue-pass", sandbox.DanaID, "lifetime", "120m", "use", "once")
-	if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
-		t.Fatalf("%+v", got)
-	}
-	got := s.work(approvals.Run, begin(r, 0), 0)
-	answers(t, got, approvals.StepDone, "Valid until "+moment(got.Until)+". It can take a few minutes until it works everywhere. A passkey is enrolled at https://aka.ms/mysecurityinfo.", s.value(sandbox.DanaID))
-	if d := time.Until(got.Until); d > 2*time.Hour || d < 119*time.Minute {
-		t.Errorf("valid for %s", d)
-	}
-	if p := s.passes(sandbox.DanaID); len(p) != 1 || p[0].ID == "014810eb-c87f-4c15-9a9b-b756771f89f0" || p[0].Properties["isUsableOnce"] != true {
-		t.Errorf("%+v", p)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		r := s.request("issue-pass", sandbox.DanaID, "lifetime", "120m", "use", "once")
+		if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+			t.Fatalf("%+v", got)
+		}
+		got := s.work(approvals.Run, begin(r, 0), 0)
+		answers(t, got, approvals.StepDone, "Valid until "+moment(got.Until)+". It can take a few minutes until it works everywhere. A passkey is enrolled at https://aka.ms/mysecurityinfo.", s.value(sandbox.DanaID))
+		if d := time.Until(got.Until); d > 2*time.Hour || d < 119*time.Minute {
+			t.Errorf("valid for %s", d)
+		}
+		if p := s.passes(sandbox.DanaID); len(p) != 1 || p[0].ID == "014810eb-c87f-4c15-9a9b-b756771f89f0" || p[0].Properties["isUsableOnce"] != true {
+			t.Errorf("%+v", p)
+		}
+	})
 }
 
 func TestFaultsOfIssuePass(t *testing.T) {
@@ -183,65 +188,69 @@ func TestFaultsOfIssuePass(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
-			r := s.request("issue-pass", sandbox.MinaID)
-			for i := range tt.faults {
-				tt.faults[i].Method, tt.faults[i].Path = "POST", "temporaryAccessPassMethods"
-			}
-			if tt.unread {
-				tt.faults = append(tt.faults, graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
-			}
-			s.faults(tt.faults...)
-			if tt.within == 0 {
-				tt.within = 10 * time.Second
-			}
-			got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
-			value := s.value(sandbox.MinaID)
-			answers(t, got, tt.want, tt.words, value)
-			if issued := len(s.passes(sandbox.MinaID)) > 0; issued != tt.issued {
-				t.Errorf("issued: %t", issued)
-			}
-			if got.State == approvals.StepDone && name != "applied late" && got.Secret != value {
-				t.Error("the pass is not the one that is there")
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				r := s.request("issue-pass", sandbox.MinaID)
+				for i := range tt.faults {
+					tt.faults[i].Method, tt.faults[i].Path = "POST", "temporaryAccessPassMethods"
+				}
+				if tt.unread {
+					tt.faults = append(tt.faults, graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
+				}
+				s.faults(tt.faults...)
+				if tt.within == 0 {
+					tt.within = 10 * time.Second
+				}
+				got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
+				value := s.value(sandbox.MinaID)
+				answers(t, got, tt.want, tt.words, value)
+				if issued := len(s.passes(sandbox.MinaID)) > 0; issued != tt.issued {
+					t.Errorf("issued: %t", issued)
+				}
+				if got.State == approvals.StepDone && name != "applied late" && got.Secret != value {
+					t.Error("the pass is not the one that is there")
+				}
+			})
 		})
 	}
 }
 
 func TestReconcileIssuePass(t *testing.T) {
-	for _, id := range []string{sandbox.MinaID, sandbox.DanaID} {
-		s := newStage(t)
-		r := begin(s.request("issue-pass", id), 0)
-		look := func() approvals.Result {
-			return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+	synctest.Test(t, func(t *testing.T) {
+		for _, id := range []string{sandbox.MinaID, sandbox.DanaID} {
+			s := newStage(t)
+			r := begin(s.request("issue-pass", id), 0)
+			look := func() approvals.Result {
+				return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+			}
+			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
+			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it issued the pass.", "")
+			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
+			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
+			s.faults(graph.Fault{Method: "POST", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
+			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
+			s.faults(graph.Fault{Method: "POST", Kind: graph.FaultStatus, Status: 403})
+			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepFailed, "grants UserAuthMethod-TAP.ReadWrite.All", "")
+			s.faults()
+			answers(t, look(), approvals.StepFailed, "shows that it was not issued", "")
+			if s.writes() != 0 {
+				t.Fatalf("%d writes", s.writes())
+			}
+			killedBefore := s.work(approvals.Reconcile, r, 0)
+			answers(t, killedBefore, approvals.StepDone, "Should it not work, ask for another.", s.value(id))
+			answers(t, look(), approvals.StepUncertain, "shows one that was not there before", s.value(id))
+			s.faults(graph.Fault{Method: "POST", Kind: graph.FaultStatus, Status: 403})
+			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "A pass may be there that nobody knows", s.value(id))
+			if s.writes() != 1 {
+				t.Fatalf("%d writes", s.writes())
+			}
+			killedBehind := s.work(approvals.Reconcile, r, 0)
+			answers(t, killedBehind, approvals.StepDone, "", s.value(id))
+			if killedBehind.Secret == killedBefore.Secret || s.writes() != 2 || len(s.passes(id)) != 1 {
+				t.Errorf("%d writes, %d passes", s.writes(), len(s.passes(id)))
+			}
 		}
-		s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it issued the pass.", "")
-		s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
-		s.faults(graph.Fault{Method: "POST", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
-		s.faults(graph.Fault{Method: "POST", Kind: graph.FaultStatus, Status: 403})
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepFailed, "grants UserAuthMethod-TAP.ReadWrite.All", "")
-		s.faults()
-		answers(t, look(), approvals.StepFailed, "shows that it was not issued", "")
-		if s.writes() != 0 {
-			t.Fatalf("%d writes", s.writes())
-		}
-		killedBefore := s.work(approvals.Reconcile, r, 0)
-		answers(t, killedBefore, approvals.StepDone, "Should it not work, ask for another.", s.value(id))
-		answers(t, look(), approvals.StepUncertain, "shows one that was not there before", s.value(id))
-		s.faults(graph.Fault{Method: "POST", Kind: graph.FaultStatus, Status: 403})
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "A pass may be there that nobody knows", s.value(id))
-		if s.writes() != 1 {
-			t.Fatalf("%d writes", s.writes())
-		}
-		killedBehind := s.work(approvals.Reconcile, r, 0)
-		answers(t, killedBehind, approvals.StepDone, "", s.value(id))
-		if killedBehind.Secret == killedBefore.Secret || s.writes() != 2 || len(s.passes(id)) != 1 {
-			t.Errorf("%d writes, %d passes", s.writes(), len(s.passes(id)))
-		}
-	}
+	})
 }
 
 func TestDriftBeforeIssuePass(t *testing.T) {
@@ -264,13 +273,15 @@ func TestDriftBeforeIssuePass(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
-			r := s.request("issue-pass", tt.id)
-			tt.change(s)
-			got := s.workWithin(2*time.Second, approvals.Check, r, -1)
-			if tt.want == "" && got.State != approvals.StepDone || tt.want != "" && (got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want)) {
-				t.Errorf("got %+v, want %q", got, tt.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				r := s.request("issue-pass", tt.id)
+				tt.change(s)
+				got := s.workWithin(2*time.Second, approvals.Check, r, -1)
+				if tt.want == "" && got.State != approvals.StepDone || tt.want != "" && (got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want)) {
+					t.Errorf("got %+v, want %q", got, tt.want)
+				}
+			})
 		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"countersign/approvals"
 	"countersign/entra"
@@ -137,54 +138,56 @@ func TestPlanToRemoveMethod(t *testing.T) {
 // Everything in the picker can be read back, is planned, and goes; what must
 // stay for now says so.
 func TestRemovable(t *testing.T) {
-	s := newStage(t)
-	choices, err := s.tenant.Removable(t.Context(), sandbox.DanaID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var words []string
-	for _, c := range choices {
-		words = append(words, c.Words)
-	}
-	if len(words) != 14 || words[0] != "Passkey “Security key, top drawer”, YubiKey 5 Series with NFC" || !strings.HasPrefix(words[11], "Temporary Access Pass (valid until") || words[13] != "Reset e-mail d••••@m••••.example" {
-		t.Errorf("%q", words)
-	}
-	masks(t, choices, s.user(sandbox.DanaID))
-	if _, err := s.tenant.Removable(t.Context(), sandbox.GloriaID); err == nil || !strings.Contains(err.Error(), "is a protected target") {
-		t.Errorf("of a protected target: %v", err)
-	}
-	if _, err := s.tenant.Removable(t.Context(), "00000000-1111-4222-8333-444444444444"); err != approvals.ErrNoPerson {
-		t.Errorf("of nobody: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		choices, err := s.tenant.Removable(t.Context(), sandbox.DanaID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var words []string
+		for _, c := range choices {
+			words = append(words, c.Words)
+		}
+		if len(words) != 14 || words[0] != "Passkey “Security key, top drawer”, YubiKey 5 Series with NFC" || !strings.HasPrefix(words[11], "Temporary Access Pass (valid until") || words[13] != "Reset e-mail d••••@m••••.example" {
+			t.Errorf("%q", words)
+		}
+		masks(t, choices, s.user(sandbox.DanaID))
+		if _, err := s.tenant.Removable(t.Context(), sandbox.GloriaID); err == nil || !strings.Contains(err.Error(), "is a protected target") {
+			t.Errorf("of a protected target: %v", err)
+		}
+		if _, err := s.tenant.Removable(t.Context(), "00000000-1111-4222-8333-444444444444"); err != approvals.ErrNoPerson {
+			t.Errorf("of nobody: %v", err)
+		}
 
-	c := command(t, "remove-method")
-	left := choices
-	for len(left) > 0 {
-		var stay []Choice
-		for _, choice := range left {
-			in, problems := Parse(c, "<@U1> "+choice.Ref+" lost")
-			if got, sentence := c.Args[0].Read(choice.Ref); in.Args[FieldMethod] != choice.Ref || problems != nil || got != choice.Ref || sentence != "" {
-				t.Fatalf("%s is read as %q %q, %v", choice.Ref, in.Args, got, problems)
+		c := command(t, "remove-method")
+		left := choices
+		for len(left) > 0 {
+			var stay []Choice
+			for _, choice := range left {
+				in, problems := Parse(c, "<@U1> "+choice.Ref+" lost")
+				if got, sentence := c.Args[0].Read(choice.Ref); in.Args[FieldMethod] != choice.Ref || problems != nil || got != choice.Ref || sentence != "" {
+					t.Fatalf("%s is read as %q %q, %v", choice.Ref, in.Args, got, problems)
+				}
+				p, err := s.plan("remove-method", sandbox.DanaID, "method", choice.Ref)
+				if err != nil {
+					stay = append(stay, choice)
+					continue
+				}
+				before := len(s.user(sandbox.DanaID).Methods)
+				r := s.run(approvals.Request{Plan: p, Journal: make([]approvals.Entry, len(p.Steps))})
+				if r.Journal[0].State != approvals.StepDone || r.Journal[1].State != approvals.StepDone || len(s.user(sandbox.DanaID).Methods) != before-1 {
+					t.Errorf("%s: %+v", choice.Words, r.Journal)
+				}
 			}
-			p, err := s.plan("remove-method", sandbox.DanaID, "method", choice.Ref)
-			if err != nil {
-				stay = append(stay, choice)
-				continue
+			if len(stay) == len(left) {
+				t.Fatalf("these never go: %+v", stay)
 			}
-			before := len(s.user(sandbox.DanaID).Methods)
-			r := s.run(approvals.Request{Plan: p, Journal: make([]approvals.Entry, len(p.Steps))})
-			if r.Journal[0].State != approvals.StepDone || r.Journal[1].State != approvals.StepDone || len(s.user(sandbox.DanaID).Methods) != before-1 {
-				t.Errorf("%s: %+v", choice.Words, r.Journal)
-			}
+			left = stay
 		}
-		if len(stay) == len(left) {
-			t.Fatalf("these never go: %+v", stay)
+		if _, err := s.plan("remove-method", sandbox.DanaID, "method", "phone"); err == nil || !strings.HasPrefix(err.Error(), "There is nothing to remove: Dana Whitfield") {
+			t.Errorf("with only the password left: %v", err)
 		}
-		left = stay
-	}
-	if _, err := s.plan("remove-method", sandbox.DanaID, "method", "phone"); err == nil || !strings.HasPrefix(err.Error(), "There is nothing to remove: Dana Whitfield") {
-		t.Errorf("with only the password left: %v", err)
-	}
+	})
 }
 
 // Removing each of two kinds, against everything that can go wrong.
@@ -209,17 +212,19 @@ func TestRemoveMethodFaults(t *testing.T) {
 		} {
 			t.Run(method+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t)
-				r := s.request("remove-method", sandbox.DanaID, "method", method)
-				id := removals(r.Plan.Steps[0])[0].ID
-				if tt.fault.Kind != "" {
-					tt.fault.Method, tt.fault.Path = "DELETE", path
-					s.faults(tt.fault)
-				}
-				got := s.work(approvals.Run, begin(r, 0), 0)
-				if got.State != tt.want || !strings.Contains(got.Detail, tt.words) || s.has(sandbox.DanaID, id) == tt.gone {
-					t.Errorf("got %+v, gone: %v", got, !s.has(sandbox.DanaID, id))
-				}
+				synctest.Test(t, func(t *testing.T) {
+					s := newStage(t)
+					r := s.request("remove-method", sandbox.DanaID, "method", method)
+					id := removals(r.Plan.Steps[0])[0].ID
+					if tt.fault.Kind != "" {
+						tt.fault.Method, tt.fault.Path = "DELETE", path
+						s.faults(tt.fault)
+					}
+					got := s.work(approvals.Run, begin(r, 0), 0)
+					if got.State != tt.want || !strings.Contains(got.Detail, tt.words) || s.has(sandbox.DanaID, id) == tt.gone {
+						t.Errorf("got %+v, gone: %v", got, !s.has(sandbox.DanaID, id))
+					}
+				})
 			})
 		}
 	}
@@ -228,61 +233,65 @@ func TestRemoveMethodFaults(t *testing.T) {
 // A token that is not active is still there: only a deactivation would be
 // done with that.
 func TestRemoveMethodReconcile(t *testing.T) {
-	s := newStage(t)
-	token := s.request("require-reregister", sandbox.DanaID)
-	if got := s.work(approvals.Run, begin(token, 0), 0); got.State != approvals.StepDone {
-		t.Fatalf("%+v", got)
-	}
-	r := begin(s.request("remove-method", sandbox.DanaID, "method", "hardware token"), 0)
-	id := removals(r.Plan.Steps[0])[0].ID
-	look := func() approvals.Result {
-		return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
-	}
-	if got := look(); got.State != approvals.StepFailed || !s.has(sandbox.DanaID, id) {
-		t.Errorf("halted before the call: %+v", got)
-	}
-	if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.has(sandbox.DanaID, id) {
-		t.Errorf("killed before the call: %+v, still there: %v", got, s.has(sandbox.DanaID, id))
-	}
-	wrote := s.writes()
-	if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != wrote {
-		t.Errorf("killed behind the call: %+v", got)
-	}
-	if got := look(); got.State != approvals.StepDone {
-		t.Errorf("halted behind the call: %+v", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		token := s.request("require-reregister", sandbox.DanaID)
+		if got := s.work(approvals.Run, begin(token, 0), 0); got.State != approvals.StepDone {
+			t.Fatalf("%+v", got)
+		}
+		r := begin(s.request("remove-method", sandbox.DanaID, "method", "hardware token"), 0)
+		id := removals(r.Plan.Steps[0])[0].ID
+		look := func() approvals.Result {
+			return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+		}
+		if got := look(); got.State != approvals.StepFailed || !s.has(sandbox.DanaID, id) {
+			t.Errorf("halted before the call: %+v", got)
+		}
+		if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.has(sandbox.DanaID, id) {
+			t.Errorf("killed before the call: %+v, still there: %v", got, s.has(sandbox.DanaID, id))
+		}
+		wrote := s.writes()
+		if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != wrote {
+			t.Errorf("killed behind the call: %+v", got)
+		}
+		if got := look(); got.State != approvals.StepDone {
+			t.Errorf("halted behind the call: %+v", got)
+		}
 
-	// A number that took the place of the approved one is spared.
-	phone := s.request("remove-method", sandbox.MinaID, "method", "phone")
-	s.remove(sandbox.MinaID, graph.IDMobile)
-	s.add(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199"))
-	if got := s.work(approvals.Check, phone, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was replaced") {
-		t.Errorf("the check: %+v", got)
-	}
-	if got := s.work(approvals.Reconcile, begin(phone, 0), 0); got.State != approvals.StepDone || !s.has(sandbox.MinaID, graph.IDMobile) {
-		t.Errorf("%+v", got)
-	}
-	s.grantWithout(entra.PermPhoneWrite)
-	other := begin(s.request("remove-method", sandbox.MinaID, "method", "phone"), 0)
-	if got := s.work(approvals.Run, other, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants UserAuthMethod-Phone.ReadWrite.All") {
-		t.Errorf("without permission: %+v", got)
-	}
+		// A number that took the place of the approved one is spared.
+		phone := s.request("remove-method", sandbox.MinaID, "method", "phone")
+		s.remove(sandbox.MinaID, graph.IDMobile)
+		s.add(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199"))
+		if got := s.work(approvals.Check, phone, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was replaced") {
+			t.Errorf("the check: %+v", got)
+		}
+		if got := s.work(approvals.Reconcile, begin(phone, 0), 0); got.State != approvals.StepDone || !s.has(sandbox.MinaID, graph.IDMobile) {
+			t.Errorf("%+v", got)
+		}
+		s.grantWithout(entra.PermPhoneWrite)
+		other := begin(s.request("remove-method", sandbox.MinaID, "method", "phone"), 0)
+		if got := s.work(approvals.Run, other, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants UserAuthMethod-Phone.ReadWrite.All") {
+			t.Errorf("without permission: %+v", got)
+		}
+	})
 }
 
 // Where the default method is not known, the plan says so.
 func TestRemoveMethodWithGaps(t *testing.T) {
-	s := newStage(t)
-	s.faults(graph.Fault{Path: "signInPreferences", Kind: graph.FaultStatus, Status: 404, Times: -1})
-	p, err := s.plan("remove-method", sandbox.HannaID, "method", "authenticator")
-	if err != nil {
-		t.Fatal(err)
-	}
-	warnsOf(t, p, []string{"It may be the default method.", "The default method is not known"}, nil)
-	r := approvals.Request{Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
-	if got := s.work(approvals.Run, begin(r, 0), 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "only as the last one") {
-		t.Errorf("%+v", got)
-	}
-	if _, err := s.plan("remove-method", sandbox.DanaID, "method", "nokia"); err == nil || !strings.Contains(err.Error(), "The default method is not known") {
-		t.Errorf("%v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		s.faults(graph.Fault{Path: "signInPreferences", Kind: graph.FaultStatus, Status: 404, Times: -1})
+		p, err := s.plan("remove-method", sandbox.HannaID, "method", "authenticator")
+		if err != nil {
+			t.Fatal(err)
+		}
+		warnsOf(t, p, []string{"It may be the default method.", "The default method is not known"}, nil)
+		r := approvals.Request{Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
+		if got := s.work(approvals.Run, begin(r, 0), 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "only as the last one") {
+			t.Errorf("%+v", got)
+		}
+		if _, err := s.plan("remove-method", sandbox.DanaID, "method", "nokia"); err == nil || !strings.Contains(err.Error(), "The default method is not known") {
+			t.Errorf("%v", err)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"countersign/approvals"
@@ -139,25 +140,27 @@ func TestPlanToResetPassword(t *testing.T) {
 }
 
 func TestResetPassword(t *testing.T) {
-	for _, args := range [][]string{nil, {"after", "mfa"}} {
-		s := newStage(t)
-		before := s.user(sandbox.DanaID)
-		r := s.run(s.request("reset-password", sandbox.DanaID, args...))
-		for i, e := range r.Journal {
-			if e.State != approvals.StepDone {
-				t.Errorf("%s: %+v", r.Plan.Steps[i].Words, e)
+	synctest.Test(t, func(t *testing.T) {
+		for _, args := range [][]string{nil, {"after", "mfa"}} {
+			s := newStage(t)
+			before := s.user(sandbox.DanaID)
+			r := s.run(s.request("reset-password", sandbox.DanaID, args...))
+			for i, e := range r.Journal {
+				if e.State != approvals.StepDone {
+					t.Errorf("%s: %+v", r.Plan.Steps[i].Words, e)
+				}
 			}
+			secrets, err := s.api.Secrets(sandbox.DanaID)
+			if err != nil || secrets.Password == "" || secrets.Password != s.secret {
+				t.Errorf("%v; the password is the prepared one: %t", err, secrets.Password == s.secret)
+			}
+			after := s.user(sandbox.DanaID)
+			if !after.SessionsValidFrom.After(before.SessionsValidFrom) || len(after.Methods) != len(before.Methods) {
+				t.Errorf("sessions valid from %s, %d methods", after.SessionsValidFrom, len(after.Methods))
+			}
+			silent(t, r, s.secret)
 		}
-		secrets, err := s.api.Secrets(sandbox.DanaID)
-		if err != nil || secrets.Password == "" || secrets.Password != s.secret {
-			t.Errorf("%v; the password is the prepared one: %t", err, secrets.Password == s.secret)
-		}
-		after := s.user(sandbox.DanaID)
-		if !after.SessionsValidFrom.After(before.SessionsValidFrom) || len(after.Methods) != len(before.Methods) {
-			t.Errorf("sessions valid from %s, %d methods", after.SessionsValidFrom, len(after.Methods))
-		}
-		silent(t, r, s.secret)
-	}
+	})
 }
 
 // silent says that a secret is in nothing that is stored or shown.
@@ -229,73 +232,79 @@ func TestFaultsOfResetPassword(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
-			r := s.request("reset-password", sandbox.DanaID)
-			for i := range tt.faults {
-				tt.faults[i] = patch(tt.faults[i])
-			}
-			s.faults(tt.faults...)
-			if tt.within == 0 {
-				tt.within = 10 * time.Second
-			}
-			got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
-			answers(t, got, tt.want, tt.words, s.secret)
-			secrets, err := s.api.Secrets(sandbox.DanaID)
-			if err != nil || (secrets.Password == s.secret) != tt.set {
-				t.Errorf("it was set: %t, %v", secrets.Password == s.secret, err)
-			}
-			if got.State == approvals.StepFailed && got.RequestID == "" {
-				t.Errorf("no request-id in %+v", got)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				r := s.request("reset-password", sandbox.DanaID)
+				for i := range tt.faults {
+					tt.faults[i] = patch(tt.faults[i])
+				}
+				s.faults(tt.faults...)
+				if tt.within == 0 {
+					tt.within = 10 * time.Second
+				}
+				got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
+				answers(t, got, tt.want, tt.words, s.secret)
+				secrets, err := s.api.Secrets(sandbox.DanaID)
+				if err != nil || (secrets.Password == s.secret) != tt.set {
+					t.Errorf("it was set: %t, %v", secrets.Password == s.secret, err)
+				}
+				if got.State == approvals.StepFailed && got.RequestID == "" {
+					t.Errorf("no request-id in %+v", got)
+				}
+			})
 		})
 	}
 }
 
 func TestResetPasswordNeedsTheRole(t *testing.T) {
-	s := newStage(t, func(_ *sandbox.World, o *graph.Options) { o.AppRoles = []string{} })
-	r := s.request("reset-password", sandbox.DanaID)
-	answers(t, s.work(approvals.Run, begin(r, 0), 0), approvals.StepFailed, "the directory role User Administrator to its service principal", s.secret)
-	if s.writes() != 0 {
-		t.Error("something was written")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, func(_ *sandbox.World, o *graph.Options) { o.AppRoles = []string{} })
+		r := s.request("reset-password", sandbox.DanaID)
+		answers(t, s.work(approvals.Run, begin(r, 0), 0), approvals.StepFailed, "the directory role User Administrator to its service principal", s.secret)
+		if s.writes() != 0 {
+			t.Error("something was written")
+		}
+	})
 }
 
 // A worker was killed somewhere around its call, and the next one has the
 // same password, or has lost it, or may only look.
 func TestReconcileResetPassword(t *testing.T) {
-	s := newStage(t)
-	r := begin(s.request("reset-password", sandbox.DanaID), 0)
-	job := func(kind approvals.JobKind, secret string, lookOnly bool) approvals.Result {
-		return s.tenant.Work(t.Context(), approvals.Job{Kind: kind, Request: r, Secret: secret, LookOnly: lookOnly})
-	}
-	answers(t, job(approvals.Run, "", false), approvals.StepFailed, "so nothing was sent", "")
-	answers(t, job(approvals.Reconcile, "", false), approvals.StepFailed, "shows that it was not set", "")
-	answers(t, job(approvals.Reconcile, "Kd4t-mx7r-hhp2-9wkc", true), approvals.StepFailed, "it was not sent again", "")
-	if s.writes() != 0 {
-		t.Fatal("something was written")
-	}
-	s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
-	answers(t, job(approvals.Reconcile, "", false), approvals.StepUncertain, "It may have been set", "")
-	s.faults(graph.Fault{Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-	answers(t, job(approvals.Reconcile, "", false), approvals.StepThrottled, "asks to wait", "")
-	s.secret = "Kd4t-mx7r-hhp2-9wkc"
-	answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", s.secret)
-	s.faults()
-	answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepDone, "", s.secret) // killed before the call
-	answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepDone, "", s.secret) // killed behind it
-	if secrets, err := s.api.Secrets(sandbox.DanaID); err != nil || secrets.Password != s.secret || s.writes() != 2 {
-		t.Errorf("%v, %d writes", err, s.writes())
-	}
-	answers(t, job(approvals.Reconcile, "", false), approvals.StepUncertain, "most likely by this", s.secret)
-	answers(t, job(approvals.Reconcile, s.secret, true), approvals.StepUncertain, "most likely by this", s.secret)
-	s.faults(graph.Fault{Method: "PATCH", Kind: graph.FaultStatus, Status: 400, Code: "Request_BadRequest", Message: "Not the old one."})
-	answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it set the temporary password. It may have been set", s.secret)
-	if s.writes() != 2 {
-		t.Errorf("%d writes", s.writes())
-	}
-	if got := s.work(approvals.Prepare, s.request("revoke-sessions", sandbox.DanaID), 0); got.State != approvals.StepFailed || got.Secret != "" {
-		t.Errorf("a secret for a step without one: %+v", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		r := begin(s.request("reset-password", sandbox.DanaID), 0)
+		job := func(kind approvals.JobKind, secret string, lookOnly bool) approvals.Result {
+			return s.tenant.Work(t.Context(), approvals.Job{Kind: kind, Request: r, Secret: secret, LookOnly: lookOnly})
+		}
+		answers(t, job(approvals.Run, "", false), approvals.StepFailed, "so nothing was sent", "")
+		answers(t, job(approvals.Reconcile, "", false), approvals.StepFailed, "shows that it was not set", "")
+		answers(t, job(approvals.Reconcile, "Kd4t-mx7r-hhp2-9wkc", true), approvals.StepFailed, "it was not sent again", "")
+		if s.writes() != 0 {
+			t.Fatal("something was written")
+		}
+		s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
+		answers(t, job(approvals.Reconcile, "", false), approvals.StepUncertain, "It may have been set", "")
+		s.faults(graph.Fault{Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
+		answers(t, job(approvals.Reconcile, "", false), approvals.StepThrottled, "asks to wait", "")
+		s.secret = "Kd4t-mx7r-hhp2-9wkc"
+		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", s.secret)
+		s.faults()
+		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepDone, "", s.secret) // killed before the call
+		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepDone, "", s.secret) // killed behind it
+		if secrets, err := s.api.Secrets(sandbox.DanaID); err != nil || secrets.Password != s.secret || s.writes() != 2 {
+			t.Errorf("%v, %d writes", err, s.writes())
+		}
+		answers(t, job(approvals.Reconcile, "", false), approvals.StepUncertain, "most likely by this", s.secret)
+		answers(t, job(approvals.Reconcile, s.secret, true), approvals.StepUncertain, "most likely by this", s.secret)
+		s.faults(graph.Fault{Method: "PATCH", Kind: graph.FaultStatus, Status: 400, Code: "Request_BadRequest", Message: "Not the old one."})
+		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it set the temporary password. It may have been set", s.secret)
+		if s.writes() != 2 {
+			t.Errorf("%d writes", s.writes())
+		}
+		if got := s.work(approvals.Prepare, s.request("revoke-sessions", sandbox.DanaID), 0); got.State != approvals.StepFailed || got.Secret != "" {
+			t.Errorf("a secret for a step without one: %+v", got)
+		}
+	})
 }
 
 func TestDriftBeforeResetPassword(t *testing.T) {
@@ -311,12 +320,14 @@ func TestDriftBeforeResetPassword(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t)
-			r := s.request("reset-password", sandbox.DanaID)
-			s.patch(sandbox.DanaID, tt.change)
-			if got := s.work(approvals.Check, r, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want) {
-				t.Errorf("%+v", got)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				r := s.request("reset-password", sandbox.DanaID)
+				s.patch(sandbox.DanaID, tt.change)
+				if got := s.work(approvals.Check, r, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want) {
+					t.Errorf("%+v", got)
+				}
+			})
 		})
 	}
 	s := newStage(t)

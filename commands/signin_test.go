@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"countersign/approvals"
@@ -88,23 +89,25 @@ func TestSignInFaults(t *testing.T) {
 		for name, tt := range faults {
 			t.Run(stepName+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t)
-				r := s.request(step.command, step.id)
-				if tt.fault.Kind != "" {
-					tt.fault.Method, tt.fault.Path = "PATCH", "users"
-					f := []graph.Fault{tt.fault}
-					if tt.reads {
-						f = append(f, graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
+				synctest.Test(t, func(t *testing.T) {
+					s := newStage(t)
+					r := s.request(step.command, step.id)
+					if tt.fault.Kind != "" {
+						tt.fault.Method, tt.fault.Path = "PATCH", "users"
+						f := []graph.Fault{tt.fault}
+						if tt.reads {
+							f = append(f, graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
+						}
+						s.faults(f...)
 					}
-					s.faults(f...)
-				}
-				got := s.work(approvals.Run, begin(r, 0), 0)
-				if got.State != tt.want || !strings.Contains(got.Detail, tt.words) {
-					t.Errorf("got %+v, want %s and %q", got, tt.want, tt.words)
-				}
-				if enabled := s.user(step.id).Enabled; (enabled == step.enabled) != tt.done {
-					t.Errorf("the account is enabled: %v", enabled)
-				}
+					got := s.work(approvals.Run, begin(r, 0), 0)
+					if got.State != tt.want || !strings.Contains(got.Detail, tt.words) {
+						t.Errorf("got %+v, want %s and %q", got, tt.want, tt.words)
+					}
+					if enabled := s.user(step.id).Enabled; (enabled == step.enabled) != tt.done {
+						t.Errorf("the account is enabled: %v", enabled)
+					}
+				})
 			})
 		}
 	}
@@ -113,32 +116,34 @@ func TestSignInFaults(t *testing.T) {
 func TestSignInReconcile(t *testing.T) {
 	for command, id := range map[string]string{"block-signin": sandbox.DanaID, "unblock-signin": sandbox.BoID} {
 		t.Run(command, func(t *testing.T) {
-			s := newStage(t)
-			r := begin(s.request(command, id), 0)
-			look := func() approvals.Result {
-				return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
-			}
-			if got := look(); got.State != approvals.StepFailed || s.writes() != 0 {
-				t.Errorf("halted before the call: %+v", got)
-			}
-			if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
-				t.Errorf("killed before the call: %+v after %d writes", got, s.writes())
-			}
-			if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
-				t.Errorf("killed behind the call: %+v after %d writes", got, s.writes())
-			}
-			if got := look(); got.State != approvals.StepDone {
-				t.Errorf("halted behind the call: %+v", got)
-			}
-			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
-			if got := look(); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
-				t.Errorf("halted, and nothing can be read: %+v", got)
-			}
-			s.faults()
-			s.grantWithout(entra.PermAccountEnable)
-			if got := s.work(approvals.Run, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants User.EnableDisableAccount.All") {
-				t.Errorf("without permission: %+v", got)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := newStage(t)
+				r := begin(s.request(command, id), 0)
+				look := func() approvals.Result {
+					return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+				}
+				if got := look(); got.State != approvals.StepFailed || s.writes() != 0 {
+					t.Errorf("halted before the call: %+v", got)
+				}
+				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
+					t.Errorf("killed before the call: %+v after %d writes", got, s.writes())
+				}
+				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
+					t.Errorf("killed behind the call: %+v after %d writes", got, s.writes())
+				}
+				if got := look(); got.State != approvals.StepDone {
+					t.Errorf("halted behind the call: %+v", got)
+				}
+				s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
+				if got := look(); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
+					t.Errorf("halted, and nothing can be read: %+v", got)
+				}
+				s.faults()
+				s.grantWithout(entra.PermAccountEnable)
+				if got := s.work(approvals.Run, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants User.EnableDisableAccount.All") {
+					t.Errorf("without permission: %+v", got)
+				}
+			})
 		})
 	}
 }
@@ -146,24 +151,26 @@ func TestSignInReconcile(t *testing.T) {
 // What was unblocked by somebody else, or moved, is no longer what was
 // approved; containment goes on whatever happened.
 func TestSignInDrift(t *testing.T) {
-	s := newStage(t)
-	unblock, block := s.request("unblock-signin", sandbox.BoID), s.request("block-signin", sandbox.DanaID)
-	s.patch(sandbox.BoID, map[string]any{"synced": true})
-	if got := s.work(approvals.Check, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "moved between the cloud and an on-premises directory") {
-		t.Errorf("%+v", got)
-	}
-	s.patch(sandbox.BoID, map[string]any{"synced": false, "enabled": true})
-	if got := s.work(approvals.Check, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "the account was unblocked") {
-		t.Errorf("%+v", got)
-	}
-	s.patch(sandbox.DanaID, map[string]any{"enabled": false})
-	if got := s.work(approvals.Check, block, -1); got.State != approvals.StepDone {
-		t.Errorf("%+v", got)
-	}
-	if r := s.run(block); r.Journal[0].State != approvals.StepDone {
-		t.Errorf("%+v", r.Journal)
-	}
-	if _, err := s.plan("block-signin", sandbox.DanaID); err == nil || !strings.HasPrefix(err.Error(), "There is nothing to do") {
-		t.Errorf("a second time: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t)
+		unblock, block := s.request("unblock-signin", sandbox.BoID), s.request("block-signin", sandbox.DanaID)
+		s.patch(sandbox.BoID, map[string]any{"synced": true})
+		if got := s.work(approvals.Check, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "moved between the cloud and an on-premises directory") {
+			t.Errorf("%+v", got)
+		}
+		s.patch(sandbox.BoID, map[string]any{"synced": false, "enabled": true})
+		if got := s.work(approvals.Check, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "the account was unblocked") {
+			t.Errorf("%+v", got)
+		}
+		s.patch(sandbox.DanaID, map[string]any{"enabled": false})
+		if got := s.work(approvals.Check, block, -1); got.State != approvals.StepDone {
+			t.Errorf("%+v", got)
+		}
+		if r := s.run(block); r.Journal[0].State != approvals.StepDone {
+			t.Errorf("%+v", r.Journal)
+		}
+		if _, err := s.plan("block-signin", sandbox.DanaID); err == nil || !strings.HasPrefix(err.Error(), "There is nothing to do") {
+			t.Errorf("a second time: %v", err)
+		}
+	})
 }

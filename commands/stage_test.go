@@ -8,12 +8,15 @@ import (
 
 	"countersign/approvals"
 	"countersign/entra"
+	"countersign/internal/testnet"
 	"countersign/sandbox"
 	graph "countersign/sandbox/entra"
 	"countersign/sandbox/slack"
 )
 
-// stage is the story world with a Tenant that looks at it.
+// stage is the story world with a Tenant that looks at it. Tests of what
+// takes time, or has to be done in time, stand on it in a bubble of
+// testing/synctest.
 type stage struct {
 	*testing.T
 	api    *sandbox.Client
@@ -32,7 +35,8 @@ func newStage(t *testing.T, change ...func(*sandbox.World, *graph.Options)) *sta
 			}
 		}
 	}
-	box, err := sandbox.New(sandbox.Options{Manifest: Manifest("entra-"), World: &world, Tune: tune, Granted: granted()})
+	network := testnet.New()
+	box, err := sandbox.New(sandbox.Options{Manifest: Manifest("entra-"), World: &world, Tune: tune, Granted: granted(), Listener: network, Dial: network.Dial})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"embed"
 	"encoding/json"
@@ -34,6 +35,12 @@ type Options struct {
 
 	// Addr is the TCP address to listen on; "127.0.0.1:0" when empty.
 	Addr string
+
+	// Listener, when it is not nil, takes the connections in the place of one at Addr. Close closes it.
+	Listener net.Listener
+
+	// Dial makes the connections of the sandbox's own clients, those of HTTPClient and Client; as usual when nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Host is the name or IP address under which others reach the sandbox. It stands in every URL the sandbox gives out, and in its
 	// certificate. When empty it is the address it listens on, or 127.0.0.1 if that is every address.
@@ -69,6 +76,7 @@ type Sandbox struct {
 	page       http.Handler
 	authority  *authority
 	client     *http.Client
+	transport  *http.Transport // of Client; nil for the default one
 	plain, tls *http.Server
 	splitter   *splitter
 
@@ -93,9 +101,11 @@ func New(o Options) (*Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the app manifest: %w", err)
 	}
-	listener, err := net.Listen("tcp", cmp.Or(o.Addr, "127.0.0.1:0"))
-	if err != nil {
-		return nil, fmt.Errorf("listening for the sandbox: %w; choose another address, or port 0 for any free one", err)
+	listener := o.Listener
+	if listener == nil {
+		if listener, err = net.Listen("tcp", cmp.Or(o.Addr, "127.0.0.1:0")); err != nil {
+			return nil, fmt.Errorf("listening for the sandbox: %w; choose another address, or port 0 for any free one", err)
+		}
 	}
 	host, port := publicAddress(listener.Addr(), o.Host)
 	authority, err := newAuthority(host)
@@ -126,7 +136,10 @@ func New(o Options) (*Sandbox, error) {
 	s.Slack.SetBase(url)
 	s.Tenant = entra.New(eo)
 	s.info = s.describe(manifest, url, secure)
-	s.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.pool, MinVersion: tls.VersionTLS12}}}
+	s.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.pool, MinVersion: tls.VersionTLS12}, DialContext: o.Dial}}
+	if o.Dial != nil {
+		s.transport = &http.Transport{DialContext: o.Dial}
+	}
 
 	s.slackAPI, s.people = s.Slack.Handler(), s.Slack.PersonAPI()
 	s.graph, s.admin = s.Tenant.Handler(), s.Tenant.AdminAPI()
@@ -175,7 +188,13 @@ func (s *Sandbox) HTTPClient() *http.Client { return s.client }
 func (s *Sandbox) World() World { return s.world }
 
 // Client returns a client of the sandbox's JSON API.
-func (s *Sandbox) Client() *Client { return NewClient(s.URL()) }
+func (s *Sandbox) Client() *Client {
+	c := NewClient(s.URL())
+	if s.transport != nil {
+		c.http.Transport, c.stream.Transport = s.transport, s.transport
+	}
+	return c
+}
 
 // Close ends the sandbox: it stops listening and breaks every connection.
 func (s *Sandbox) Close() error {
@@ -187,6 +206,9 @@ func (s *Sandbox) Close() error {
 		s.plain.Close()
 		s.tls.Close()
 		s.client.CloseIdleConnections()
+		if s.transport != nil {
+			s.transport.CloseIdleConnections()
+		}
 		s.work.Wait()
 	})
 	return nil
