@@ -20,12 +20,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
+	"countersign/internal/testnet"
 )
 
 const (
@@ -223,6 +226,20 @@ func serve(t *testing.T, tenant *Tenant) (string, *http.Client) {
 	t.Cleanup(s.Close)
 	t.Cleanup(tenant.Close) // before the server, which waits for hanging requests
 	tenant.SetBase(s.URL)
+	return s.URL, s.Client()
+}
+
+// serveWithin does the same in the bubble of testing/synctest that the test runs in.
+func serveWithin(t *testing.T, tenant *Tenant, http2 bool) (string, *http.Client) {
+	t.Helper()
+	network := testnet.New()
+	s := httptest.NewUnstartedServer(tenant.Handler())
+	s.Listener.Close()
+	s.Listener, s.EnableHTTP2 = network, http2
+	s.StartTLS()
+	s.Client().Transport.(*http.Transport).DialContext = network.Dial
+	t.Cleanup(s.Close)
+	t.Cleanup(tenant.Close) // before the server, which waits for hanging requests
 	return s.URL, s.Client()
 }
 
@@ -618,86 +635,89 @@ func TestFaults(t *testing.T) {
 	} {
 		for _, protocol := range []string{"HTTP/1.1", "HTTP/2"} {
 			t.Run(test.name+" over "+protocol, func(t *testing.T) {
-				tenant := newTenant(t)
-				s := httptest.NewUnstartedServer(tenant.Handler())
-				s.EnableHTTP2 = protocol == "HTTP/2"
-				s.StartTLS()
-				defer s.Close()
-				defer tenant.Close()
-				admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"method":"POST","path":"phoneMethods",`+test.fault+`}]}`).want(t, 200)
-				post := func() (int, string) {
-					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				synctest.Test(t, func(t *testing.T) {
+					tenant := newTenant(t)
+					base, client := serveWithin(t, tenant, protocol == "HTTP/2")
+					admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"method":"POST","path":"phoneMethods",`+test.fault+`}]}`).want(t, 200)
+					post := func() (int, string) {
+						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+						if strings.Contains(test.fault, "hang") {
+							ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+						}
+						defer cancel()
+						r, _ := http.NewRequestWithContext(ctx, "POST", base+mobile, strings.NewReader(add))
+						r.Header.Set("Authorization", "Bearer "+tenant.issueToken(root))
+						reply, err := client.Do(r)
+						if err != nil {
+							return 0, ""
+						}
+						defer reply.Body.Close()
+						if reply.Header.Values("Retry-After") == nil {
+							return reply.StatusCode, "-"
+						}
+						return reply.StatusCode, reply.Header.Get("Retry-After")
+					}
+					if status, retryAfter := post(); status != test.status || retryAfter != test.retryAfter {
+						t.Fatalf("got %d and Retry-After %q", status, retryAfter)
+					}
+					applied := len(graph(t, tenant, "GET", mobile, "").list(t, "id")) == 1
+					if applied != test.applied {
+						t.Errorf("applied: %v", applied)
+					}
+					want := 201
+					if applied {
+						want = 400 // a second mobile
+					}
 					if strings.Contains(test.fault, "hang") {
-						ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+						return // this client has no patience
 					}
-					defer cancel()
-					r, _ := http.NewRequestWithContext(ctx, "POST", s.URL+mobile, strings.NewReader(add))
-					r.Header.Set("Authorization", "Bearer "+tenant.issueToken(root))
-					reply, err := s.Client().Do(r)
-					if err != nil {
-						return 0, ""
+					if status, _ := post(); status != want {
+						t.Errorf("the fault befalls a second call: %d", status)
 					}
-					defer reply.Body.Close()
-					if reply.Header.Values("Retry-After") == nil {
-						return reply.StatusCode, "-"
-					}
-					return reply.StatusCode, reply.Header.Get("Retry-After")
-				}
-				if status, retryAfter := post(); status != test.status || retryAfter != test.retryAfter {
-					t.Fatalf("got %d and Retry-After %q", status, retryAfter)
-				}
-				applied := len(graph(t, tenant, "GET", mobile, "").list(t, "id")) == 1
-				if applied != test.applied {
-					t.Errorf("applied: %v", applied)
-				}
-				want := 201
-				if applied {
-					want = 400 // a second mobile
-				}
-				if strings.Contains(test.fault, "hang") {
-					return // this client has no patience
-				}
-				if status, _ := post(); status != want {
-					t.Errorf("the fault befalls a second call: %d", status)
-				}
+				})
 			})
 		}
 	}
 }
 
 func TestWriteThatIsAppliedLate(t *testing.T) {
-	tenant := newTenant(t)
-	base, client := serve(t, tenant)
-	admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"path":"revokeSignInSessions","kind":"apply_late","delay_ms":40}]}`).want(t, 200)
-	r, _ := http.NewRequestWithContext(t.Context(), "POST", base+"/v1.0/users/"+sam+"/revokeSignInSessions", nil)
-	r.Header.Set("Authorization", "Bearer "+tenant.issueToken(base))
-	if reply, err := client.Do(r); err == nil {
-		reply.Body.Close()
-		t.Fatal("there is an answer: ", reply.Status)
-	}
-	revoked := func() bool {
-		return admin(t, tenant, "GET", "/sandbox/tenant/users/"+sam, "").get(t, "sessions_valid_from") == "2026-11-23T13:00:00Z"
-	}
-	if revoked() {
-		t.Error("applied at once")
-	}
-	for deadline := time.Now().Add(10 * time.Second); !revoked(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	synctest.Test(t, func(t *testing.T) {
+		tenant := newTenant(t)
+		base, client := serveWithin(t, tenant, false)
+		admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"path":"revokeSignInSessions","kind":"apply_late","delay_ms":40}]}`).want(t, 200)
+		r, _ := http.NewRequestWithContext(t.Context(), "POST", base+"/v1.0/users/"+sam+"/revokeSignInSessions", nil)
+		r.Header.Set("Authorization", "Bearer "+tenant.issueToken(root))
+		if reply, err := client.Do(r); err == nil {
+			reply.Body.Close()
+			t.Fatal("there is an answer: ", reply.Status)
+		}
+		revoked := func() bool {
+			return admin(t, tenant, "GET", "/sandbox/tenant/users/"+sam, "").get(t, "sessions_valid_from") == "2026-11-23T13:00:00Z"
+		}
+		if revoked() {
+			t.Error("applied at once")
+		}
+		time.Sleep(39 * time.Millisecond)
+		if revoked() {
+			t.Error("applied too soon")
+		}
+		time.Sleep(2 * time.Millisecond)
+		if !revoked() {
 			t.Fatal("never applied")
 		}
-	}
 
-	// With a status there is an answer now; a closed tenant applies nothing any more.
-	admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"path":"phoneMethods","kind":"apply_late","delay_ms":3600000,"status":504}]}`).want(t, 200)
-	graph(t, tenant, "POST", "/v1.0/users/"+sam+"/authentication/phoneMethods", `{"phoneNumber":"+1 4255550111","phoneType":"mobile"}`).want(t, 504)
-	if n := admin(t, tenant, "GET", "/sandbox/entra/faults", "").get(t, "pending"); n != 1.0 {
-		t.Errorf("%v writes are pending", n)
-	}
-	tenant.Close()
-	tenant.Close()
-	if n := admin(t, tenant, "GET", "/sandbox/entra/faults", "").get(t, "pending"); n != 0.0 {
-		t.Errorf("%v writes are pending after Close", n)
-	}
+		// With a status there is an answer now; a closed tenant applies nothing any more.
+		admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"path":"phoneMethods","kind":"apply_late","delay_ms":3600000,"status":504}]}`).want(t, 200)
+		graph(t, tenant, "POST", "/v1.0/users/"+sam+"/authentication/phoneMethods", `{"phoneNumber":"+1 4255550111","phoneType":"mobile"}`).want(t, 504)
+		if n := admin(t, tenant, "GET", "/sandbox/entra/faults", "").get(t, "pending"); n != 1.0 {
+			t.Errorf("%v writes are pending", n)
+		}
+		tenant.Close()
+		tenant.Close()
+		if n := admin(t, tenant, "GET", "/sandbox/entra/faults", "").get(t, "pending"); n != 0.0 {
+			t.Errorf("%v writes are pending after Close", n)
+		}
+	})
 }
 
 func TestFaultsAreCountedAndCleared(t *testing.T) {
