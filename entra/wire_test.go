@@ -13,7 +13,6 @@ import (
 	"io"
 	"log"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +25,8 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+
+	"countersign/internal/testnet"
 )
 
 // The tests in this file are about what a tenant never does but a network or a hostile address may. tenant_test.go has the rest.
@@ -55,6 +56,22 @@ func served(t *testing.T, h http.HandlerFunc, change ...func(*Options)) *Client 
 		f(&o)
 	}
 	c, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// within makes a client whose Graph is the handler, in the bubble of testing/synctest that the test runs in: a call takes at most
+// 20 seconds of the bubble's time, and waiting for them takes none.
+func within(t *testing.T, h http.HandlerFunc) *Client {
+	t.Helper()
+	network := testnet.New()
+	server := &http.Server{Handler: h}
+	go server.Serve(network)
+	transport := &http.Transport{DialContext: network.Dial}
+	t.Cleanup(func() { server.Close(); transport.CloseIdleConnections() })
+	c, err := New(Options{Graph: "http://" + network.Addr().String(), Credential: token{}, Transport: transport, CallTimeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,32 +286,29 @@ func TestUnsure(t *testing.T) {
 		}, false}, // the status is all that counts: no error at all
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var sent atomic.Int32
-			c := served(t, func(w http.ResponseWriter, r *http.Request) { sent.Add(1); tt.handler(w, r) },
-				func(o *Options) { o.CallTimeout = 300 * time.Millisecond })
-			err := c.RevokeSessions(t.Context(), "u")
-			if strings.HasPrefix(tt.name, "done") {
-				if err != nil {
-					t.Errorf("got %v", err)
+			synctest.Test(t, func(t *testing.T) {
+				var sent atomic.Int32
+				c := within(t, func(w http.ResponseWriter, r *http.Request) { sent.Add(1); tt.handler(w, r) })
+				err := c.RevokeSessions(t.Context(), "u")
+				if strings.HasPrefix(tt.name, "done") {
+					if err != nil {
+						t.Errorf("got %v", err)
+					}
+					return
 				}
-				return
-			}
-			if e := asError(t, err); e.Unsure != tt.unsure {
-				t.Errorf("unsure is %t: %v", e.Unsure, err)
-			}
-			if n := sent.Load(); n != 1 {
-				t.Errorf("a POST was sent %d times", n)
-			}
+				if e := asError(t, err); e.Unsure != tt.unsure {
+					t.Errorf("unsure is %t: %v", e.Unsure, err)
+				}
+				if n := sent.Load(); n != 1 {
+					t.Errorf("a POST was sent %d times", n)
+				}
+			})
 		})
 	}
 
 	t.Run("nobody there", func(t *testing.T) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.Close()
-		c, err := New(Options{Graph: "https://" + l.Addr().String(), Credential: token{}})
+		// Not a port that was free a moment ago: somebody else may have it now.
+		c, err := New(Options{Graph: "https://127.0.0.1:1", Credential: token{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -330,18 +344,6 @@ func TestUnsure(t *testing.T) {
 		}
 	})
 }
-
-// pipes is a network within the process, on which testing/synctest can wait for hours in no time.
-type pipes chan net.Conn
-
-func (p pipes) Accept() (net.Conn, error) {
-	if c, ok := <-p; ok {
-		return c, nil
-	}
-	return nil, net.ErrClosed
-}
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // Every row is a list of answers to one call; the last is repeated. An answer is a status and, after a slash, Retry-After.
 func TestWaitsAndRepeats(t *testing.T) {
@@ -382,8 +384,7 @@ func TestWaitsAndRepeats(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sent, bodies := 0, map[string]bool{}
 				answers := strings.Fields(tt.answers)
-				network := make(pipes)
-				server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				c := within(t, func(w http.ResponseWriter, r *http.Request) {
 					body, _ := io.ReadAll(bufio.NewReader(r.Body))
 					bodies[r.Header.Get("Content-Encoding")+string(body)] = true
 					status, after, _ := strings.Cut(answers[min(sent, len(answers)-1)], "/")
@@ -406,25 +407,9 @@ func TestWaitsAndRepeats(t *testing.T) {
 						fmt.Sscan(status, &code)
 						reply(w, code, `{"error":{"code":"x","message":"y"}}`)
 					}
-				})}
-				go server.Serve(network)
-				transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-					near, far := net.Pipe()
-					select {
-					case network <- far:
-						return near, nil
-					case <-ctx.Done():
-						return nil, ctx.Err()
-					}
-				}}
-				defer server.Close()
-				defer transport.CloseIdleConnections()
-				c, err := New(Options{Graph: "http://127.0.0.1:80", Credential: token{}, Transport: transport, CallTimeout: 20 * time.Second})
-				if err != nil {
-					t.Fatal(err)
-				}
+				})
 				begin := time.Now()
-				err = tt.call(t.Context(), c)
+				err := tt.call(t.Context(), c)
 				took := time.Since(begin)
 				synctest.Wait()
 				if !errors.Is(err, tt.want) || err != nil && tt.want == nil {
