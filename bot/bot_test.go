@@ -469,7 +469,7 @@ func newDesk(t *testing.T, people directory, tune ...func(*approvals.Timing)) *a
 		t.Fatal(err)
 	}
 	timing := approvals.DefaultTiming()
-	timing.LookUps, timing.Follow = 50*time.Millisecond, 10*time.Millisecond
+	timing.Follow = 10 * time.Millisecond
 	for _, f := range tune {
 		f(&timing)
 	}
@@ -725,10 +725,10 @@ func TestNothingOldIsShown(t *testing.T) {
 			}
 			stands("before")
 			_, _, err := b.api.PostMessageContext(ctx, approvers, slack.MsgOptionText(string(r.State), false))
-			if err == nil {
+			if err == nil { // and it was not too old already, as it may be on a busy machine
 				shown = append(shown, r.State)
+				stands("behind")
 			}
-			stands("behind")
 			return err
 		})
 		if err != nil || !slices.Equal(shown, want) {
