@@ -4,15 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	slackgo "github.com/slack-go/slack"
 	"github.com/slack-go/slack/socketmode"
 
+	"countersign/internal/testnet"
 	"countersign/sandbox"
 	"countersign/sandbox/entra"
 	"countersign/sandbox/slack"
@@ -37,10 +40,16 @@ settings:
   socket_mode_enabled: true
 `
 
+// box is a sandbox and the way to it.
+type box struct {
+	*sandbox.Sandbox
+	dial func(context.Context, string, string) (net.Conn, error) // nil where it has a real address
+}
+
 // newSandbox starts a sandbox that ends with the test.
-func newSandbox(t *testing.T, change ...func(*sandbox.Options)) *sandbox.Sandbox {
+func newSandbox(t *testing.T, change ...func(*sandbox.Options)) *box {
 	t.Helper()
-	o := sandbox.Options{Manifest: []byte(manifest), Tune: func(s *slack.Options, _ *entra.Options) { s.AckTimeout = time.Second }}
+	o := sandbox.Options{Manifest: []byte(manifest), Tune: unhurried}
 	for _, f := range change {
 		f(&o)
 	}
@@ -49,23 +58,35 @@ func newSandbox(t *testing.T, change ...func(*sandbox.Options)) *sandbox.Sandbox
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return s
+	return &box{s, o.Dial}
+}
+
+// unhurried gives the bot all the time that it needs on a busy machine. Where Slack's time limits matter, the test runs within.
+func unhurried(s *slack.Options, _ *entra.Options) {
+	s.AckTimeout, s.TriggerLife = time.Hour, time.Hour
+}
+
+// within puts a sandbox into the bubble of testing/synctest that the test runs in, with Slack's own time limits.
+func within(o *sandbox.Options) {
+	network := testnet.New()
+	o.Listener, o.Dial, o.Tune = network, network.Dial, nil
 }
 
 // bot is a Slack app over slack-go and Microsoft Graph over plain net/http.
 type bot struct {
 	t   *testing.T
-	s   *sandbox.Sandbox
+	s   *box
 	api *slackgo.Client
 }
 
 // startBot connects the bot and returns when Slack has said hello.
-func startBot(t *testing.T, s *sandbox.Sandbox) *bot {
+func startBot(t *testing.T, s *box) *bot {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
+	client := &http.Client{Transport: &http.Transport{DialContext: s.dial}}
 	b := &bot{t, s, slackgo.New(sandbox.BotToken, slackgo.OptionAppLevelToken(sandbox.AppToken), slackgo.OptionAPIURL(s.SlackURL()),
-		slackgo.OptionHTTPClient(&http.Client{Timeout: 5 * time.Second}))}
-	socket := socketmode.New(b.api)
+		slackgo.OptionHTTPClient(client))}
+	socket := socketmode.New(b.api, socketmode.OptionDialer(&websocket.Dialer{NetDialContext: s.dial}))
 	hello, ended := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -89,10 +110,10 @@ func startBot(t *testing.T, s *sandbox.Sandbox) *bot {
 			}
 		}
 	}()
-	t.Cleanup(func() { cancel(); <-ended })
+	t.Cleanup(func() { cancel(); <-ended; client.CloseIdleConnections() })
 	select {
 	case <-hello:
-	case <-time.After(10 * time.Second):
+	case <-ended:
 		t.Fatal("Slack did not say hello")
 	}
 	return b
@@ -220,7 +241,7 @@ func (b *bot) reregister(ctx context.Context) {
 }
 
 // graphToken signs in with the client credentials flow.
-func graphToken(ctx context.Context, s *sandbox.Sandbox) (string, error) {
+func graphToken(ctx context.Context, s *box) (string, error) {
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {sandbox.ClientID}, "client_secret": {sandbox.ClientSecret}, "scope": {s.SecureURL() + "/.default"}}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.SecureURL()+"/"+sandbox.TenantID+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
 	if err != nil {
@@ -244,7 +265,7 @@ func graphToken(ctx context.Context, s *sandbox.Sandbox) (string, error) {
 	return out.Token, nil
 }
 
-func graph(ctx context.Context, s *sandbox.Sandbox, token, method, address string, out any) error {
+func graph(ctx context.Context, s *box, token, method, address string, out any) error {
 	r, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
 		return err

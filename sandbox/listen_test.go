@@ -7,17 +7,17 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"countersign/internal/testnet"
 )
 
 // split starts a splitter and one server behind each branch that answers with its own name.
-func split(t *testing.T, timeout time.Duration) (address string, a *authority) {
+func split(t *testing.T, l net.Listener, timeout time.Duration) (address string, a *authority) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	a, err := newAuthority("127.0.0.1")
 	if err != nil {
-		t.Fatal(err)
-	}
-	if a, err = newAuthority("127.0.0.1"); err != nil {
 		t.Fatal(err)
 	}
 	s := newSplitter(l)
@@ -57,7 +57,11 @@ func get(t *testing.T, c *http.Client, url string) string {
 }
 
 func TestFirstByteDecides(t *testing.T) {
-	address, a := split(t, time.Minute)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, a := split(t, l, time.Minute)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: a.pool}}
 	defer transport.CloseIdleConnections()
 	c := &http.Client{Transport: transport}
@@ -71,43 +75,48 @@ func TestFirstByteDecides(t *testing.T) {
 
 // TestSilentConnections: those who say nothing hold up nobody, and are sent away in time.
 func TestSilentConnections(t *testing.T) {
-	address, _ := split(t, 200*time.Millisecond)
-	silent, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	if got := get(t, c, "http://"+address); got != "plain" {
-		t.Errorf("beside a silent connection: %s", got)
-	}
-	silent.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("a silent connection ended with %v, want EOF", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		network := testnet.New()
+		address, _ := split(t, network, 200*time.Millisecond)
+		silent, err := network.Dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: network.Dial}}
+		if got := get(t, c, "http://"+address); got != "plain" {
+			t.Errorf("beside a silent connection: %s", got)
+		}
+		silent.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Errorf("a silent connection ended with %v, want EOF", err)
+		}
+	})
 }
 
 // TestSlowRequest: the time limit is for the first byte; what comes after it may take longer.
 func TestSlowRequest(t *testing.T) {
-	const limit = 100 * time.Millisecond
-	address, _ := split(t, limit)
-	conn, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	io.WriteString(conn, "G")
-	// Nothing tells when the server has taken the byte; three times the limit of silence must not matter either way.
-	conn.SetReadDeadline(time.Now().Add(3 * limit))
-	if _, err := conn.Read(make([]byte, 1)); !isTimeout(err) {
-		t.Fatalf("the connection ended after its first byte: %v", err)
-	}
-	io.WriteString(conn, "ET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	answer, err := io.ReadAll(conn)
-	if err != nil || len(answer) < 20 || string(answer[:15]) != "HTTP/1.1 200 OK" {
-		t.Errorf("%v: %s", err, answer)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 100 * time.Millisecond
+		network := testnet.New()
+		split(t, network, limit)
+		conn, err := network.Dial(t.Context(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, "G") // and it is taken
+		conn.SetReadDeadline(time.Now().Add(3 * limit))
+		if _, err := conn.Read(make([]byte, 1)); !isTimeout(err) {
+			t.Fatalf("the connection ended after its first byte: %v", err)
+		}
+		io.WriteString(conn, "ET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		answer, err := io.ReadAll(conn)
+		if err != nil || len(answer) < 20 || string(answer[:15]) != "HTTP/1.1 200 OK" {
+			t.Errorf("%v: %s", err, answer)
+		}
+	})
 }
 
 func isTimeout(err error) bool {

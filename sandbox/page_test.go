@@ -17,6 +17,8 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"countersign/sandbox"
+	"countersign/sandbox/entra"
+	"countersign/sandbox/slack"
 )
 
 // browser starts a Chromium of its own for this test. Whatever the page says to its console as a warning or an error fails the test.
@@ -126,7 +128,7 @@ func value(testid string) string { return fmt.Sprintf("document.querySelector(%q
 func id(testid string) string { return `[data-testid="` + testid + `"]` }
 
 // open goes to a state of the page, and waits until it has been drawn.
-func open(s *sandbox.Sandbox, fragment string) step {
+func open(s *box, fragment string) step {
 	return chromedp.Steps(chromedp.Navigate("about:blank"), chromedp.Navigate(s.URL()+"/#"+fragment), visible(`body[data-ready]`))
 }
 
@@ -302,7 +304,6 @@ func TestPageComposer(t *testing.T) {
 	do(t, ctx, "a whole name offers nothing, so Enter sends", empty("composer"), keys(id("composer"), "/entra-methods @dana\r"),
 		shows(".ephemeral", "/entra-methods for @Dana Whitfield: 14 methods"))
 	do(t, ctx, "no such command", keys(id("composer"), "/nonsense\r"), shows(id("notice"), "/nonsense is not a command"))
-	do(t, ctx, "an app that does not answer", empty("composer"), keys(id("composer"), "/entra-silent\r"), shows(id("notice"), "operation_timeout"), shot(t, "notice"))
 	do(t, ctx, "the Home tab", click("channel-home"), shows(id("home"), "Your desk"), shot(t, "home"), press(id("home")+" "+id("action-details")), shows(id("modal"), "Request R-7Q2"))
 	if !read[bool](t, ctx, `document.querySelector('#modal').innerText.includes('<script>alert(1)</script> & bold a link not a link') && document.querySelectorAll('#modal script').length === 0 && document.querySelectorAll('#modal a').length === 1`) {
 		t.Error("the modal does not show the text as it is")
@@ -312,6 +313,17 @@ func TestPageComposer(t *testing.T) {
 	if typed := read[string](t, ctx, value("composer")); typed != "/entra-methods @sam" {
 		t.Errorf("the link filled in %q", typed)
 	}
+}
+
+// TestPageTellsOfSilence: an app that does not answer in time.
+func TestPageTellsOfSilence(t *testing.T) {
+	s := newSandbox(t, func(o *sandbox.Options) {
+		o.Tune = func(s *slack.Options, _ *entra.Options) { s.AckTimeout = 100 * time.Millisecond }
+	})
+	startBot(t, s)
+	ctx := browser(t)
+	do(t, ctx, "an app that does not answer", chromedp.EmulateViewport(1440, 900), open(s, "as=U0HANNA&channel=C0HELPDESK"),
+		keys(id("composer"), "/entra-silent\r"), shows(id("notice"), "operation_timeout"), shot(t, "notice"))
 }
 
 // TestPageMakesTrouble: the switches act, and changes behind the bot's back are seen.

@@ -18,9 +18,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"countersign/sandbox"
 	"countersign/sandbox/entra"
@@ -123,105 +122,107 @@ func TestCertificate(t *testing.T) {
 
 // TestStory plays the story through the client: everything passes through the one address.
 func TestStory(t *testing.T) {
-	s := newSandbox(t)
-	startBot(t, s)
-	ctx := patience(t)
-	c := s.Client()
-	hanna, ravi := c.As(sandbox.Hanna), c.As(sandbox.Ravi)
+	synctest.Test(t, func(t *testing.T) {
+		s := newSandbox(t, within)
+		startBot(t, s)
+		ctx := patience(t)
+		c := s.Client()
+		hanna, ravi := c.As(sandbox.Hanna), c.As(sandbox.Ravi)
 
-	if a, err := hanna.Command(sandbox.HelpDesk, "/entra-require-reregister @dana lost phone"); err != nil || !a.OK {
-		t.Fatal(a, err)
-	}
-	modal, err := hanna.WaitModal(ctx, func(v sandbox.View) bool { return v.Title == "Require re-register" })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := modal.Inputs()["justification"]["justification"]; got != "lost phone" || modal.Submit != "Send for approval" || !modal.Contains("Target: @Dana Whitfield · dana.whitfield@fernhill.example") {
-		t.Errorf("the form says %q\n%s", got, modal.Text())
-	}
-	if a, err := hanna.Submit(modal.ID, nil); err != nil || a.OK || a.Errors["verified"] == "" {
-		t.Errorf("a form without the required field: %+v %v", a, err)
-	}
-	if a, err := hanna.Submit(modal.ID, map[string]map[string]any{"verified": {"verified": "callback"}}); err != nil || !a.OK {
-		t.Fatal(a, err)
-	}
-	if views, err := hanna.Views(); err != nil || len(views.Modals) > 0 {
-		t.Errorf("the form is still open: %v %v", views, err)
-	}
-
-	card, err := ravi.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { _, ok := m.Button("approve"); return ok })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !card.Contains("Re-register Dana Whitfield", "Requester\n@Hanna Okafor", "I called her back", "> lost phone", "1. Delete the mobile phone", "4. Revoke all sessions", "[Approve] [Deny] [Details]") {
-		t.Errorf("the card reads:\n%s", card.Text())
-	}
-	if approve, _ := card.Button("approve"); approve.Style != "primary" || approve.Value != "R-7Q2" || !strings.Contains(approve.Confirm, "Require re-register of dana.whitfield@fernhill.example") {
-		t.Errorf("the button is %+v", approve)
-	}
-
-	for ts, want := range map[string]int{"": 1, card.TS: 0} {
-		if after, err := ravi.MessagesAfter(sandbox.Approvals, ts); err != nil || len(after) != want {
-			t.Errorf("%d messages after %q: %v", len(after), ts, err)
+		if a, err := hanna.Command(sandbox.HelpDesk, "/entra-require-reregister @dana lost phone"); err != nil || !a.OK {
+			t.Fatal(a, err)
 		}
-	}
-	pressed, err := hanna.Press(sandbox.Approvals, card.TS, "approve", "")
-	if err != nil || !pressed.OK {
-		t.Fatal(pressed, err)
-	}
-	if calls, err := c.SlackCalls(); err != nil || pressed.Envelope == "" || !slices.ContainsFunc(calls.Recent, func(e slack.EnvelopeInfo) bool { return e.ID == pressed.Envelope && e.Acked == 1 }) {
-		t.Errorf("there was no envelope %q: %v", pressed.Envelope, err)
-	}
-	refusal, err := hanna.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { return m.Ephemeral })
-	if err != nil || !refusal.Contains("somebody else has to approve") {
-		t.Error(refusal, err)
-	}
-	if others, err := ravi.Messages(sandbox.Approvals); err != nil || len(others) != 1 {
-		t.Errorf("Ravi sees %d messages, and Hanna's refusal is not one of them: %v", len(others), err)
-	}
-
-	before, err := c.User(sandbox.DanaID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a, err := ravi.Press(sandbox.Approvals, card.TS, "approve", "R-7Q2"); err != nil || !a.OK {
-		t.Fatal(a, err)
-	}
-	if line, err := ravi.WaitMessage(ctx, sandbox.Audit, func(m sandbox.Message) bool { return m.Contains("succeeded") }); err != nil || !line.Contains("asked for by @Hanna Okafor, approved by @Ravi Menon") {
-		t.Error(line.Text(), err)
-	}
-	if done, err := ravi.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { return m.TS == card.TS }); err != nil || !done.Edited || len(done.Buttons()) > 0 {
-		t.Errorf("the card was not updated in place: %s %v", done.Text(), err)
-	}
-	dana, err := c.WaitUser(ctx, "dana.whitfield@fernhill.example", func(u sandbox.User) bool { return u.SessionsValidFrom.After(before.SessionsValidFrom) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	if dm, err := ravi.DM(); err != nil || dm != "" {
-		t.Errorf("a direct message %q before anybody wrote one: %v", dm, err)
-	}
-	if err := ravi.Home(); err != nil {
-		t.Fatal(err)
-	}
-	if home, err := ravi.WaitHome(ctx, func(v sandbox.View) bool { return v.Contains("Your desk", "1 request") }); err != nil {
-		t.Error(home, err)
-	}
-	if dm, err := ravi.DM(); err != nil || !strings.HasPrefix(dm, "D") {
-		t.Errorf("the direct message is %q: %v", dm, err)
-	}
-	for _, gone := range []string{entra.TypePhone, entra.TypeAuthenticator, entra.TypeSoftwareOATH} {
-		if left := dana.OfType(gone); len(left) > 0 || len(before.OfType(gone)) == 0 {
-			t.Errorf("%s: %d before, %d after", gone, len(before.OfType(gone)), len(left))
+		modal, err := hanna.WaitModal(ctx, func(v sandbox.View) bool { return v.Title == "Require re-register" })
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if len(dana.OfType(entra.TypePasskey)) != 1 {
-		t.Error("the passkey did not survive")
-	}
+		if got := modal.Inputs()["justification"]["justification"]; got != "lost phone" || modal.Submit != "Send for approval" || !modal.Contains("Target: @Dana Whitfield · dana.whitfield@fernhill.example") {
+			t.Errorf("the form says %q\n%s", got, modal.Text())
+		}
+		if a, err := hanna.Submit(modal.ID, nil); err != nil || a.OK || a.Errors["verified"] == "" {
+			t.Errorf("a form without the required field: %+v %v", a, err)
+		}
+		if a, err := hanna.Submit(modal.ID, map[string]map[string]any{"verified": {"verified": "callback"}}); err != nil || !a.OK {
+			t.Fatal(a, err)
+		}
+		if views, err := hanna.Views(); err != nil || len(views.Modals) > 0 {
+			t.Errorf("the form is still open: %v %v", views, err)
+		}
+
+		card, err := ravi.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { _, ok := m.Button("approve"); return ok })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !card.Contains("Re-register Dana Whitfield", "Requester\n@Hanna Okafor", "I called her back", "> lost phone", "1. Delete the mobile phone", "4. Revoke all sessions", "[Approve] [Deny] [Details]") {
+			t.Errorf("the card reads:\n%s", card.Text())
+		}
+		if approve, _ := card.Button("approve"); approve.Style != "primary" || approve.Value != "R-7Q2" || !strings.Contains(approve.Confirm, "Require re-register of dana.whitfield@fernhill.example") {
+			t.Errorf("the button is %+v", approve)
+		}
+
+		for ts, want := range map[string]int{"": 1, card.TS: 0} {
+			if after, err := ravi.MessagesAfter(sandbox.Approvals, ts); err != nil || len(after) != want {
+				t.Errorf("%d messages after %q: %v", len(after), ts, err)
+			}
+		}
+		pressed, err := hanna.Press(sandbox.Approvals, card.TS, "approve", "")
+		if err != nil || !pressed.OK {
+			t.Fatal(pressed, err)
+		}
+		if calls, err := c.SlackCalls(); err != nil || pressed.Envelope == "" || !slices.ContainsFunc(calls.Recent, func(e slack.EnvelopeInfo) bool { return e.ID == pressed.Envelope && e.Acked == 1 }) {
+			t.Errorf("there was no envelope %q: %v", pressed.Envelope, err)
+		}
+		refusal, err := hanna.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { return m.Ephemeral })
+		if err != nil || !refusal.Contains("somebody else has to approve") {
+			t.Error(refusal, err)
+		}
+		if others, err := ravi.Messages(sandbox.Approvals); err != nil || len(others) != 1 {
+			t.Errorf("Ravi sees %d messages, and Hanna's refusal is not one of them: %v", len(others), err)
+		}
+
+		before, err := c.User(sandbox.DanaID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a, err := ravi.Press(sandbox.Approvals, card.TS, "approve", "R-7Q2"); err != nil || !a.OK {
+			t.Fatal(a, err)
+		}
+		if line, err := ravi.WaitMessage(ctx, sandbox.Audit, func(m sandbox.Message) bool { return m.Contains("succeeded") }); err != nil || !line.Contains("asked for by @Hanna Okafor, approved by @Ravi Menon") {
+			t.Error(line.Text(), err)
+		}
+		if done, err := ravi.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { return m.TS == card.TS }); err != nil || !done.Edited || len(done.Buttons()) > 0 {
+			t.Errorf("the card was not updated in place: %s %v", done.Text(), err)
+		}
+		dana, err := c.WaitUser(ctx, "dana.whitfield@fernhill.example", func(u sandbox.User) bool { return u.SessionsValidFrom.After(before.SessionsValidFrom) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dm, err := ravi.DM(); err != nil || dm != "" {
+			t.Errorf("a direct message %q before anybody wrote one: %v", dm, err)
+		}
+		if err := ravi.Home(); err != nil {
+			t.Fatal(err)
+		}
+		if home, err := ravi.WaitHome(ctx, func(v sandbox.View) bool { return v.Contains("Your desk", "1 request") }); err != nil {
+			t.Error(home, err)
+		}
+		if dm, err := ravi.DM(); err != nil || !strings.HasPrefix(dm, "D") {
+			t.Errorf("the direct message is %q: %v", dm, err)
+		}
+		for _, gone := range []string{entra.TypePhone, entra.TypeAuthenticator, entra.TypeSoftwareOATH} {
+			if left := dana.OfType(gone); len(left) > 0 || len(before.OfType(gone)) == 0 {
+				t.Errorf("%s: %d before, %d after", gone, len(before.OfType(gone)), len(left))
+			}
+		}
+		if len(dana.OfType(entra.TypePasskey)) != 1 {
+			t.Error("the passkey did not survive")
+		}
+	})
 }
 
 // TestCurlStory runs the shell script of the package comment as it stands there.
 func TestCurlStory(t *testing.T) {
-	for _, tool := range []string{"sh", "curl", "grep", "cut", "tail"} {
+	for _, tool := range []string{"sh", "curl", "grep", "cut", "tail", "sleep"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip("this machine has no ", tool)
 		}
@@ -251,207 +252,216 @@ func TestCurlStory(t *testing.T) {
 }
 
 func TestStream(t *testing.T) {
-	s := newSandbox(t)
-	c := s.Client()
-	answer, err := http.Get(s.URL() + "/sandbox/stream")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	if kind := answer.Header.Get("Content-Type"); kind != "text/event-stream" {
-		t.Errorf("Content-Type is %s", kind)
-	}
-	lines := bufio.NewScanner(answer.Body)
-	next := func() string {
-		t.Helper()
-		for lines.Scan() {
-			if lines.Text() != "" {
-				return lines.Text()
-			}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSandbox(t, within)
+		c := s.Client()
+		answer, err := (&http.Client{Transport: &http.Transport{DialContext: s.dial}}).Get(s.URL() + "/sandbox/stream")
+		if err != nil {
+			t.Fatal(err)
 		}
-		return ""
-	}
-	if got := next(); got != `data: {"n":1}` {
-		t.Errorf("first %q", got)
-	}
-	if err := c.PatchUser(sandbox.BoID, map[string]any{"enabled": true}); err != nil {
-		t.Fatal(err)
-	}
-	if got := next(); got != `data: {"n":2}` {
-		t.Errorf("after a change in the tenant %q", got)
-	}
-	if err := c.As(sandbox.Hanna).Home(); err != nil { // makes the direct message with the app
-		t.Fatal(err)
-	}
-	if got := next(); got != `data: {"n":3}` {
-		t.Errorf("after a change in Slack %q", got)
-	}
-	s.Close()
-	if got := next(); got != "" {
-		t.Errorf("after the end %q", got)
-	}
+		defer answer.Body.Close()
+		if kind := answer.Header.Get("Content-Type"); kind != "text/event-stream" {
+			t.Errorf("Content-Type is %s", kind)
+		}
+		lines := bufio.NewScanner(answer.Body)
+		next := func() string {
+			t.Helper()
+			for lines.Scan() {
+				if lines.Text() != "" {
+					return lines.Text()
+				}
+			}
+			return ""
+		}
+		if got := next(); got != `data: {"n":1}` {
+			t.Errorf("first %q", got)
+		}
+		if err := c.PatchUser(sandbox.BoID, map[string]any{"enabled": true}); err != nil {
+			t.Fatal(err)
+		}
+		if got := next(); got != `data: {"n":2}` {
+			t.Errorf("after a change in the tenant %q", got)
+		}
+		if err := c.As(sandbox.Hanna).Home(); err != nil { // makes the direct message with the app
+			t.Fatal(err)
+		}
+		if got := next(); got != `data: {"n":3}` {
+			t.Errorf("after a change in Slack %q", got)
+		}
+		s.Close()
+		if got := next(); got != "" {
+			t.Errorf("after the end %q", got)
+		}
+	})
 }
 
 // TestWaitsEnd: nobody waits longer than the context allows, and the error shows what there was instead.
 func TestWaitsEnd(t *testing.T) {
-	s := newSandbox(t)
-	startBot(t, s)
-	hanna := s.Client().As(sandbox.Hanna)
-	if a, err := hanna.Command(sandbox.HelpDesk, "/entra-methods @dana"); err != nil || !a.OK || len(a.Response) == 0 {
-		t.Fatal(a, err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	_, err := hanna.WaitMessage(ctx, sandbox.HelpDesk, func(m sandbox.Message) bool { return m.Contains("what nobody said") })
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "/entra-methods for @Dana Whitfield: 14 methods :key:") {
-		t.Errorf("the error is %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSandbox(t, within)
+		startBot(t, s)
+		hanna := s.Client().As(sandbox.Hanna)
+		if a, err := hanna.Command(sandbox.HelpDesk, "/entra-methods @dana"); err != nil || !a.OK || len(a.Response) == 0 {
+			t.Fatal(a, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		_, err := hanna.WaitMessage(ctx, sandbox.HelpDesk, func(m sandbox.Message) bool { return m.Contains("what nobody said") })
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "/entra-methods for @Dana Whitfield: 14 methods :key:") {
+			t.Errorf("the error is %v", err)
+		}
+	})
 }
 
 func TestFailuresAsPeopleSeeThem(t *testing.T) {
-	s := newSandbox(t)
-	hanna := s.Client().As(sandbox.Hanna)
-	if a, err := hanna.Command(sandbox.HelpDesk, "/entra-methods @dana"); err != nil || a.OK || a.Err != "dispatch_failed" {
-		t.Errorf("without a bot: %+v %v", a, err)
-	}
-	startBot(t, s)
-	if a, err := hanna.Command(sandbox.HelpDesk, "/entra-silent"); err != nil || a.OK || a.Err != "operation_timeout" {
-		t.Errorf("a bot that does not answer: %+v %v", a, err)
-	}
-	if a, err := hanna.Command(sandbox.HelpDesk, "/nonsense"); err != nil || a.OK || a.Err != "unknown_command" {
-		t.Errorf("a command that nobody has: %+v %v", a, err)
-	}
-	var refused *sandbox.Error
-	if _, err := hanna.Messages(sandbox.Audit); !errors.As(err, &refused) || refused.Status != http.StatusNotFound || refused.Code != "channel_not_found" {
-		t.Errorf("a channel she is not in: %v", err)
-	}
-	if _, err := s.Client().User("nobody@fernhill.example"); !errors.As(err, &refused) || refused.Status != http.StatusNotFound {
-		t.Errorf("an account that does not exist: %v", err)
-	}
-	if _, err := sandbox.NewClient("http://127.0.0.1:1").People(); err == nil || errors.As(err, &refused) {
-		t.Errorf("no sandbox: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSandbox(t, within)
+		hanna := s.Client().As(sandbox.Hanna)
+		if a, err := hanna.Command(sandbox.HelpDesk, "/entra-methods @dana"); err != nil || a.OK || a.Err != "dispatch_failed" {
+			t.Errorf("without a bot: %+v %v", a, err)
+		}
+		startBot(t, s)
+		if a, err := hanna.Command(sandbox.HelpDesk, "/entra-silent"); err != nil || a.OK || a.Err != "operation_timeout" {
+			t.Errorf("a bot that does not answer: %+v %v", a, err)
+		}
+		if a, err := hanna.Command(sandbox.HelpDesk, "/nonsense"); err != nil || a.OK || a.Err != "unknown_command" {
+			t.Errorf("a command that nobody has: %+v %v", a, err)
+		}
+		var refused *sandbox.Error
+		if _, err := hanna.Messages(sandbox.Audit); !errors.As(err, &refused) || refused.Status != http.StatusNotFound || refused.Code != "channel_not_found" {
+			t.Errorf("a channel she is not in: %v", err)
+		}
+		if _, err := s.Client().User("nobody@fernhill.example"); !errors.As(err, &refused) || refused.Status != http.StatusNotFound {
+			t.Errorf("an account that does not exist: %v", err)
+		}
+		c := s.Client()
+		s.Close()
+		if _, err := c.People(); err == nil || errors.As(err, &refused) {
+			t.Errorf("no sandbox: %v", err)
+		}
+	})
 }
 
 func TestTroubleThroughTheClient(t *testing.T) {
-	s := newSandbox(t)
-	startBot(t, s)
-	c, ctx := s.Client(), patience(t)
-	token, err := graphToken(ctx, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	methods := s.SecureURL() + "/v1.0/users/" + sandbox.MinaID + "/authentication/methods"
-	read := func() error { return graph(ctx, s, token, http.MethodGet, methods, nil) }
-	if err := read(); err != nil {
-		t.Fatal(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newSandbox(t, within)
+		startBot(t, s)
+		c, ctx := s.Client(), patience(t)
+		token, err := graphToken(ctx, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		methods := s.SecureURL() + "/v1.0/users/" + sandbox.MinaID + "/authentication/methods"
+		read := func() error { return graph(ctx, s, token, http.MethodGet, methods, nil) }
+		if err := read(); err != nil {
+			t.Fatal(err)
+		}
 
-	grant, err := c.Grant()
-	if err != nil || !slices.Contains(grant, "UserAuthenticationMethod.Read.All") {
-		t.Fatal(grant, err)
-	}
-	if err := c.SetGrant(slices.DeleteFunc(slices.Clone(grant), func(p string) bool { return p == "UserAuthenticationMethod.Read.All" })...); err != nil {
-		t.Fatal(err)
-	}
-	if err := read(); err == nil || !strings.Contains(err.Error(), "403") {
-		t.Errorf("without the permission: %v", err)
-	}
-	if err := c.SetGrant(grant...); err != nil {
-		t.Fatal(err)
-	}
+		grant, err := c.Grant()
+		if err != nil || !slices.Contains(grant, "UserAuthenticationMethod.Read.All") {
+			t.Fatal(grant, err)
+		}
+		if err := c.SetGrant(slices.DeleteFunc(slices.Clone(grant), func(p string) bool { return p == "UserAuthenticationMethod.Read.All" })...); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(); err == nil || !strings.Contains(err.Error(), "403") {
+			t.Errorf("without the permission: %v", err)
+		}
+		if err := c.SetGrant(grant...); err != nil {
+			t.Fatal(err)
+		}
 
-	if err := c.SetEntraFaults(entra.Fault{Method: "GET", Path: "authentication", Times: 1, Kind: "throttle", RetryAfter: new(1)}); err != nil {
-		t.Fatal(err)
-	}
-	if faults, err := c.EntraFaults(); err != nil || len(faults) != 1 {
-		t.Errorf("%v %v", faults, err)
-	}
-	if err := read(); err == nil || !strings.Contains(err.Error(), "429") {
-		t.Errorf("a throttled call: %v", err)
-	}
-	if err := read(); err != nil {
-		t.Errorf("the call after it: %v", err)
-	}
-	if err := c.SetEntraFaults(entra.Fault{Method: "GET", Times: 1, Kind: "drop_reply"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := read(); !errors.Is(err, io.EOF) {
-		t.Errorf("a lost reply looks like %v, want a broken connection", err)
-	}
+		if err := c.SetEntraFaults(entra.Fault{Method: "GET", Path: "authentication", Times: 1, Kind: "throttle", RetryAfter: new(1)}); err != nil {
+			t.Fatal(err)
+		}
+		if faults, err := c.EntraFaults(); err != nil || len(faults) != 1 {
+			t.Errorf("%v %v", faults, err)
+		}
+		if err := read(); err == nil || !strings.Contains(err.Error(), "429") {
+			t.Errorf("a throttled call: %v", err)
+		}
+		if err := read(); err != nil {
+			t.Errorf("the call after it: %v", err)
+		}
+		if err := c.SetEntraFaults(entra.Fault{Method: "GET", Times: 1, Kind: "drop_reply"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := read(); !errors.Is(err, io.EOF) {
+			t.Errorf("a lost reply looks like %v, want a broken connection", err)
+		}
 
-	if err := c.AddMethod(sandbox.MinaID, entra.Authenticator("", "Mina’s new phone")); err != nil {
-		t.Fatal(err)
-	}
-	mina, err := c.User(sandbox.MinaID)
-	if err != nil || len(mina.OfType(entra.TypeAuthenticator)) != 1 {
-		t.Fatal(mina, err)
-	}
-	added := mina.OfType(entra.TypeAuthenticator)[0]
-	if added.ID == "" || added.Properties["displayName"] != "Mina’s new phone" {
-		t.Errorf("the new method is %+v", added)
-	}
-	if err := c.DeleteMethod(sandbox.MinaID, added.ID); err != nil {
-		t.Fatal(err)
-	}
-	if nell, err := c.AddUser("", "nell@fernhill.example", "Nell New", entra.Phone("mobile", "+1 4255550177"), entra.SoftwareOATH("soft-1")); err != nil ||
-		nell.ID == "" || len(nell.OfType(entra.TypePhone)) != 1 || len(nell.OfType(entra.TypeSoftwareOATH)) != 1 {
-		t.Errorf("somebody new is %+v: %v", nell, err)
-	}
-	if calls, err := c.EntraCalls(); err != nil {
-		t.Error(calls, err)
-	}
+		if err := c.AddMethod(sandbox.MinaID, entra.Authenticator("", "Mina’s new phone")); err != nil {
+			t.Fatal(err)
+		}
+		mina, err := c.User(sandbox.MinaID)
+		if err != nil || len(mina.OfType(entra.TypeAuthenticator)) != 1 {
+			t.Fatal(mina, err)
+		}
+		added := mina.OfType(entra.TypeAuthenticator)[0]
+		if added.ID == "" || added.Properties["displayName"] != "Mina’s new phone" {
+			t.Errorf("the new method is %+v", added)
+		}
+		if err := c.DeleteMethod(sandbox.MinaID, added.ID); err != nil {
+			t.Fatal(err)
+		}
+		if nell, err := c.AddUser("", "nell@fernhill.example", "Nell New", entra.Phone("mobile", "+1 4255550177"), entra.SoftwareOATH("soft-1")); err != nil ||
+			nell.ID == "" || len(nell.OfType(entra.TypePhone)) != 1 || len(nell.OfType(entra.TypeSoftwareOATH)) != 1 {
+			t.Errorf("somebody new is %+v: %v", nell, err)
+		}
+		if calls, err := c.EntraCalls(); err != nil {
+			t.Error(calls, err)
+		}
 
-	if err := c.SetSlackFaults(slack.Fault{Method: "chat.postMessage", Times: 1, Kind: "error", Error: "fatal_error"}); err != nil {
-		t.Fatal(err)
-	}
-	if faults, err := c.SlackFaults(); err != nil || len(faults) != 1 {
-		t.Errorf("%v %v", faults, err)
-	}
-	if err := c.SetSlackFaults(); err != nil {
-		t.Fatal(err)
-	}
-	calls, err := c.SlackCalls()
-	if err != nil || calls.Sockets != 1 {
-		t.Errorf("%+v %v", calls, err)
-	}
-	opened := calls.Methods["apps.connections.open"].Calls
-	if err := c.Disconnect("cut"); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Wait(ctx, func() (bool, error) {
+		if err := c.SetSlackFaults(slack.Fault{Method: "chat.postMessage", Times: 1, Kind: "error", Error: "fatal_error"}); err != nil {
+			t.Fatal(err)
+		}
+		if faults, err := c.SlackFaults(); err != nil || len(faults) != 1 {
+			t.Errorf("%v %v", faults, err)
+		}
+		if err := c.SetSlackFaults(); err != nil {
+			t.Fatal(err)
+		}
 		calls, err := c.SlackCalls()
-		return err == nil && calls.Sockets == 1 && calls.Methods["apps.connections.open"].Calls > opened, err
-	}); err != nil {
-		t.Errorf("the bot did not come back: %v", err)
-	}
+		if err != nil || calls.Sockets != 1 {
+			t.Errorf("%+v %v", calls, err)
+		}
+		opened := calls.Methods["apps.connections.open"].Calls
+		if err := c.Disconnect("cut"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Wait(ctx, func() (bool, error) {
+			calls, err := c.SlackCalls()
+			return err == nil && calls.Sockets == 1 && calls.Methods["apps.connections.open"].Calls > opened, err
+		}); err != nil {
+			t.Errorf("the bot did not come back: %v", err)
+		}
+	})
 }
 
 // TestCloseLeavesNothing: a closed sandbox holds no goroutine and no connection, even if somebody still listens.
 func TestCloseLeavesNothing(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	s, err := sandbox.New(sandbox.Options{Manifest: []byte(manifest)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := &http.Client{Transport: &http.Transport{}}
-	answer, err := client.Get(s.URL() + "/sandbox/stream")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := graphToken(t.Context(), s); err != nil {
-		t.Error(err)
-	}
-	s.Close()
-	s.Close()
-	if _, err := io.ReadAll(answer.Body); err == nil {
-		t.Log("the stream ended cleanly")
-	}
-	answer.Body.Close()
-	client.CloseIdleConnections()
-	if _, err := client.Get(s.URL() + "/"); err == nil {
-		t.Error("the address still answers")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		// At the end, the bubble fails the test if a goroutine is left.
+		s := newSandbox(t, within)
+		client := &http.Client{Transport: &http.Transport{DialContext: s.dial}}
+		answer, err := client.Get(s.URL() + "/sandbox/stream")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := graphToken(t.Context(), s); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+		s.Close()
+		if _, err := io.ReadAll(answer.Body); err == nil {
+			t.Log("the stream ended cleanly")
+		}
+		answer.Body.Close()
+		client.CloseIdleConnections()
+		if _, err := client.Get(s.URL() + "/"); err == nil {
+			t.Error("the address still answers")
+		}
+	})
 }
 
 func TestNewSaysWhatIsWrong(t *testing.T) {
