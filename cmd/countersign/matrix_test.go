@@ -247,14 +247,7 @@ func newScene(t *testing.T, all []deed, change func(deed, *entra.User, *sandbox.
 		}
 		people.Users = append(people.Users, u)
 	}
-	return &scene{beginIn(t, &people, append([]func(*config){patient}, tune...)...)}
-}
-
-// patient gives calls time on a busy machine, and waits where Graph asks for
-// three seconds.
-func patient(c *config) {
-	brisk(c)
-	c.Timing.GraphCall, c.Timing.Lease = 5*time.Second, 9*time.Second
+	return &scene{beginIn(t, &people, append([]func(*config){brisk}, tune...)...)}
 }
 
 // in is the scene in a subtest.

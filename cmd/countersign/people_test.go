@@ -510,6 +510,7 @@ func TestRequestItAgainHasOneAnswer(t *testing.T) {
 // knows her by an alias. Where Slack does not tell, it is refused; and whoever
 // is looked for is not pinned.
 func TestTypedNamesInSlackUserGroups(t *testing.T) {
+	t.Parallel() // it waits until a look-up is given up
 	world := sandbox.Fernhill(time.Now())
 	world.UserGroups[0].Users = []string{sandbox.Olga, sandbox.Ravi, sandbox.Mina, sandbox.Dana, sandbox.Pat}
 	for i := range world.Users {

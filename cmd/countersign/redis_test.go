@@ -539,7 +539,7 @@ func TestRedisTLS(t *testing.T) {
 func TestRedisIsAway(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.AppendOnly(), asUser())
-	w := beginOn(t, server, nil, brisk, func(c *config) { c.Timing.Outage = 1500 * time.Millisecond })
+	w := beginOn(t, server, nil, hasty, func(c *config) { c.Timing.Outage = 1500 * time.Millisecond })
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
 

@@ -54,7 +54,7 @@ func TestRedisGoesBackInTime(t *testing.T) {
 	for _, running := range []bool{true, false} {
 		t.Run(map[bool]string{true: "under a bot at work", false: "while no bot runs"}[running], func(t *testing.T) {
 			witness := filepath.Join(t.TempDir(), "witness")
-			w := begin(t, brisk, func(c *config) {
+			w := begin(t, hasty, func(c *config) {
 				c.Redis.Witness, c.Slack.SecurityChannel = witness, "C0AUDIT"
 			})
 			if said, err := w.administrate("resume", "-yes"); err != nil || !strings.Contains(said, "nothing to resume") {
@@ -143,7 +143,7 @@ func TestRewoundNumbers(t *testing.T) {
 // the approvers hear that nothing goes on.
 func TestRedisComesBackOlder(t *testing.T) {
 	t.Parallel()
-	w := begin(t, brisk, func(c *config) {
+	w := begin(t, hasty, func(c *config) {
 		c.Timing.Outage, c.Slack.SecurityChannel = 1500*time.Millisecond, "C0AUDIT"
 	})
 	hanna, ravi := w.as("U0HANNA", "C0HELPDESK"), w.as("U0RAVI", "C0APPROVE")

@@ -64,7 +64,7 @@ func beginOn(t *testing.T, server *redistest.Server, people *sandbox.World, tune
 	if server != nil {
 		c.Redis = redisOf(server)
 	}
-	c.Timing.Sweep, c.Timing.Follow, c.Timing.LookUps = 50*time.Millisecond, 100*time.Millisecond, 3*time.Second
+	c.Timing.Sweep, c.Timing.Follow, c.Timing.LookUps = 50*time.Millisecond, 100*time.Millisecond, 20*time.Second
 	for _, f := range tune {
 		f(&c)
 	}
