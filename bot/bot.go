@@ -55,6 +55,7 @@ type Bot struct {
 	groups *userGroups
 	guard  *channelGuard
 	appID  atomic.Value // string; from Slack's first hello
+	acked  atomic.Int64 // when the last ack was handed to slack-go, in nanoseconds since 1970
 	ready  chan struct{}
 	once   sync.Once
 	spare  chan struct{} // places for what runs beside the hands

@@ -27,7 +27,8 @@ const maxFrame = 1 << 20
 const ackTime = 2 * time.Second
 
 // lastAcks is how long the socket stays open behind the last ack: slack-go
-// does not say when one is on the wire.
+// does not say when one is on the wire. Where none was sent lately, a stop need
+// not wait.
 const lastAcks = 100 * time.Millisecond
 
 // hopeless are answers of Slack after which trying again cannot help until an
@@ -65,7 +66,7 @@ func (b *Bot) listen(ctx context.Context) error {
 	}
 	hands.Wait()
 	b.beside.Wait()
-	time.Sleep(lastAcks)
+	time.Sleep(time.Until(time.Unix(0, b.acked.Load()).Add(lastAcks)))
 	cut()
 	ends.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -187,7 +188,9 @@ func (b *Bot) ack(ctx context.Context, envelope string, payload any) {
 			payload = nil
 		}
 	}
-	if err := b.socket.AckCtx(ctx, envelope, payload); err != nil {
+	err := b.socket.AckCtx(ctx, envelope, payload)
+	b.acked.Store(time.Now().UnixNano())
+	if err != nil {
 		b.Log.Warn("an ack did not go out", "envelope", envelope, "error", err)
 	}
 }
