@@ -67,7 +67,8 @@ func (t Trust) read(dir string) (*reading, error) {
 		}
 		verifier = v
 	}
-	for try := 1; ; try++ {
+	records, same := int64(-1), 0 // that the checkpoint covered at the last look, and how many looks in a row
+	for looks := 1; ; looks++ {
 		r, err := read(dir, verifier)
 		if err != nil {
 			return nil, err
@@ -75,9 +76,14 @@ func (t Trust) read(dir string) (*reading, error) {
 		if r.fresh {
 			return nil, fmt.Errorf("audit: there is no log in %s: %w", dir, fs.ErrNotExist)
 		}
-		// More than the checkpoint covers may be an append under way, which
-		// takes milliseconds: look again before speaking of it.
-		if len(r.problems) == 0 && r.tail+r.hashTail > 0 && try < 10 {
+		if r.tree.N != records {
+			records, same = r.tree.N, 0
+		}
+		same++
+		// More than the checkpoint covers may be an append under way, so look
+		// again before calling it damage. An append takes milliseconds, but a log
+		// that grows may be in the middle of one at every look.
+		if len(r.problems) == 0 && r.tail+r.hashTail > 0 && same < 10 && looks < 500 {
 			time.Sleep(20 * time.Millisecond)
 			continue
 		}
