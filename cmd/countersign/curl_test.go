@@ -14,7 +14,7 @@ import (
 // The shell script in the sandbox's package comment plays the story with
 // curl alone, against this bot.
 func TestCurlStory(t *testing.T) {
-	for _, tool := range []string{"sh", "curl", "grep"} {
+	for _, tool := range []string{"sh", "curl", "grep", "cut", "tail", "sleep"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			if os.Getenv("CI") != "" {
 				t.Fatalf("CI needs %s", tool)
