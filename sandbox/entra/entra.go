@@ -98,7 +98,6 @@ type Tenant struct {
 	tenantID, tenantName, appName, clientID, clientSecret string
 
 	now    func() time.Time
-	key    func() *rsa.PrivateKey // signs tokens; made when first needed, since that takes a while
 	routes []route
 
 	mu       sync.Mutex // guards everything below; every call runs under it, so that calls are atomic
@@ -128,6 +127,16 @@ type account struct {
 	passValue     string // of the Temporary Access Pass that is there
 }
 
+// signingKey signs the tokens of all tenants in a process. Making one takes a while, and a token names its tenant, so that none
+// is good for another.
+var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
+	k, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(fmt.Errorf("entra: making the key that signs tokens: %w", err))
+	}
+	return k
+})
+
 // New makes a tenant. It panics when the options contradict themselves (two users of one id, a phone of an unknown type),
 // since they are part of a program.
 func New(o Options) *Tenant {
@@ -137,13 +146,6 @@ func New(o Options) *Tenant {
 		roles: slices.Clone(o.Roles), custom: slices.Clone(o.CustomRoles), domains: slices.Clone(o.Domains), pass: o.Pass, quirks: o.Quirks,
 		late: map[*time.Timer]bool{}, changed: make(chan struct{}), closed: make(chan struct{}),
 	}
-	t.key = sync.OnceValue(func() *rsa.PrivateKey {
-		k, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			panic(fmt.Errorf("entra: making the tenant's signing key: %w", err))
-		}
-		return k
-	})
 	if t.now == nil {
 		t.now = time.Now
 	}

@@ -126,9 +126,6 @@ func everyPermission() []string {
 	return all
 }
 
-// testKey saves making a key for each tenant.
-var testKey = sync.OnceValue(func() *rsa.PrivateKey { return New(Options{}).key() })
-
 func newTenant(t *testing.T, change ...func(*Options)) *Tenant {
 	t.Helper()
 	o := testOptions(newClock().Now)
@@ -136,7 +133,6 @@ func newTenant(t *testing.T, change ...func(*Options)) *Tenant {
 		f(&o)
 	}
 	tenant := New(o)
-	tenant.key = testKey
 	t.Cleanup(tenant.Close)
 	return tenant
 }

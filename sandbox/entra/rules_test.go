@@ -695,7 +695,6 @@ func TestTheTenantIsChangedFromOutside(t *testing.T) {
 func TestOptionsAreCopiedAndChecked(t *testing.T) {
 	o := testOptions(newClock().Now)
 	tenant := New(o)
-	tenant.key = testKey
 	o.Users[0].Methods[0] = Email("changed@home.example")
 	o.Groups[0].Members[0] = pat
 	o.Granted[0] = "x"
