@@ -40,13 +40,17 @@ func inReview(w *world) Snapshot {
 	return w.load(at.ID)
 }
 
-// endsIn moves the end of a pending request, and when it is looked at.
+// endsIn moves the end of a pending request, and when it is looked at. As with
+// every change, what was read before counts no more.
 func (w *world) endsIn(id string, left time.Duration) {
 	w.t.Helper()
 	ctx := w.t.Context()
 	now := w.load(id).Now
-	w.rdb.HSet(ctx, w.store.keys.request(id), "deadline", now.Add(left).UnixMilli())
-	if err := w.rdb.ZAdd(ctx, w.store.keys.due(), redisZ(1, id)).Err(); err != nil {
+	pipe := w.rdb.TxPipeline()
+	pipe.HIncrBy(ctx, w.store.keys.request(id), "version", 1)
+	pipe.HSet(ctx, w.store.keys.request(id), "deadline", now.Add(left).UnixMilli())
+	pipe.ZAdd(ctx, w.store.keys.due(), redisZ(1, id))
+	if _, err := pipe.Exec(ctx); err != nil {
 		w.t.Fatal(err)
 	}
 }

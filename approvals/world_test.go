@@ -318,7 +318,10 @@ func newWorld(t *testing.T, timing Timing, options ...redistest.Option) *world {
 	t.Helper()
 	server := redistest.Start(t, options...)
 	w := &world{
-		t: t, server: server, rdb: server.Client(t), timing: timing,
+		t: t, server: server, timing: timing,
+		rdb: server.ClientWith(t, func(o *redis.UniversalOptions) { // a slow machine is no Redis that hangs
+			o.ReadTimeout, o.WriteTimeout = time.Minute, time.Minute
+		}),
 		directory: newDirectory(), tenant: newTenant("m1", "m2", "m3"), read: &sync.Map{}, // shared by those that are made of this one
 		log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
