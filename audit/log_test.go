@@ -16,6 +16,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -212,6 +213,32 @@ func TestAppendFromManyGoroutines(t *testing.T) {
 	mustVerify(t, dir)
 }
 
+// However long an append takes, it is not called damage while it is under way;
+// one that never ends is.
+func TestAnAppendUnderWayIsNoDamage(t *testing.T) {
+	for name, ends := range map[string]bool{"it ends": true, "it never ends": false} {
+		t.Run(name, func(t *testing.T) {
+			dir, whole := sample(t, 6), sample(t, 7)
+			write(t, dir, recordsName, content(t, whole, recordsName))
+			write(t, dir, hashesName, content(t, whole, hashesName))
+			synctest.Test(t, func(t *testing.T) {
+				if ends {
+					go func() {
+						time.Sleep(growthTime / 2)
+						if err := os.Rename(filepath.Join(whole, checkpointName), filepath.Join(dir, checkpointName)); err != nil {
+							t.Error(err)
+						}
+					}()
+				}
+				report, err := Verify(dir)
+				if err != nil || report.OK() != ends || ends && report.Records != 7 {
+					t.Errorf("%v %v", err, report)
+				}
+			})
+		})
+	}
+}
+
 // A crash leaves at most one record that the checkpoint does not cover.
 func TestRepairsAnInterruptedAppend(t *testing.T) {
 	whole, err := marshal(event(6))
@@ -237,6 +264,7 @@ func TestRepairsAnInterruptedAppend(t *testing.T) {
 			dir := sample(t, 6)
 			appendTo(t, dir, recordsName, tt.records)
 			appendTo(t, dir, hashesName, tt.hashes)
+			age(t, dir)
 
 			report, err := Verify(dir)
 			if err != nil || report.OK() || report.Problems[0].Record != 7 {
@@ -363,6 +391,7 @@ func TestTampering(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := sample(t, 8)
 			tt.tamper(t, dir)
+			age(t, dir)
 			before := snapshot(t, dir)
 
 			report, err := Verify(dir)
@@ -775,6 +804,17 @@ func write(t *testing.T, dir, name string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// age makes the files of a log look as if nothing was written to them lately.
+func age(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range []string{recordsName, hashesName} {
+		long := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(filepath.Join(dir, name), long, long); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
 	}
 }
 

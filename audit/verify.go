@@ -58,6 +58,21 @@ func (t Trust) List(dir string, f Filter) ([]Event, Report, error) {
 	return slices.DeleteFunc(r.events, func(e Event) bool { return !f.Match(e) }), report, nil
 }
 
+// An append takes milliseconds, and longer on a disk that is slow to sync.
+const (
+	appendTime = 2 * time.Second  // what was written longer ago is no append under way
+	growthTime = 20 * time.Second // how long a log is read that is in the middle of an append at every look
+)
+
+// written tells whether a log was written to within the last so much time. It is
+// false where that cannot be known.
+func written(dir string, within time.Duration) bool {
+	return slices.ContainsFunc([]string{recordsName, hashesName}, func(name string) bool {
+		info, err := os.Stat(filepath.Join(dir, name))
+		return err == nil && time.Since(info.ModTime()) < within
+	})
+}
+
 func (t Trust) read(dir string) (*reading, error) {
 	var verifier note.Verifier
 	if t.Key != "" {
@@ -67,8 +82,7 @@ func (t Trust) read(dir string) (*reading, error) {
 		}
 		verifier = v
 	}
-	records, same := int64(-1), 0 // that the checkpoint covered at the last look, and how many looks in a row
-	for looks := 1; ; looks++ {
+	for begun := time.Now(); ; {
 		r, err := read(dir, verifier)
 		if err != nil {
 			return nil, err
@@ -76,14 +90,9 @@ func (t Trust) read(dir string) (*reading, error) {
 		if r.fresh {
 			return nil, fmt.Errorf("audit: there is no log in %s: %w", dir, fs.ErrNotExist)
 		}
-		if r.tree.N != records {
-			records, same = r.tree.N, 0
-		}
-		same++
 		// More than the checkpoint covers may be an append under way, so look
-		// again before calling it damage. An append takes milliseconds, but a log
-		// that grows may be in the middle of one at every look.
-		if len(r.problems) == 0 && r.tail+r.hashTail > 0 && same < 10 && looks < 500 {
+		// again before calling it damage.
+		if len(r.problems) == 0 && r.tail+r.hashTail > 0 && written(dir, appendTime) && time.Since(begun) < growthTime {
 			time.Sleep(20 * time.Millisecond)
 			continue
 		}
