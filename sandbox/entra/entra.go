@@ -98,6 +98,7 @@ type Tenant struct {
 	tenantID, tenantName, appName, clientID, clientSecret string
 
 	now    func() time.Time
+	key    func() *rsa.PrivateKey // signs tokens; made when first needed
 	routes []route
 
 	mu       sync.Mutex // guards everything below; every call runs under it, so that calls are atomic
@@ -127,22 +128,24 @@ type account struct {
 	passValue     string // of the Temporary Access Pass that is there
 }
 
-// signingKey signs the tokens of all tenants in a process. Making one takes a while, and a token names its tenant, so that none
-// is good for another.
-var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
+// signingKey is the key of all tenants in a process. Making one takes a while, and a token names its tenant, so that none is
+// good for another.
+var signingKey = sync.OnceValue(newSigningKey)
+
+func newSigningKey() *rsa.PrivateKey {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		panic(fmt.Errorf("entra: making the key that signs tokens: %w", err))
 	}
 	return k
-})
+}
 
 // New makes a tenant. It panics when the options contradict themselves (two users of one id, a phone of an unknown type),
 // since they are part of a program.
 func New(o Options) *Tenant {
 	t := &Tenant{
 		tenantID: o.TenantID, tenantName: o.TenantName, appName: o.AppName, clientID: o.ClientID, clientSecret: o.ClientSecret,
-		now: o.Now, routes: routeTable(), base: strings.TrimRight(o.Base, "/"), granted: slices.Clone(o.Granted), appRoles: slices.Clone(o.AppRoles),
+		now: o.Now, key: signingKey, routes: routeTable(), base: strings.TrimRight(o.Base, "/"), granted: slices.Clone(o.Granted), appRoles: slices.Clone(o.AppRoles),
 		roles: slices.Clone(o.Roles), custom: slices.Clone(o.CustomRoles), domains: slices.Clone(o.Domains), pass: o.Pass, quirks: o.Quirks,
 		late: map[*time.Timer]bool{}, changed: make(chan struct{}), closed: make(chan struct{}),
 	}

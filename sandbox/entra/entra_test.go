@@ -387,7 +387,8 @@ func TestGraphRefusesTokensThatAreNotGood(t *testing.T) {
 	now := newClock()
 	tenant := newTenant(t, func(o *Options) { o.Now = now.Now })
 	other := newTenant(t, func(o *Options) { o.TenantID = "11111111-2222-4333-8444-555555555555" })
-	forged := New(testOptions(now.Now)) // same names, another key
+	forged := New(testOptions(now.Now)) // the same names
+	forged.key = sync.OnceValue(newSigningKey)
 	good := tenant.issueToken(root)
 	for name, authorization := range map[string]string{
 		"none":     "",

@@ -132,7 +132,7 @@ func (l *login) openIDConfiguration() reply {
 }
 
 func (l *login) keys() reply {
-	k := signingKey()
+	k := l.t.key()
 	return l.plain(http.StatusOK, map[string]any{"keys": []any{map[string]any{
 		"kty": "RSA", "use": "sig", "alg": "RS256", "kid": keyID(k), "x5t": keyID(k),
 		"n": b64(k.N.Bytes()), "e": b64(big.NewInt(int64(k.E)).Bytes()),
@@ -255,7 +255,7 @@ func (t *Tenant) issueToken(audience string) string {
 	now := t.now()
 	sum := sha256.Sum256([]byte(t.tenantID + t.clientID))
 	principal := fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
-	key := signingKey()
+	key := t.key()
 	head := encodePart(map[string]string{"typ": "JWT", "alg": "RS256", "x5t": keyID(key), "kid": keyID(key)})
 	body := encodePart(claims{
 		Audience: audience, Issuer: t.issuer(), IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(tokenLife).Unix(),
@@ -290,7 +290,7 @@ func (t *Tenant) checkToken(authorization, audience string) *graphError {
 		return refuse("IDX12723: Unable to decode the payload as Base64Url encoded string.")
 	}
 	digest := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
-	if rsa.VerifyPKCS1v15(&signingKey().PublicKey, crypto.SHA256, digest[:], signature) != nil || c.Issuer != t.issuer() {
+	if rsa.VerifyPKCS1v15(&t.key().PublicKey, crypto.SHA256, digest[:], signature) != nil || c.Issuer != t.issuer() {
 		return refuse("Access token validation failure. Invalid signature or issuer.")
 	}
 	if c.Audience != audience && c.Audience != graphAppID {
