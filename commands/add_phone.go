@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -470,11 +469,10 @@ func (s setting) set(ctx context.Context) approvals.Result {
 }
 
 // answered is the result of a write that Graph answered. A value that is
-// there already is refused when it is added; Microsoft documents no status.
+// there already is refused when it is added.
 func (s setting) answered(ctx context.Context, err error) approvals.Result {
 	got := resultOf(err)
-	e, ok := errors.AsType[*entra.Error](err)
-	if !ok || e.Status != http.StatusBadRequest && e.Status != http.StatusConflict {
+	if !refusedTwice(err) {
 		return got
 	}
 	if value, err := s.read(ctx); err == nil && s.same(value, s.new) {

@@ -416,7 +416,7 @@ func (t *Tenant) deleteEach(ctx context.Context, id string, all []removal) appro
 			case got.State == approvals.StepThrottled:
 				got.Unsure = got.Unsure || touched // what is deleted will be found gone
 				return got
-			case got.State == approvals.StepFailed && status == http.StatusBadRequest:
+			case (got.State == approvals.StepFailed || got.State == approvals.StepUncertain) && status == http.StatusBadRequest:
 				refused, results = append(refused, r), append(results, got)
 			case got.State == approvals.StepDone && sum.State == approvals.StepAlready:
 				sum = got

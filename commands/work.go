@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -270,12 +271,20 @@ func repeatable(ctx context.Context, change func(context.Context) error, shows f
 	}
 	doubt := resultOf(err)
 	err = change(ctx)
-	if unanswered(err) {
+	// The first attempt may have taken effect since, so that the second is refused.
+	if unanswered(err) || refusedTwice(err) {
 		if result, settled := reads(ctx, err, shows); settled {
 			return late(result, doubt)
 		}
 	}
 	return late(resultOf(err), doubt)
+}
+
+// refusedTwice says that Graph may have refused a change because it was made
+// already. Microsoft documents no status for that.
+func refusedTwice(err error) bool {
+	e, ok := errors.AsType[*entra.Error](err)
+	return ok && (e.Status == http.StatusBadRequest || e.Status == http.StatusConflict)
 }
 
 // late is what a second attempt tells where doubt is what the first one left:

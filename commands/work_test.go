@@ -2,6 +2,7 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -231,15 +232,18 @@ func TestThrottledInTheMiddleOfAStep(t *testing.T) {
 func TestTwoAttempts(t *testing.T) {
 	lost, away := &entra.Error{Unsure: true}, &entra.Error{} // the second kind never left this machine
 	waits, refused := &entra.Error{Status: 429}, &entra.Error{Status: 403, Code: "accessDenied"}
+	existing := &entra.Error{Status: 409, Code: "conflict"} // Graph refuses to make the change twice
+	shown := errors.New("the account shows the change")
 	type outcome struct {
 		state  approvals.StepState
 		unsure bool
 	}
+	done := outcome{approvals.StepDone, false}
 	uncertain, failed := outcome{approvals.StepUncertain, false}, outcome{approvals.StepFailed, false}
 	waitsSure, waitsUnsure := outcome{approvals.StepThrottled, false}, outcome{approvals.StepThrottled, true}
 	for name, tt := range map[string]struct {
 		writes []error
-		reads  []error // nil shows that it was not done
+		reads  []error // nil shows that it was not done, and shown that it was
 		want   outcome
 	}{
 		"lost, and cannot be read yet":                   {[]error{lost}, []error{waits}, waitsUnsure},
@@ -252,17 +256,32 @@ func TestTwoAttempts(t *testing.T) {
 		"not sent at all, and cannot be read yet":        {[]error{away, away}, []error{nil, waits}, waitsSure},
 		"lost, then not sent, and cannot be read at all": {[]error{lost, away}, []error{nil, away}, uncertain},
 		"lost, then not sent":                            {[]error{lost, away}, []error{nil, nil}, uncertain},
+		"lost, and done late, which is refused again":    {[]error{lost, existing}, []error{nil, shown}, done},
 		"lost, then refused":                             {[]error{lost, refused}, []error{nil}, uncertain},
+		"lost, then refused, and not done":               {[]error{lost, existing}, []error{nil, nil}, uncertain},
+		"lost, then refused, and cannot be read":         {[]error{lost, existing}, []error{nil, away}, uncertain},
 		"not sent, then refused":                         {[]error{away, refused}, []error{nil}, failed},
 		"not sent at all":                                {[]error{away, away}, []error{nil, nil}, failed},
 	} {
 		for way, twice := range map[string]func(write, read func() error) approvals.Result{
 			"a change": func(write, read func() error) approvals.Result {
-				return repeatable(t.Context(), func(context.Context) error { return write() }, func(context.Context) (bool, error) { return false, read() })
+				return repeatable(t.Context(), func(context.Context) error { return write() }, func(context.Context) (bool, error) {
+					err := read()
+					if errors.Is(err, shown) {
+						return true, nil
+					}
+					return false, err
+				})
 			},
 			"a setting": func(write, read func() error) approvals.Result {
 				return setting{old: "old", new: "new", same: func(a, b string) bool { return a == b },
-					write: func(context.Context) error { return write() }, read: func(context.Context) (string, error) { return "old", read() }}.set(t.Context())
+					write: func(context.Context) error { return write() }, read: func(context.Context) (string, error) {
+						err := read()
+						if errors.Is(err, shown) {
+							return "new", nil
+						}
+						return "old", err
+					}}.set(t.Context())
 			},
 		} {
 			t.Run(way+"/"+name, func(t *testing.T) {
