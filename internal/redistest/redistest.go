@@ -248,12 +248,35 @@ func (s *Server) Restart(t testing.TB) {
 func (s *Server) startMini(t testing.TB) {
 	t.Helper()
 	s.mini = miniredis.NewMiniRedis()
-	s.mini.ClockTTL(true) // as in a real one, keys expire by themselves
 	if err := s.mini.Start(); err != nil {
 		t.Fatalf("redistest: starting miniredis: %v", err)
 	}
 	t.Cleanup(s.mini.Close)
+	t.Cleanup(expireKeys(s.mini))
 	s.addr = s.mini.Addr()
+}
+
+// expireKeys lets keys expire by themselves, as in a real Redis, to the precision
+// of a few milliseconds, until stop. With ClockTTL miniredis does so too, but then
+// it sorts all keys at every command, which makes thousands of keys slow.
+func expireKeys(m *miniredis.Miniredis) (stop func()) {
+	const precision = 10 * time.Millisecond
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(precision)
+		defer tick.Stop()
+		for last := time.Now(); ; {
+			select {
+			case <-done:
+				return
+			case now := <-tick.C:
+				m.FastForward(now.Sub(last))
+				last = now
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
 }
 
 func (s *Server) startReal(t testing.TB) {
