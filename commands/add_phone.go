@@ -472,7 +472,7 @@ func (s setting) set(ctx context.Context) approvals.Result {
 // there already is refused when it is added.
 func (s setting) answered(ctx context.Context, err error) approvals.Result {
 	got := resultOf(err)
-	if !refusedTwice(err) {
+	if !mayBeAlready(err) {
 		return got
 	}
 	if value, err := s.read(ctx); err == nil && s.same(value, s.new) {

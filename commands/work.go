@@ -272,7 +272,7 @@ func repeatable(ctx context.Context, change func(context.Context) error, shows f
 	doubt := resultOf(err)
 	err = change(ctx)
 	// The first attempt may have taken effect since, so that the second is refused.
-	if unanswered(err) || refusedTwice(err) {
+	if unanswered(err) || mayBeAlready(err) {
 		if result, settled := reads(ctx, err, shows); settled {
 			return late(result, doubt)
 		}
@@ -280,9 +280,9 @@ func repeatable(ctx context.Context, change func(context.Context) error, shows f
 	return late(resultOf(err), doubt)
 }
 
-// refusedTwice says that Graph may have refused a change because it was made
+// mayBeAlready says that Graph may have refused a change because it was made
 // already. Microsoft documents no status for that.
-func refusedTwice(err error) bool {
+func mayBeAlready(err error) bool {
 	e, ok := errors.AsType[*entra.Error](err)
 	return ok && (e.Status == http.StatusBadRequest || e.Status == http.StatusConflict)
 }
