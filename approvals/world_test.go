@@ -4,11 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -20,18 +18,12 @@ import (
 
 	"countersign/audit"
 	"countersign/internal/redistest"
+	"countersign/internal/testparallel"
 )
 
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{}) // killed servers are part of the tests
-	// Most of these tests wait for others: for leases to run out, for servers to
-	// fail over. More of them than there are processors can do so at a time.
-	flag.Parse()
-	said := false
-	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
-	if !said {
-		flag.Set("test.parallel", fmt.Sprint(2*runtime.GOMAXPROCS(0)))
-	}
+	testparallel.Double()
 	goleak.VerifyTestMain(redistest.Keep(m))
 }
 

@@ -422,7 +422,7 @@ func TestTampering(t *testing.T) {
 // Every single byte counts: none can be changed, and no file can be cut
 // anywhere, without Verify noticing and Open refusing.
 func TestEveryByteCounts(t *testing.T) {
-	dir := sample(t, 5)
+	dir := sample(t, 3)
 	refused := func(what string, t *testing.T) {
 		if report, err := Verify(dir); err == nil && report.OK() {
 			t.Errorf("%s: it verifies", what)

@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"countersign/internal/redistest"
+	"countersign/internal/testparallel"
 	"countersign/sandbox"
 )
 
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	redis.SetLogger(unheard{}) // as in main
+	testparallel.Double()
 	os.Exit(m.Run())
 }
 
