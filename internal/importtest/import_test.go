@@ -21,7 +21,7 @@ import (
 //
 // A package may also import what stands below its neighbours. Nobody imports
 // cmd, only cmd and tests import the sandbox, and only tests import
-// internal/redistest, internal/testnet, internal/testseed and internal/writes.
+// internal/redistest, internal/testnet, internal/testparallel, internal/testseed and internal/writes.
 var arrows = map[string][]string{
 	"cmd/countersign": {"bot", "commands", "approvals", "entra", "audit", "sandbox", "sandbox/entra", "sandbox/slack"},
 	"bot":             {"commands", "approvals", "audit"}, // it calls no Graph
@@ -34,15 +34,16 @@ var arrows = map[string][]string{
 	"sandbox/entra": {},
 	"sandbox/slack": {},
 
-	"internal/files":     {},
-	"internal/redistest": {},
-	"internal/testnet":   {},
-	"internal/testseed":  {},
-	"internal/writes":    {},
+	"internal/files":        {},
+	"internal/redistest":    {},
+	"internal/testnet":      {},
+	"internal/testparallel": {},
+	"internal/testseed":     {},
+	"internal/writes":       {},
 }
 
 // forTests is what a test of any package may import besides.
-var forTests = []string{"sandbox", "sandbox/entra", "sandbox/slack", "internal/redistest", "internal/testnet", "internal/testseed", "internal/writes"}
+var forTests = []string{"sandbox", "sandbox/entra", "sandbox/slack", "internal/redistest", "internal/testnet", "internal/testparallel", "internal/testseed", "internal/writes"}
 
 // strangers are modules that a package must not even reach through others,
 // its tests included.
