@@ -605,8 +605,9 @@ func (c *chaos) checkSecrets() {
 			continue // its owner has gone on
 		}
 		shown := ""
-		for range 5 { // what cannot be looked up is said, and people press again
-			if shown = c.reveals(end.Requester.Slack, id); !strings.Contains(shown, "ry again") {
+		for range 5 { // people press again when a look-up failed
+			shown = c.reveals(end.Requester.Slack, id)
+			if !strings.Contains(shown, "ry again") && !strings.Contains(shown, "what cannot be checked is refused") {
 				break
 			}
 		}

@@ -712,8 +712,8 @@ func TestKilledBetweenCallAndJournal(t *testing.T) {
 			// A call hangs for half of its time before the process looks for
 			// itself whether it was carried out: all of them must hang together.
 			s := newScene(t, some, nil, func(c *config) {
-				c.Timing.GraphCall, c.Timing.GraphGrace, c.Timing.LookUps = 10*time.Second, 100*time.Millisecond, 4*time.Second
-				c.Timing.Lease, c.Timing.Takeover = 14300*time.Millisecond, 5*time.Second
+				c.Timing.GraphCall, c.Timing.GraphGrace, c.Timing.LookUps = 10*time.Second, 100*time.Millisecond, 8*time.Second
+				c.Timing.Lease, c.Timing.Takeover = 18300*time.Millisecond, 9*time.Second
 			})
 			s.stop()
 			kill := s.process()
@@ -745,6 +745,10 @@ func TestKilledBetweenCallAndJournal(t *testing.T) {
 					t.Fatalf("the process was not killed between the call of %s, carried out %d times, and the journal: %+v", p.name, n, snap.Journal)
 				}
 			}
+			// Only the killed process needs a short lease. A slow machine must not
+			// keep the next one from looking people up.
+			timing := &s.service.config.Timing
+			timing.LookUps, timing.Lease, timing.Takeover = 30*time.Second, time.Minute, time.Minute
 			s.start()
 			t.Cleanup(s.stop)
 			s.each(t, plays, func(s *scene, p *play) {
