@@ -204,7 +204,8 @@ func nameWords(s string) []string {
 
 // named says that what somebody wrote names this method: its reference, its
 // id, its whole number or address, or words all of which are in its kind or
-// in what the methods card shows of it.
+// in what the methods card shows of it. When a pass ends is no part of its name:
+// “••42” means a number, also where there is a pass that is valid until 09:42.
 func names(typed string, m entra.Method) bool {
 	switch {
 	case typed == refOf(m), typed == m.ID,
@@ -214,7 +215,10 @@ func names(typed string, m entra.Method) bool {
 	case methodRef.MatchString(typed):
 		return false
 	}
-	shown := nameWords(kindWords(m) + " " + whichWords(m))
+	shown := nameWords(kindWords(m))
+	if m.Kind != entra.KindPass {
+		shown = append(shown, nameWords(whichWords(m))...)
+	}
 	for _, name := range kindNames(m) {
 		shown = append(shown, strings.Fields(name)...)
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"countersign/approvals"
 	"countersign/entra"
@@ -294,4 +295,15 @@ func TestRemoveMethodWithGaps(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+}
+
+// A method is named by what it is, not by when it ends: at 09:42 the end of a
+// number would also name the pass.
+func TestNamesOfAPass(t *testing.T) {
+	pass := entra.Method{ID: "1", Kind: entra.KindPass, Usable: true, ValidUntil: time.Date(2026, 12, 1, 9, 42, 0, 0, time.UTC)}
+	for typed, want := range map[string]bool{"••42": false, "42": false, "2026": false, "pass": true, "temporary access pass": true, "TAP": true} {
+		if got := names(typed, pass); got != want {
+			t.Errorf("%q names %s: %v", typed, methodWords(pass), got)
+		}
+	}
 }
