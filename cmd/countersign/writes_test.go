@@ -421,6 +421,12 @@ func (s *siege) aSecret() {
 		hanna.presses(offer, "reveal")
 		meets()
 	}
+	// A view that is still open would be taken for that of the next press.
+	left, err := hanna.p.Views()
+	s.must(err)
+	for _, v := range left.Modals {
+		s.must(hanna.p.Close(v.ID))
+	}
 	hanna.presses(offer, "reveal")
 	view := hanna.sees("For your eyes only", secrets.Pass)
 	s.until("the end of the sealed copy", func() bool {
