@@ -500,6 +500,7 @@ func TestRequestItAgainHasOneAnswer(t *testing.T) {
 	hanna.dm().reads("is requested as")
 	w.patch("people/"+sandbox.Hanna, `{"guest":true}`)
 	comesAgain()
+	ravi.reads("waiting for approval", danaUPN, "lost phone")
 	if n := len(ravi.all("waiting for approval", danaUPN, "lost phone")); n != 1 {
 		t.Errorf("%d requests wait for approval", n)
 	}
