@@ -481,13 +481,10 @@ func writePEM(t *testing.T, path, kind string, der []byte) {
 func withTLS(t *testing.T, p *papers, clients string, options ...redistest.Option) (*redistest.Server, string) {
 	t.Helper()
 	cert, key := p.issue(t, "redis")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(free.Addr().String())
-	free.Close()
-	return real(t, append(options, redistest.With("--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", p.ca, "--tls-auth-clients", clients))...), port
+	var port string
+	server := real(t, append(options, redistest.WithPort("--tls-port", &port),
+		redistest.With("--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", p.ca, "--tls-auth-clients", clients))...)
+	return server, port
 }
 
 // With TLS, the story is told, and whoever is not who it should be is refused

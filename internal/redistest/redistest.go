@@ -52,6 +52,17 @@ func With(arguments ...string) Option {
 	return func(s *Server) { s.with = append(s.with, arguments...) }
 }
 
+// WithPort starts real servers with one more port of their own, such as
+// "--tls-port", and stores its number. Neither a cluster nor miniredis has one.
+func WithPort(argument string, number *string) Option {
+	return func(s *Server) { s.ports = append(s.ports, port{argument, number}) }
+}
+
+type port struct {
+	argument string
+	number   *string
+}
+
 // Server is one private Redis. Its methods that take t fail the test instead
 // of returning errors.
 type Server struct {
@@ -59,6 +70,7 @@ type Server struct {
 	asked      string
 	appendOnly bool
 	with       []string // more arguments
+	ports      []port   // more ports
 	cluster    *cluster
 	mini       *miniredis.Miniredis // then of the daemon there is only the address
 }
@@ -96,7 +108,7 @@ func Start(t testing.TB, options ...Option) *Server {
 	case missing == nil && s.asked == "cluster":
 		s.startCluster(t, bin)
 	case missing == nil:
-		s.daemon = &daemon{bin: bin, dir: t.TempDir(), appendOnly: s.appendOnly, more: s.with}
+		s.daemon = &daemon{bin: bin, dir: t.TempDir(), appendOnly: s.appendOnly}
 		s.startReal(t)
 	case s.asked == environment && environment != "" || os.Getenv("CI") != "":
 		t.Fatalf("redistest: there is no redis-server on the PATH (%v); install it, or set %s=mini", missing, choice)
@@ -235,7 +247,13 @@ func (s *Server) Restart(t testing.TB) {
 		}
 		return
 	}
-	if err := s.run(t, s.addr); err != nil {
+	err := s.run(t, s.addr)
+	// Meanwhile the system may have given the port to a connection, which ends soon.
+	for tries := 0; err != nil && strings.Contains(err.Error(), "Address already in use") && tries < 100; tries++ {
+		time.Sleep(100 * time.Millisecond)
+		err = s.run(t, s.addr)
+	}
+	if err != nil {
 		t.Fatalf("redistest: restarting redis-server: %v", err)
 	}
 	if s.cluster != nil {
@@ -283,14 +301,17 @@ func (s *Server) startReal(t testing.TB) {
 	t.Helper()
 	t.Cleanup(s.stop)
 	var err error
-	for range 5 { // somebody else may take the free port before Redis does
-		var free net.Listener
-		if free, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			t.Fatalf("redistest: looking for a free port: %v", err)
+	for range 5 { // somebody else may take the free ports before Redis does
+		var numbers []string
+		if numbers, err = freePorts(1 + len(s.ports)); err != nil {
+			t.Fatalf("redistest: %v", err)
 		}
-		addr := free.Addr().String()
-		free.Close()
-		if err = s.run(t, addr); err == nil {
+		s.more = slices.Clone(s.with)
+		for i, p := range s.ports {
+			*p.number = numbers[i+1]
+			s.more = append(s.more, p.argument, *p.number)
+		}
+		if err = s.run(t, net.JoinHostPort("127.0.0.1", numbers[0])); err == nil {
 			return
 		}
 	}
