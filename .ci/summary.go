@@ -4,7 +4,7 @@
 //
 // It fails when a test failed, when none ran, or when one was skipped for want
 // of a program that this project's runs must have. With -without it is in order
-// that tests were skipped for want of that one, because another run has it.
+// that tests were skipped without that one, because another run has it.
 package main
 
 import (

@@ -16,12 +16,12 @@ import (
 // commands. The list is here once: [Grants] prints it for an administrator,
 // and [Store.Access] asks a Redis which of it is missing.
 
-// samples has one sample of every command that goes to Redis, from Go or from
+// sampleCommands has one sample of every command that goes to Redis, from Go or from
 // inside a script, because Redis checks both alike. None of them is ever
-// carried out; they are written so that Redis would take them for the real
+// executed; they are written so that Redis would take them for the real
 // thing, keys included.
-func samples(k keys) [][]any {
-	key := k.selfCheck()
+func sampleCommands(k keys) [][]any {
+	key := k.startupCheck()
 	return [][]any{
 		{"del", key}, {"eval", "return 1", 1, key}, {"evalsha", strings.Repeat("0", 40), 1, key}, {"exists", key}, {"get", key},
 		{"hexists", key, "f"}, {"hget", key, "f"}, {"hgetall", key}, {"hincrby", key, "f", 1}, {"hlen", key}, {"hset", key, "f", 1}, {"incr", key}, {"pexpire", key, 1},
@@ -33,8 +33,8 @@ func samples(k keys) [][]any {
 	}
 }
 
-// grant is how an ACL rule allows a command: +get, +xgroup|create.
-func grant(sample []any) string {
+// aclRule is how an ACL rule allows a command: +get, +xgroup|create.
+func aclRule(sample []any) string {
 	name := "+" + sample[0].(string)
 	if name == "+xgroup" {
 		name += "|" + sample[1].(string)
@@ -43,34 +43,34 @@ func grant(sample []any) string {
 }
 
 // The commands around a transaction are no samples: they are tried first.
-const grantMulti, grantExec = "+multi", "+exec"
+const aclMulti, aclExec = "+multi", "+exec"
 
-func (k keys) selfCheck() string { return k.tag + "self-check" }
-func (k keys) pattern() string   { return "~" + k.tag + "*" }
+func (k keys) startupCheck() string { return k.tag + "self-check" }
+func (k keys) pattern() string      { return "~" + k.tag + "*" }
 
-// Grants is the smallest ACL rule with which everything in this package
+// ACLRules is the smallest ACL rule with which everything in this package
 // works, a word each: the pattern of its keys, then its commands in
 // alphabetical order. The prefix is the one of [NewStore].
-func Grants(prefix string) []string {
+func ACLRules(prefix string) []string {
 	k := keysFor(prefix)
-	words := []string{grantExec, grantMulti}
-	for _, sample := range samples(k) {
-		words = append(words, grant(sample))
+	words := []string{aclExec, aclMulti}
+	for _, sample := range sampleCommands(k) {
+		words = append(words, aclRule(sample))
 	}
 	slices.Sort(words)
 	return append([]string{k.pattern()}, words...)
 }
 
-// Access asks Redis which words of the rule that [Grants] prints are missing
+// MissingACLRules asks Redis which words of the rule that [Grants] prints are missing
 // for the user this process is; none when all is well. In a Cluster every
 // master is asked. Nothing is read or written for it: the samples are queued
-// in a transaction that cannot be carried out and is dropped. Redis enters
+// in a transaction that cannot be executed and is dropped. Redis enters
 // what is missing into its ACL LOG.
-func (s *Store) Access(ctx context.Context) ([]string, error) {
+func (s *Store) MissingACLRules(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	var missing []string
 	ask := func(ctx context.Context, node *redis.Client) error {
-		lacks, err := lacking(ctx, node, s.keys)
+		lacks, err := missingACLRules(ctx, node, s.keys)
 		mu.Lock()
 		defer mu.Unlock()
 		missing = append(missing, lacks...)
@@ -92,41 +92,41 @@ func (s *Store) Access(ctx context.Context) ([]string, error) {
 	return slices.Compact(missing), nil
 }
 
-func lacking(ctx context.Context, node *redis.Client, k keys) (missing []string, err error) {
+func missingACLRules(ctx context.Context, node *redis.Client, k keys) (missing []string, err error) {
 	conn := node.EphemeralConn() // never used by anybody else: its transaction ends with it
 	defer conn.Close()
 
-	// Behind a refused MULTI the samples would be carried out, so it is tried
+	// Behind a refused MULTI the samples would be executed, so it is tried
 	// alone.
 	pipe := conn.Pipeline()
 	multi, exec := pipe.Do(ctx, "multi"), pipe.Do(ctx, "exec")
-	if _, err := pipe.Exec(ctx); err != nil && !refused(err) {
+	if _, err := pipe.Exec(ctx); err != nil && !isRedisError(err) {
 		return nil, err
 	}
 	if multi.Err() != nil {
-		return []string{grantMulti}, nil // how to go on is not known
+		return []string{aclMulti}, nil // how to go on is not known
 	}
 	if exec.Err() != nil {
-		missing = append(missing, grantExec)
+		missing = append(missing, aclExec)
 	}
 
 	pipe = conn.Pipeline()
 	pipe.Do(ctx, "multi")
 	pipe.Do(ctx, "get") // no key: Redis will not carry this transaction out, whatever comes
-	tried := make([]*redis.Cmd, 0, len(samples(k)))
-	for _, sample := range samples(k) {
+	tried := make([]*redis.Cmd, 0, len(sampleCommands(k)))
+	for _, sample := range sampleCommands(k) {
 		tried = append(tried, pipe.Do(ctx, sample...))
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !refused(err) {
+	if _, err := pipe.Exec(ctx); err != nil && !isRedisError(err) {
 		return nil, err
 	}
-	for i, sample := range samples(k) {
+	for i, sample := range sampleCommands(k) {
 		switch err := tried[i].Err(); {
 		case redis.HasErrorPrefix(err, "unknown command"):
 			return nil, fmt.Errorf("this Redis has no command %s; Countersign needs Redis 7.0 or later", strings.ToUpper(sample[0].(string)))
 		case !redis.HasErrorPrefix(err, "NOPERM"):
 		case strings.Contains(err.Error(), "run the '"):
-			missing = append(missing, grant(sample))
+			missing = append(missing, aclRule(sample))
 		default: // "… to access one of the keys …"
 			missing = append(missing, k.pattern())
 		}
@@ -134,8 +134,8 @@ func lacking(ctx context.Context, node *redis.Client, k keys) (missing []string,
 	return missing, nil
 }
 
-// refused says that Redis answered, and that the answer was no.
-func refused(err error) bool {
+// isRedisError says that Redis answered, and that the answer was no.
+func isRedisError(err error) bool {
 	_, ok := errors.AsType[redis.Error](err)
 	return ok
 }

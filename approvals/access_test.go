@@ -37,25 +37,25 @@ func limited(t *testing.T, server *redistest.Server, words []string) *Store {
 	rdb := server.ClientWith(t, func(o *redis.UniversalOptions) {
 		o.Username, o.Password, o.DisableIdentity = "limited", "secret", true
 	})
-	ring, err := ParseRing(ringText)
+	ring, err := ParseRing(testKeys)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return NewStore(rdb, ring, "", calm())
+	return NewStore(rdb, ring, "", longTimings())
 }
 
 // Access names exactly what the user lacks, whatever that is, and leaves
 // nothing behind. What the rule must hold is shown by running with it: see
 // the package cmd/countersign.
-func TestAccess(t *testing.T) {
+func TestMissingACLRules(t *testing.T) {
 	server := redistest.Start(t)
 	if !server.Real() {
 		t.Skip("miniredis has no users: this needs a real redis-server")
 	}
-	words := Grants("")
+	words := ACLRules("")
 	check := func(given, want []string) {
 		t.Helper()
-		missing, err := limited(t, server, given).Access(t.Context())
+		missing, err := limited(t, server, given).MissingACLRules(t.Context())
 		if err != nil || !slices.Equal(missing, want) {
 			t.Errorf("missing: %v %v, want %v", missing, err, want)
 		}
@@ -65,7 +65,7 @@ func TestAccess(t *testing.T) {
 		check(slices.Delete(slices.Clone(words), i, i+1), []string{word})
 	}
 	foreign := slices.Clone(words)
-	foreign[0] = Grants("another")[0]
+	foreign[0] = ACLRules("another")[0]
 	check(foreign, words[:1])
 	check(slices.Delete(slices.Clone(words), 1, 3), words[1:3])
 	if left := server.Keys(t, "*"); len(left) > 0 {
@@ -74,7 +74,7 @@ func TestAccess(t *testing.T) {
 }
 
 // The rule has what the sources use, and nothing else.
-func TestGrantsAreWhatIsUsed(t *testing.T) {
+func TestACLRulesAreWhatIsUsed(t *testing.T) {
 	names := map[string]string{ // methods that are not called as their command is
 		"XPendingExt": "xpending", "XRangeN": "xrange", "XTrimMinID": "xtrim", "ZAddArgs": "zadd", "SetNX": "set", "SetArgs": "set",
 		"XGroupCreateMkStream": "xgroup|create", "ZRangeByScoreWithScores": "zrangebyscore", "ZRangeWithScores": "zrange",
@@ -139,15 +139,15 @@ func TestGrantsAreWhatIsUsed(t *testing.T) {
 		})
 	}
 	granted := map[string]bool{}
-	for _, word := range Grants("")[1:] {
+	for _, word := range ACLRules("")[1:] {
 		granted[strings.TrimPrefix(word, "+")] = true
 	}
-	for _, command := range sorted(used) {
+	for _, command := range sortedKeys(used) {
 		if !granted[command] {
 			t.Errorf("%s is used and not granted: enter a sample of it in access.go", command)
 		}
 	}
-	for _, command := range sorted(granted) {
+	for _, command := range sortedKeys(granted) {
 		if !used[command] {
 			t.Errorf("%s is granted and not used any more: take it out of access.go", command)
 		}
@@ -155,9 +155,9 @@ func TestGrantsAreWhatIsUsed(t *testing.T) {
 }
 
 // A Redis that knows no users, or is not asked as one, lacks nothing.
-func TestAccessForEverybody(t *testing.T) {
-	w := newWorld(t, calm())
-	if missing, err := w.store.Access(t.Context()); err != nil || len(missing) > 0 {
+func TestACLRulesForEverybody(t *testing.T) {
+	w := newFixture(t, longTimings())
+	if missing, err := w.store.MissingACLRules(t.Context()); err != nil || len(missing) > 0 {
 		t.Errorf("missing: %v %v", missing, err)
 	}
 }

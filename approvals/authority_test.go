@@ -34,7 +34,7 @@ var kindsOfPerson = map[string]Person{
 	"requester":       hanna, // in every group
 	"target":          dana,  // in every group
 	"approver":        ravi,  // help desk and approver; has no part in it yet
-	"party":           olga,  // approver and on call: approved first, or broke the glass, or said that it was done
+	"party":           olga,  // approver and on call: approved first, or used break-glass, or said that it was done
 	"party's twin":    {ID: olga.ID, UPN: olga.UPN, Name: olga.Name, Slack: "U0OTHER"},
 	"agent":           lena,   // help desk alone
 	"on call":         nils,   // on call alone
@@ -54,7 +54,7 @@ var allowed = map[string]map[string][]string{
 	"contain":     {"": {"requester", "target", "approver", "agent", "party", "party's twin", "on call"}}, // whoever may act unapproved may ask
 	"approve":     {"pending": {"approver", "party", "party's twin"}, "one approval": {"approver"}, "emergency": {"approver", "party", "party's twin"}},
 	"deny":        {"pending": {"approver", "party", "party's twin"}, "one approval": {"approver", "party", "party's twin"}, "emergency": {"approver", "party", "party's twin"}},
-	"cancel":      {"pending": {"requester"}, "one approval": {"requester"}, "emergency": {"requester"}, "approved": {"requester"}, "broken glass": {"requester"}, "handed off": {"requester"}},
+	"cancel":      {"pending": {"requester"}, "one approval": {"requester"}, "emergency": {"requester"}, "approved": {"requester"}, "break-glass": {"requester"}, "handed off": {"requester"}},
 	"halt":        {"running": {"requester", "target", "approver", "party", "party's twin"}, "containing": {"requester", "approver", "party", "party's twin"}},
 	"attest":      {"handed off": {"requester", "approver", "party", "party's twin", "agent"}},
 	"confirm":     {"attested": {"requester", "approver", "agent"}},
@@ -65,30 +65,32 @@ var allowed = map[string]map[string][]string{
 }
 
 // operations by name. Those without a state make their own wish.
-func operations() map[string]func(d *Desk, op, id string, by Person) error {
+func operations() map[string]func(d *Service, op, id string, by Person) error {
 	ctx := context.Background()
 	of := func(_ Request, err error) error { return err }
-	wish := func(class Class) func(d *Desk, op, _ string, by Person) error {
-		return func(d *Desk, op, _ string, by Person) error {
-			return of(d.Ask(ctx, op, Ask{Plan: deletes(class, gloria, op), Requester: by}))
+	wish := func(class Class) func(d *Service, op, _ string, by Person) error {
+		return func(d *Service, op, _ string, by Person) error {
+			return of(d.Submit(ctx, op, Submit{Plan: deletionPlan(class, gloria, op), Requester: by}))
 		}
 	}
-	return map[string]func(d *Desk, op, id string, by Person) error{
-		"look":        func(d *Desk, op, _ string, by Person) error { return d.Look(ctx, op, "methods", "Methods", by, gloria) },
+	return map[string]func(d *Service, op, id string, by Person) error{
+		"look": func(d *Service, op, _ string, by Person) error {
+			return d.AuthorizeRead(ctx, op, "methods", "Methods", by, gloria)
+		},
 		"ask":         wish(ClassDestroy),
 		"contain":     wish(ClassContain),
-		"approve":     func(d *Desk, op, id string, by Person) error { return of(d.Approve(ctx, op, id, by)) },
-		"deny":        func(d *Desk, op, id string, by Person) error { return of(d.Deny(ctx, op, id, by, "no")) },
-		"cancel":      func(d *Desk, op, id string, by Person) error { return of(d.Cancel(ctx, op, id, by)) },
-		"halt":        func(d *Desk, op, id string, by Person) error { return of(d.Stop(ctx, op, id, by, "wait")) },
-		"attest":      func(d *Desk, op, id string, by Person) error { return of(d.Attest(ctx, op, id, by)) },
-		"confirm":     func(d *Desk, op, id string, by Person) error { return of(d.Confirm(ctx, op, id, by)) },
-		"retract":     func(d *Desk, op, id string, by Person) error { return of(d.Retract(ctx, op, id, by)) },
-		"break glass": func(d *Desk, op, id string, by Person) error { return of(d.BreakGlass(ctx, op, id, by, "now")) },
-		"review": func(d *Desk, op, id string, by Person) error {
-			return of(d.Judge(ctx, op, id, by, NotJustified, "no danger"))
+		"approve":     func(d *Service, op, id string, by Person) error { return of(d.Approve(ctx, op, id, by)) },
+		"deny":        func(d *Service, op, id string, by Person) error { return of(d.Deny(ctx, op, id, by, "no")) },
+		"cancel":      func(d *Service, op, id string, by Person) error { return of(d.Cancel(ctx, op, id, by)) },
+		"halt":        func(d *Service, op, id string, by Person) error { return of(d.Stop(ctx, op, id, by, "wait")) },
+		"attest":      func(d *Service, op, id string, by Person) error { return of(d.Attest(ctx, op, id, by)) },
+		"confirm":     func(d *Service, op, id string, by Person) error { return of(d.Confirm(ctx, op, id, by)) },
+		"retract":     func(d *Service, op, id string, by Person) error { return of(d.Retract(ctx, op, id, by)) },
+		"break glass": func(d *Service, op, id string, by Person) error { return of(d.BreakGlass(ctx, op, id, by, "now")) },
+		"review": func(d *Service, op, id string, by Person) error {
+			return of(d.Review(ctx, op, id, by, VerdictNotJustified, "no danger"))
 		},
-		"reveal": func(d *Desk, op, id string, by Person) error {
+		"reveal": func(d *Service, op, id string, by Person) error {
 			_, err := d.Reveal(ctx, op, id, by)
 			return err
 		},
@@ -97,29 +99,29 @@ func operations() map[string]func(d *Desk, op, id string, by Person) error {
 
 // authority is a world in which two approvals are needed and everybody above
 // is somebody.
-func authority(t *testing.T) *world {
-	w := newWorld(t, calm())
+func authority(t *testing.T) *fixture {
+	w := newFixture(t, longTimings())
 	w.log = discard
-	for class, rule := range w.desk.Policy.Classes {
+	for class, rule := range w.service.Policy.Classes {
 		rule.Approvals = 1 // and one more, because the target is an approver
-		w.desk.Policy.Classes[class] = rule
+		w.service.Policy.Classes[class] = rule
 	}
-	w.desk.Policy.ReadsAMinute = 0
-	w.desk.Policy.Limits.BreakGlass = Limit{Count: 1000, Within: time.Hour}
-	w.desk.Log = discard
+	w.service.Policy.ReadsAMinute = 0
+	w.service.Policy.Limits.BreakGlass = Limit{Count: 1000, Within: time.Hour}
+	w.service.Log = discard
 	const onCall = "7b41d9e6-52c8-4f03-8a1d-60e3f9b7c2d5"
-	w.desk.Policy.Groups["On-call engineers"] = Group{Entra: []string{onCall}}
+	w.service.Policy.Groups["On-call engineers"] = Group{Entra: []string{onCall}}
 	for who, groups := range map[Person][]string{
 		hanna: {helpDesk, approvers, onCall}, dana: {helpDesk, approvers, onCall}, ravi: {helpDesk, approvers}, olga: {approvers, onCall},
 		lena: {helpDesk}, nils: {onCall}, sam: nil, mina: {helpDesk, approvers, onCall}, tara: {helpDesk, approvers, onCall}, gloria: nil,
 	} {
 		who.Slack = ""
-		w.directory.people[who.ID] = Standing{Person: who, Enabled: true, Groups: groups}
+		w.directory.people[who.ID] = Account{Person: who, Enabled: true, Groups: groups}
 	}
 	for _, who := range []Person{pat, bo} {
-		w.directory.change(who, func(s *Standing) { s.Groups = []string{helpDesk, approvers, onCall} })
+		w.directory.change(who, func(s *Account) { s.Groups = []string{helpDesk, approvers, onCall} })
 	}
-	w.desk.Directory = silentAbout{w.directory, tara.ID}
+	w.service.Directory = silentAbout{w.directory, tara.ID}
 	if err := w.rdb.Set(t.Context(), w.store.keys.mark(mina.ID), "R-BEFORE", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -132,15 +134,15 @@ type silentAbout struct {
 	id string
 }
 
-func (s silentAbout) Standing(ctx context.Context, id string, withProtection bool) (Standing, error) {
+func (s silentAbout) Account(ctx context.Context, id string, withProtection bool) (Account, error) {
 	if id == s.id {
-		return Standing{}, permanent{}
+		return Account{}, permanent{}
 	}
-	return s.Directory.Standing(ctx, id, withProtection)
+	return s.Directory.Account(ctx, id, withProtection)
 }
 
 // inState makes a request of hanna's about dana in a state. Olga is the party.
-func (w *world) inState(state string) string {
+func (w *fixture) inState(state string) string {
 	w.t.Helper()
 	ctx := w.t.Context()
 	must := func(_ Request, err error) {
@@ -151,7 +153,7 @@ func (w *world) inState(state string) string {
 	}
 	asks := func(p Plan) string {
 		p.Args = w.op() // no two of them ask for the same
-		r, err := w.desk.Ask(ctx, w.op(), Ask{Plan: p, Requester: hanna, Justification: "lost her phone"})
+		r, err := w.service.Submit(ctx, w.op(), Submit{Plan: p, Requester: hanna, Justification: "lost her phone"})
 		must(r, err)
 		return r.ID
 	}
@@ -170,38 +172,38 @@ func (w *world) inState(state string) string {
 	}
 	approve := func(id string) {
 		for _, by := range []Person{olga, ravi} {
-			must(w.desk.Approve(ctx, w.op(), id, by))
+			must(w.service.Approve(ctx, w.op(), id, by))
 		}
 	}
-	done := []Action{Begin{Step: 0}, End{Step: 0, Result: Result{State: StepDone}}, Finish{}}
+	done := []Action{StartStep{Step: 0}, EndStep{Step: 0, Result: Result{State: StepDone}}, Finish{}}
 
 	var id string
 	switch state {
 	case "":
 		return "R-NONE"
 	case "pending", "one approval", "overdue", "denied", "cancelled", "expired":
-		id = asks(deletes(ClassDestroy, dana, "m1"))
-	case "emergency", "broken glass", "in review", "in review, approved by one", "reviewed", "containing":
-		id = asks(deletes(ClassContain, dana, "m1"))
+		id = asks(deletionPlan(ClassDestroy, dana, "m1"))
+	case "emergency", "break-glass", "in review", "in review, approved by one", "reviewed", "containing":
+		id = asks(deletionPlan(ClassContain, dana, "m1"))
 	case "handed off", "attested":
 		id = asks(byHand())
 	case "done":
 		id = asks(passwords(SecretPrepared))
 	default:
-		id = asks(deletes(ClassDestroy, dana, "m1", "m2"))
+		id = asks(deletionPlan(ClassDestroy, dana, "m1", "m2"))
 	}
 	switch state {
 	case "one approval", "overdue":
-		must(w.desk.Approve(ctx, w.op(), id, olga))
+		must(w.service.Approve(ctx, w.op(), id, olga))
 	case "denied":
-		must(w.desk.Deny(ctx, w.op(), id, ravi, "no"))
+		must(w.service.Deny(ctx, w.op(), id, ravi, "no"))
 	case "cancelled":
-		must(w.desk.Cancel(ctx, w.op(), id, hanna))
-	case "broken glass", "in review", "reviewed":
-		must(w.desk.BreakGlass(ctx, w.op(), id, olga, "now"))
+		must(w.service.Cancel(ctx, w.op(), id, hanna))
+	case "break-glass", "in review", "reviewed":
+		must(w.service.BreakGlass(ctx, w.op(), id, olga, "now"))
 	case "in review, approved by one":
-		must(w.desk.Approve(ctx, w.op(), id, olga))
-		must(w.desk.BreakGlass(ctx, w.op(), id, nils, "now"))
+		must(w.service.Approve(ctx, w.op(), id, olga))
+		must(w.service.BreakGlass(ctx, w.op(), id, nils, "now"))
 	case "approved", "running", "containing", "halted", "handed off", "attested", "done":
 		approve(id)
 	}
@@ -217,7 +219,7 @@ func (w *world) inState(state string) string {
 	case "done":
 		works(id, done...)
 		snap := w.load(id)
-		if err := w.store.stash(ctx, snap.Request, 0, Secret{Value: "offered"}, time.Minute, true); err != nil {
+		if err := w.store.storeSecret(ctx, snap.Request, 0, Secret{Value: "offered"}, time.Minute, true); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -227,18 +229,18 @@ func (w *world) inState(state string) string {
 			w.t.Fatal(err)
 		}
 	case "halted":
-		must(w.desk.Stop(ctx, w.op(), id, ravi, "wait"))
+		must(w.service.Stop(ctx, w.op(), id, ravi, "wait"))
 	case "reviewed":
-		must(w.desk.Judge(ctx, w.op(), id, ravi, Justified, ""))
+		must(w.service.Review(ctx, w.op(), id, ravi, VerdictJustified, ""))
 	case "attested":
-		must(w.desk.Attest(ctx, w.op(), id, olga))
+		must(w.service.Attest(ctx, w.op(), id, olga))
 	}
 	return id
 }
 
 func TestTheWholeAuthorisationMatrix(t *testing.T) {
 	t.Parallel()
-	states := []string{"", "pending", "one approval", "overdue", "emergency", "approved", "broken glass", "running", "containing", "halted",
+	states := []string{"", "pending", "one approval", "overdue", "emergency", "approved", "break-glass", "running", "containing", "halted",
 		"handed off", "attested", "in review", "in review, approved by one", "reviewed", "done", "denied", "cancelled", "expired"}
 	ops := operations()
 	for op, in := range allowed {
@@ -265,7 +267,7 @@ func TestTheWholeAuthorisationMatrix(t *testing.T) {
 						continue // needs no request
 					}
 					before, told := w.picture(id), len(w.events())
-					err := ops[op](w.desk, w.op(), id, by)
+					err := ops[op](w.service, w.op(), id, by)
 					if may {
 						if err != nil {
 							t.Errorf("%s may %s in %q, and was told: %v", kind, op, state, err)
@@ -289,7 +291,7 @@ func TestTheWholeAuthorisationMatrix(t *testing.T) {
 					}
 					switch after := w.picture(id); {
 					case after == before:
-					case state == "overdue" && w.load(id).State == Expired: // that its time is over may be found at any press
+					case state == "overdue" && w.load(id).State == StateExpired: // that its time is over may be found at any press
 						id = w.inState(state)
 					default:
 						t.Errorf("%s was refused to %s in %q, and changed it from\n%s\nto\n%s", kind, op, state, before, after)
@@ -302,7 +304,7 @@ func TestTheWholeAuthorisationMatrix(t *testing.T) {
 }
 
 // picture is everything about a request that a refusal must leave alone.
-func (w *world) picture(id string) string {
+func (w *fixture) picture(id string) string {
 	w.t.Helper()
 	snap, err := w.store.Load(w.t.Context(), id)
 	if errors.Is(err, ErrNoRequest) {
@@ -318,7 +320,7 @@ func (w *world) picture(id string) string {
 	}
 	ctx, r := w.t.Context(), snap.Request
 	return strings.Join([]string{string(r.State), fmt.Sprint(r.Version, r.Claim, r.Deadline, r.Lease, r.Halt), string(body),
-		w.rdb.Get(ctx, w.store.keys.same(r.Print)).Val(), w.rdb.Get(ctx, w.store.keys.holder(r.Plan.Target.ID)).Val(),
+		w.rdb.Get(ctx, w.store.keys.same(r.Fingerprint)).Val(), w.rdb.Get(ctx, w.store.keys.holder(r.Plan.Target.ID)).Val(),
 		fmt.Sprint(w.rdb.ZScore(ctx, w.store.keys.due(), id).Val(), w.rdb.ZScore(ctx, w.store.keys.open(), id).Err() == nil),
 		fmt.Sprint(w.rdb.Exists(ctx, w.store.keys.secret(offer(id, 0))).Val())}, "\n")
 }

@@ -18,7 +18,7 @@ import (
 // That holds for the time as well, because the clocks of the others differ.
 func TestOnlyTheNodeWithOurKeysIsAsked(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm(), redistest.Cluster())
+	w := newFixture(t, longTimings(), redistest.Cluster())
 	ctx := t.Context()
 	used := func(node *redis.Client) (commands []string) {
 		for line := range strings.Lines(node.Info(ctx, "commandstats").Val()) {
@@ -35,14 +35,14 @@ func TestOnlyTheNodeWithOurKeysIsAsked(t *testing.T) {
 	})
 
 	// A life of everything: people, requests, a secret, an inbox, projections.
-	stop := w.run(w.desk, "w")
-	finished := w.until(w.approved(deletes(ClassDestroy, dana, "m1", "m2")).ID)
+	stop := w.startRunner(w.service, "w")
+	finished := w.waitFinal(w.approved(deletionPlan(ClassDestroy, dana, "m1", "m2")).ID)
 	stop()
-	if finished.Outcome != Succeeded {
-		t.Fatalf("it is %s", finished.Says())
+	if finished.Outcome != OutcomeSucceeded {
+		t.Fatalf("it is %s", finished.Summary())
 	}
-	seen := offeredFor(time.Minute)(w)
-	if _, err := w.desk.Reveal(ctx, w.op(), seen.ID, hanna); err != nil {
+	seen := finishedWithSecret(time.Minute)(w)
+	if _, err := w.service.Reveal(ctx, w.op(), seen.ID, hanna); err != nil {
 		t.Fatal(err)
 	}
 	in := w.inbox()
@@ -51,7 +51,7 @@ func TestOnlyTheNodeWithOurKeysIsAsked(t *testing.T) {
 	}
 	var arrived, shown list[string]
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "w", 1, func(_ context.Context, a Arrival) error { arrived.add(a.Envelope); return nil })
+		in.Consume(ctx, "w", 1, func(_ context.Context, a Arrival) error { arrived.add(a.Envelope); return nil })
 	})
 	background(t, func(ctx context.Context) {
 		w.store.Follow(ctx, "w", Projection{Name: "cards", Handle: func(_ context.Context, batch []audit.Event) (int, error) {

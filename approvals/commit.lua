@@ -40,7 +40,7 @@ local function reply(status, said, who)
   return { status, said, current, int(now), sequence, who or '', int(kept) }
 end
 
--- A Redis that has gone back in time is told nothing and answers nothing: what
+-- A Redis that has lost confirmed writes is told nothing and answers nothing: what
 -- it holds may have happened otherwise.
 if redis.call('EXISTS', KEYS[12]) == 1 or kept < tonumber(known) or tonumber(redis.call('GET', KEYS[4]) or '0') < tonumber(seen) then
   return reply('rewound', '')

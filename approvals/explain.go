@@ -13,23 +13,23 @@ import (
 //
 // What has happened before (recent targets, limits that are used up, the same
 // request being open) is not in the policy and not in the answer.
-func (p Policy) Explain(command string, class Class, as, target Standing) (lines []string, no *Refusal) {
+func (p Policy) Explain(command string, class Class, as, target Account) (lines []string, no *Refusal) {
 	say := func(format string, a ...any) { lines = append(lines, fmt.Sprintf(format, a...)) }
 	refused := func(no *Refusal) ([]string, *Refusal) {
 		say(`Refused (%s). They would be told: "%s"`, no.Code, no.Sentence)
 		return lines, no
 	}
 	r, self := p.rule(command, class), as.ID == target.ID
-	from := func(set func(Rule) bool) string { return p.from(command, class, set) }
+	from := func(set func(Rule) bool) string { return p.settingOf(command, class, set) }
 
 	if no := p.MayRequest(command, class, as, self); no != nil {
 		return refused(no)
 	}
-	switch via := p.via(as, r.requesters()); {
+	switch via := p.memberThrough(as, r.requesters()); {
 	case via != "":
 		say("%s may ask: %s. [%s]", as, via, from(func(r Rule) bool { return r.Request != nil || r.BreakGlass != nil }))
 	default:
-		say("%s may ask for their own account, as everybody may. [%s]", as, from(func(r Rule) bool { return r.AskForSelf != nil }))
+		say("%s may ask for their own account, as everybody may. [%s]", as, from(func(r Rule) bool { return r.RequestForSelf != nil }))
 	}
 	if class == ClassRead {
 		switch {
@@ -43,21 +43,21 @@ func (p Policy) Explain(command string, class Class, as, target Standing) (lines
 		}
 		return lines, nil
 	}
-	terms, no := p.TermsFor(command, class, as, target)
+	requirements, no := p.RequirementsFor(command, class, as, target)
 	if no != nil {
 		return refused(no)
 	}
 	deciders := r.deciders(self)
 	say("It needs %s [%s], within %s [%s], by members of %s [%s] who are neither the requester nor the target.",
-		Limit{Count: terms.Approvals}.count("approval"), from(func(r Rule) bool { return r.Approvals > 0 }),
-		inWords(terms.Lifetime), from(func(r Rule) bool { return r.Lifetime > 0 }),
+		Limit{Count: requirements.Approvals}.countWords("approval"), from(func(r Rule) bool { return r.Approvals > 0 }),
+		formatDuration(requirements.Lifetime), from(func(r Rule) bool { return r.Lifetime > 0 }),
 		strings.Join(deciders, ", "), from(func(r Rule) bool {
 			if self {
 				return r.ApproveSelf != nil || r.Request != nil
 			}
 			return r.Approve != nil
 		}))
-	for _, why := range terms.Why {
+	for _, why := range requirements.Why {
 		say("%s", why)
 	}
 	// Nobody is asked how they verified themselves.
@@ -69,32 +69,32 @@ func (p Policy) Explain(command string, class Class, as, target Standing) (lines
 		say("The ways of verifying a caller that count: %s. [%s]", strings.Join(r.Verified, ", "), from(func(r Rule) bool { return r.Verified != nil }))
 	}
 	switch glass := p.MayBreakGlass(command, class, as); {
-	case !terms.Glass && class != ClassContain:
+	case !requirements.BreakGlass && class != ClassContain:
 		say("It cannot be run before it is approved: only containment can.")
-	case !terms.Glass && len(target.Protected) > 0:
+	case !requirements.BreakGlass && len(target.Protected) > 0:
 		say("It cannot be run before it is approved: the target is protected.")
-	case !terms.Glass:
+	case !requirements.BreakGlass:
 		say("It cannot be run before it is approved: nobody is named under break_glass.")
 	case glass != nil:
-		say("%s may not break the glass; members of %s may, %s each. [%s]", as, strings.Join(r.BreakGlass, ", "), p.Limits.glass().says("time"), from(func(r Rule) bool { return r.BreakGlass != nil }))
+		say("%s may not use break-glass; members of %s may, %s each. [%s]", as, strings.Join(r.BreakGlass, ", "), p.Limits.glass().sentence("time"), from(func(r Rule) bool { return r.BreakGlass != nil }))
 	default:
-		say("%s may break the glass, %s: %s. Everybody who could have approved is told, and one of them reviews it. [%s]",
-			as, p.Limits.glass().says("time"), p.via(as, r.BreakGlass), from(func(r Rule) bool { return r.BreakGlass != nil }))
+		say("%s may use break-glass, %s: %s. Everybody who could have approved is told, and one of them reviews it. [%s]",
+			as, p.Limits.glass().sentence("time"), p.memberThrough(as, r.BreakGlass), from(func(r Rule) bool { return r.BreakGlass != nil }))
 	}
 	if l := p.Limits.Requester; l.Count > 0 {
-		say("They may ask for %s. [policy.limits.requester]", l.says("change"))
+		say("They may ask for %s. [policy.limits.requester]", l.sentence("change"))
 	}
 	if l := p.Limits.Target; l.Count > 0 && class != ClassContain {
-		say("The account may be asked for in %s. [policy.limits.target]", l.says("request"))
+		say("The account may be asked for in %s. [policy.limits.target]", l.sentence("request"))
 	}
 	if l := p.Limits.Pair; l.Count > 0 {
-		say("Any one approver and they may have %s between them. [policy.limits.pair]", l.says("approval"))
+		say("Any one approver and they may have %s between them. [policy.limits.pair]", l.sentence("approval"))
 	}
 	return lines, nil
 }
 
-// from names the setting that a rule's value comes from.
-func (p Policy) from(command string, class Class, set func(Rule) bool) string {
+// settingOf names the setting that a rule's value comes from.
+func (p Policy) settingOf(command string, class Class, set func(Rule) bool) string {
 	switch {
 	case set(p.Commands[command]):
 		return "policy.commands." + command
@@ -104,8 +104,8 @@ func (p Policy) from(command string, class Class, set func(Rule) bool) string {
 	return "default"
 }
 
-// via says through which of the named groups somebody is what they are.
-func (p Policy) via(who Standing, names []string) string {
+// memberThrough says through which of the named groups somebody is what they are.
+func (p Policy) memberThrough(who Account, names []string) string {
 	var ways []string
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
 		g := p.Groups[name]

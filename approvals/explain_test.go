@@ -7,16 +7,16 @@ import (
 )
 
 func TestExplain(t *testing.T) {
-	agent, lead, outsider, dana := standing(hanna, helpDesk), standing(ravi, helpDesk, approvers), standing(sam), standing(dana)
-	onCall := standing(olga, approvers)
-	protected := standing(gloria)
+	agent, lead, outsider, dana := accountWith(hanna, helpDesk), accountWith(ravi, helpDesk, approvers), accountWith(sam), accountWith(dana)
+	onCall := accountWith(olga, approvers)
+	protected := accountWith(gloria)
 	protected.Protected = []string{"holds the role Global Administrator"}
-	night := standing(sam)
+	night := accountWith(sam)
 	night.SlackGroups = []string{"S0NIGHT"}
 
 	for name, tt := range map[string]struct {
 		class      Class
-		as, target Standing
+		as, target Account
 		change     func(*Policy)
 		refused    Code
 		want       []string
@@ -32,7 +32,7 @@ func TestExplain(t *testing.T) {
 			p.Limits = Limits{Requester: Limit{10, time.Hour}, Target: Limit{1, 24 * time.Hour}, Pair: Limit{5, 90 * time.Minute}}
 		}, want: []string{
 			"needs 2 approvals [policy.commands.c], within 1h30m [policy.commands.c], by members of Identity approvers [policy.classes.destroy] who", "must come with: ticket. [policy.commands.c]",
-			"that count: video. [policy.commands.c]", "10 changes within 1h. [policy.limits.requester]", "1 request within 24h. [policy.limits.target]", "5 approvals within 1h30m between them. [policy.limits.pair]",
+			"that count: video. [policy.commands.c]", "10 changes an hour. [policy.limits.requester]", "1 request a day. [policy.limits.target]", "5 approvals in 1h30m between them. [policy.limits.pair]",
 		}},
 		"somebody who may not": {class: ClassDestroy, as: outsider, target: dana, refused: CodeNotAllowed, want: []string{`Refused (not-allowed). They would be told: "You may not use this command. It is for: Help desk."`}},
 		"a protected target":   {class: ClassTakeover, as: agent, target: protected, refused: CodeProtected, want: []string{"may ask", "Refused (protected)", "Global Administrator"}},
@@ -40,8 +40,8 @@ func TestExplain(t *testing.T) {
 			"needs 2 approvals", "One approval more, because the target is protected", "before it is approved: the target is protected",
 		}},
 		"an approver as target": {class: ClassDestroy, as: agent, target: lead, want: []string{"needs 2 approvals", "One approval more, because the target approves such requests."}},
-		"broken glass":          {class: ClassContain, as: onCall, target: dana, want: []string{"Olga Lindqvist (olga.lindqvist@fernhill.example) may break the glass, 3 times within 1h: named in On-call engineers."}},
-		"not their glass":       {class: ClassContain, as: agent, target: dana, want: []string{"may not break the glass; members of On-call engineers may"}},
+		"break-glass":           {class: ClassContain, as: onCall, target: dana, want: []string{"Olga Lindqvist (olga.lindqvist@fernhill.example) may use break-glass, 3 times an hour: named in On-call engineers."}},
+		"not their glass":       {class: ClassContain, as: agent, target: dana, want: []string{"may not use break-glass; members of On-call engineers may"}},
 		"a Slack user group": {class: ClassDestroy, as: night, target: dana, change: func(p *Policy) {
 			p.Groups["Night shift"] = Group{Slack: []string{"S0NIGHT"}}
 			p.Commands = map[string]Rule{"c": {Request: []string{"Night shift"}}}
@@ -60,7 +60,7 @@ func TestExplain(t *testing.T) {
 		"reading":            {class: ClassRead, as: agent, target: dana, want: []string{"may ask", "answered at once", "5 times a minute"}, not: []string{"approval"}},
 		"reading protection": {class: ClassRead, as: agent, target: protected, want: []string{"is protected: the account holds the role Global Administrator. A look shows no more than that."}},
 	} {
-		p := fernhill()
+		p := testPolicy()
 		if tt.change != nil {
 			tt.change(&p)
 		}

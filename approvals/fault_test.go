@@ -114,140 +114,142 @@ var faulty = []struct {
 	name  string
 	words []string // what its request has in it
 	// prepare makes the ground, on a sound connection.
-	prepare func(w *world) Snapshot
+	prepare func(w *fixture) Snapshot
 	// write is the attempt, by a process whose line is cut; it is repeated with
 	// the same operation until it says yes or no.
-	write func(store *Store, desk *Desk, at Snapshot) error
+	write func(store *Store, service *Service, at Snapshot) error
 	code  Code         // the refusal, where it is one
 	kinds []audit.Kind // the events of the request, or all where there is none
 	state State
 }{
-	{name: "create", words: []string{"evalsha", "op-x"}, prepare: func(*world) Snapshot { return Snapshot{Request: Request{ID: RequestID("op-x")}} },
-		write: func(_ *Store, d *Desk, _ Snapshot) error {
-			_, err := d.Ask(context.Background(), "op-x", Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna})
+	{name: "create", words: []string{"evalsha", "op-x"}, prepare: func(*fixture) Snapshot { return Snapshot{Request: Request{ID: RequestID("op-x")}} },
+		write: func(_ *Store, d *Service, _ Snapshot) error {
+			_, err := d.Submit(context.Background(), "op-x", Submit{Plan: deletionPlan(ClassDestroy, dana, "m1"), Requester: hanna})
 			return err
-		}, kinds: []audit.Kind{audit.Requested}, state: Pending},
+		}, kinds: []audit.Kind{audit.Requested}, state: StatePending},
 	{name: "approve", words: []string{"evalsha", "op-x"}, prepare: pending,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Approve(context.Background(), "op-x", at.ID, ravi)
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Approved}, state: Approved},
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved}, state: StateApproved},
 	{name: "deny", words: []string{"evalsha", "op-x"}, prepare: pending,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Deny(context.Background(), "op-x", at.ID, ravi, "no")
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Denied}, state: Denied},
+		}, kinds: []audit.Kind{audit.Requested, audit.Denied}, state: StateDenied},
 	{name: "cancel", words: []string{"evalsha", "op-x"}, prepare: pending,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Cancel(context.Background(), "op-x", at.ID, hanna)
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Cancelled}, state: Cancelled},
+		}, kinds: []audit.Kind{audit.Requested, audit.Cancelled}, state: StateCancelled},
 	{name: "halt", words: []string{"evalsha", "op-x"}, prepare: held,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Stop(context.Background(), "op-x", at.ID, ravi, "wait")
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Halted}, state: Running},
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Halted}, state: StateRunning},
 	{name: "note of a refused press", words: []string{"evalsha", "op-x"}, prepare: pending,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Approve(context.Background(), "op-x", at.ID, sam)
 			return err
-		}, code: CodeNotAllowed, kinds: []audit.Kind{audit.Requested, audit.Refused}, state: Pending},
-	{name: "note of a refused wish", words: []string{"evalsha", "op-x"}, prepare: func(*world) Snapshot { return Snapshot{} },
-		write: func(_ *Store, d *Desk, at Snapshot) error {
-			_, err := d.Ask(context.Background(), "op-x", Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: olga})
+		}, code: CodeNotAllowed, kinds: []audit.Kind{audit.Requested, audit.Refused}, state: StatePending},
+	{name: "note of a refused wish", words: []string{"evalsha", "op-x"}, prepare: func(*fixture) Snapshot { return Snapshot{} },
+		write: func(_ *Store, d *Service, at Snapshot) error {
+			_, err := d.Submit(context.Background(), "op-x", Submit{Plan: deletionPlan(ClassDestroy, dana, "m1"), Requester: olga})
 			return err
 		}, code: CodeNotAllowed, kinds: []audit.Kind{audit.Refused}},
-	{name: "note of a read", words: []string{"evalsha", "op-x"}, prepare: func(*world) Snapshot { return Snapshot{} },
-		write: func(_ *Store, d *Desk, _ Snapshot) error {
-			return d.Look(context.Background(), "op-x", "entra-methods", "Methods", hanna, dana)
+	{name: "note of a read", words: []string{"evalsha", "op-x"}, prepare: func(*fixture) Snapshot { return Snapshot{} },
+		write: func(_ *Store, d *Service, _ Snapshot) error {
+			return d.AuthorizeRead(context.Background(), "op-x", "entra-methods", "Methods", hanna, dana)
 		}, kinds: []audit.Kind{audit.Read}},
-	{name: "expire", words: []string{"evalsha", "expire:1"}, prepare: func(w *world) Snapshot {
+	{name: "expire", words: []string{"evalsha", "expire:1"}, prepare: func(w *fixture) Snapshot {
 		snap := pending(w)
 		w.rdb.HSet(w.t.Context(), w.store.keys.request(snap.ID), "deadline", 1)
 		return w.load(snap.ID)
 	},
-		write: func(s *Store, _ *Desk, at Snapshot) error { return s.expire(context.Background(), at) },
-		kinds: []audit.Kind{audit.Requested, audit.Expired}, state: Expired},
-	{name: "claim", words: []string{"evalsha", "claim:1"}, prepare: func(w *world) Snapshot { return w.load(w.approved(deletes(ClassDestroy, dana, "m1", "m2")).ID) },
-		write: func(s *Store, _ *Desk, at Snapshot) error {
+		write: func(s *Store, _ *Service, at Snapshot) error { return s.expire(context.Background(), at) },
+		kinds: []audit.Kind{audit.Requested, audit.Expired}, state: StateExpired},
+	{name: "claim", words: []string{"evalsha", "claim:1"}, prepare: func(w *fixture) Snapshot { return w.load(w.approved(deletionPlan(ClassDestroy, dana, "m1", "m2")).ID) },
+		write: func(s *Store, _ *Service, at Snapshot) error {
 			_, err := s.claim(context.Background(), at, "worker")
 			if errors.Is(err, ErrFenced) {
 				return nil // its own first attempt was there before: the lease has to run out
 			}
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: Running},
-	{name: "begin", words: []string{"evalsha", "run:1:begin:0"}, prepare: held, write: advances("begin:0", Begin{Step: 0}),
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: Running},
-	{name: "end", words: []string{"evalsha", "run:1:end:0"}, prepare: begun, write: advances("end:0", End{Step: 0, Result: Result{State: StepDone}}),
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Stepped}, state: Running},
-	{name: "wait", words: []string{"evalsha", "run:1:wait:0"}, prepare: begun, write: advances("wait:0", LetGo{Step: 0, After: time.Minute}),
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Waiting}, state: Running},
-	{name: "give back", words: []string{"evalsha", "run:1:give-back:0"}, prepare: held, write: advances("give-back:0", LetGo{Step: -1}),
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: Running},
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: StateRunning},
+	{name: "begin", words: []string{"evalsha", "run:1:begin:0"}, prepare: held, write: advances("begin:0", StartStep{Step: 0}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: StateRunning},
+	{name: "end", words: []string{"evalsha", "run:1:end:0"}, prepare: begun, write: advances("end:0", EndStep{Step: 0, Result: Result{State: StepDone}}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.StepEnded}, state: StateRunning},
+	{name: "wait", words: []string{"evalsha", "run:1:wait:0"}, prepare: begun, write: advances("wait:0", Release{Step: 0, After: time.Minute}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Waiting}, state: StateRunning},
+	{name: "give back", words: []string{"evalsha", "run:1:give-back:0"}, prepare: held, write: advances("give-back:0", Release{Step: -1}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started}, state: StateRunning},
 	{name: "finish", words: []string{"evalsha", "run:1:finish"}, prepare: held, write: advances("finish", Finish{Why: "enough"}),
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Finished}, state: Done},
-	{name: "hand off", words: []string{"evalsha", "run:1:hand-off:0"}, prepare: func(w *world) Snapshot { return w.claimed(byHand()) }, write: advances("hand-off:0", HandOff{Step: 0}),
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff}, state: HandedOff},
-	{name: "remind", words: []string{"evalsha", "remind:"}, prepare: func(w *world) Snapshot { at := handedOff(w); w.die(at.ID); return w.load(at.ID) },
-		write: func(s *Store, _ *Desk, at Snapshot) error { return s.remind(context.Background(), at) },
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Reminded}, state: HandedOff},
-	{name: "remind of a review", words: []string{"evalsha", "remind:"}, prepare: func(w *world) Snapshot { at := inReview(w); w.die(at.ID); return w.load(at.ID) },
-		write: func(s *Store, _ *Desk, at Snapshot) error { return s.remind(context.Background(), at) },
-		kinds: []audit.Kind{audit.Requested, audit.BrokeGlass, audit.Started, audit.Stepped, audit.Finished, audit.Reminded}, state: Review},
-	{name: "warn", words: []string{"evalsha", "warn"}, prepare: func(w *world) Snapshot { at := pending(w); w.endsIn(at.ID, time.Second*50); return w.load(at.ID) },
-		write: func(s *Store, _ *Desk, at Snapshot) error { return s.warn(context.Background(), at) },
-		kinds: []audit.Kind{audit.Requested, audit.Reminded}, state: Pending},
-	{name: "break the glass", words: []string{"evalsha", "op-x"}, prepare: emergency,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Finished}, state: StateDone},
+	{name: "hand off", words: []string{"evalsha", "run:1:hand-off:0"}, prepare: func(w *fixture) Snapshot { return w.claimed(byHand()) }, write: advances("hand-off:0", HandOff{Step: 0}),
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff}, state: StateHandedOff},
+	{name: "remind", words: []string{"evalsha", "remind:"}, prepare: func(w *fixture) Snapshot { at := handedOff(w); w.expireLease(at.ID); return w.load(at.ID) },
+		write: func(s *Store, _ *Service, at Snapshot) error { return s.remind(context.Background(), at) },
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Reminded}, state: StateHandedOff},
+	{name: "remind of a review", words: []string{"evalsha", "remind:"}, prepare: func(w *fixture) Snapshot { at := inReview(w); w.expireLease(at.ID); return w.load(at.ID) },
+		write: func(s *Store, _ *Service, at Snapshot) error { return s.remind(context.Background(), at) },
+		kinds: []audit.Kind{audit.Requested, audit.UsedBreakGlass, audit.Started, audit.StepEnded, audit.Finished, audit.Reminded}, state: StateReview},
+	{name: "warn", words: []string{"evalsha", "warn"}, prepare: func(w *fixture) Snapshot { at := pending(w); w.endsIn(at.ID, time.Second*50); return w.load(at.ID) },
+		write: func(s *Store, _ *Service, at Snapshot) error { return s.remindExpiry(context.Background(), at) },
+		kinds: []audit.Kind{audit.Requested, audit.Reminded}, state: StatePending},
+	{name: "use break-glass", words: []string{"evalsha", "op-x"}, prepare: emergency,
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.BreakGlass(context.Background(), "op-x", at.ID, olga, "an intruder reads her mail")
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.BrokeGlass}, state: Approved},
+		}, kinds: []audit.Kind{audit.Requested, audit.UsedBreakGlass}, state: StateApproved},
 	{name: "review", words: []string{"evalsha", "op-x"}, prepare: inReview,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
-			_, err := d.Judge(context.Background(), "op-x", at.ID, ravi, NotJustified, "she was on a train")
+		write: func(_ *Store, d *Service, at Snapshot) error {
+			_, err := d.Review(context.Background(), "op-x", at.ID, ravi, VerdictNotJustified, "she was on a train")
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.BrokeGlass, audit.Started, audit.Stepped, audit.Finished, audit.Reviewed}, state: Done},
+		}, kinds: []audit.Kind{audit.Requested, audit.UsedBreakGlass, audit.Started, audit.StepEnded, audit.Finished, audit.Reviewed}, state: StateDone},
 	{name: "attest", words: []string{"evalsha", "op-x"}, prepare: handedOff,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Attest(context.Background(), "op-x", at.ID, ravi)
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested}, state: HandedOff},
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested}, state: StateHandedOff},
 	{name: "confirm", words: []string{"evalsha", "op-x"}, prepare: attested,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Confirm(context.Background(), "op-x", at.ID, olga)
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested, audit.Confirmed, audit.Finished}, state: Done},
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested, audit.Confirmed, audit.Finished}, state: StateDone},
 	{name: "cancel a hand-off", words: []string{"evalsha", "op-x"}, prepare: handedOff,
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			_, err := d.Cancel(context.Background(), "op-x", at.ID, hanna)
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Cancelled}, state: Cancelled},
-	{name: "reveal", words: []string{"evalsha", "op-x"}, prepare: offeredFor(time.Minute),
-		write: func(_ *Store, d *Desk, at Snapshot) error {
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Cancelled}, state: StateCancelled},
+	{name: "reveal", words: []string{"evalsha", "op-x"}, prepare: finishedWithSecret(time.Minute),
+		write: func(_ *Store, d *Service, at Snapshot) error {
 			secret, err := d.Reveal(context.Background(), "op-x", at.ID, hanna)
 			if err == nil && secret.Value != "offered" {
 				return errors.New("it reveals nothing")
 			}
 			return err
-		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Stepped, audit.Finished, audit.Revealed}, state: Done},
-	{name: "unseen", words: []string{"evalsha", "unseen:"}, prepare: offeredFor(time.Millisecond),
-		write: func(s *Store, _ *Desk, _ Snapshot) error { return s.endOffers(context.Background()) },
-		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.Stepped, audit.Finished, audit.Unseen}, state: Done},
+		}, kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.StepEnded, audit.Finished, audit.Revealed}, state: StateDone},
+	{name: "unseen", words: []string{"evalsha", "unseen:"}, prepare: finishedWithSecret(time.Millisecond),
+		write: func(s *Store, _ *Service, _ Snapshot) error { return s.expireSecrets(context.Background()) },
+		kinds: []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.StepEnded, audit.Finished, audit.Unseen}, state: StateDone},
 }
 
-func pending(w *world) Snapshot { return w.load(w.ask(deletes(ClassDestroy, dana, "m1", "m2")).ID) }
-func held(w *world) Snapshot    { return w.claimed(deletes(ClassDestroy, dana, "m1", "m2")) }
-func begun(w *world) Snapshot {
+func pending(w *fixture) Snapshot {
+	return w.load(w.submit(deletionPlan(ClassDestroy, dana, "m1", "m2")).ID)
+}
+func held(w *fixture) Snapshot { return w.claimed(deletionPlan(ClassDestroy, dana, "m1", "m2")) }
+func begun(w *fixture) Snapshot {
 	snap := held(w)
-	next, err := w.store.advance(w.t.Context(), snap.Request, snap.Now, "begin:0", Begin{Step: 0})
+	next, err := w.store.advance(w.t.Context(), snap.Request, snap.Now, "begin:0", StartStep{Step: 0})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return Snapshot{Request: next, Now: snap.Now}
 }
 
-func advances(op string, a Action) func(*Store, *Desk, Snapshot) error {
-	return func(s *Store, _ *Desk, at Snapshot) error {
+func advances(op string, a Action) func(*Store, *Service, Snapshot) error {
+	return func(s *Store, _ *Service, at Snapshot) error {
 		_, err := s.advance(context.Background(), at.Request, at.Now, op, a)
 		return err
 	}
@@ -264,20 +266,20 @@ func TestEveryWriteIsAttacked(t *testing.T) {
 				again := map[bool]string{false: "asked again", true: "sent again"}[patient]
 				t.Run(fmt.Sprintf("%s/%s lost/%s", tt.name, lost, again), func(t *testing.T) {
 					t.Parallel()
-					w := newWorld(t, calm())
+					w := newFixture(t, longTimings())
 					if err := w.store.commit.Load(t.Context(), w.rdb).Err(); err != nil {
 						t.Fatal(err)
 					}
 					at := tt.prepare(w)
 					before := len(w.events())
 					sab := &saboteur{}
-					store, desk := w.process(sab.client(t, w.server, patient))
+					store, service := w.newProcess(sab.client(t, w.server, patient))
 					sab.arm(replies, 2, tt.words...)
 					var err error
 					tries := 0
 					for {
 						tries++
-						err = tt.write(store, desk, at)
+						err = tt.write(store, service, at)
 						if no := (*Refusal)(nil); err == nil || errors.As(err, &no) {
 							break
 						}
@@ -296,19 +298,19 @@ func TestEveryWriteIsAttacked(t *testing.T) {
 					}
 					// Once more, now that all is well: the same answer.
 					if tt.name != "expire" { // which is over, and not asked again with what was read before
-						if err := tt.write(store, desk, at); code(err) != tt.code {
+						if err := tt.write(store, service, at); code(err) != tt.code {
 							t.Errorf("once more: %v, want %q", err, tt.code)
 						}
 					}
 					if at.ID != "" {
 						if got := w.load(at.ID); got.State != tt.state {
-							t.Errorf("it is %s, want %s", got.Says(), tt.state)
+							t.Errorf("it is %s, want %s", got.Summary(), tt.state)
 						}
 					}
-					if got := w.kinds(at.ID); !slices.Equal(got, tt.kinds) {
+					if got := w.eventKinds(at.ID); !slices.Equal(got, tt.kinds) {
 						t.Errorf("events %v, want %v", got, tt.kinds)
 					}
-					w.invariants()
+					w.checkInvariants()
 				})
 			}
 		}
@@ -323,24 +325,24 @@ func TestARunSurvivesEveryLostWrite(t *testing.T) {
 		for _, replies := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%s lost", write, map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, calm())
+				w := newFixture(t, longTimings())
 				w.log = discard
 				if err := w.store.commit.Load(t.Context(), w.rdb).Err(); err != nil {
 					t.Fatal(err)
 				}
-				r := w.approved(deletes(ClassDestroy, dana, "m1", "m2"))
+				r := w.approved(deletionPlan(ClassDestroy, dana, "m1", "m2"))
 				sab := &saboteur{}
 				sab.arm(replies, 1, "evalsha", write)
-				_, desk := w.process(sab.client(t, w.server, false))
-				first, _ := w.runner(desk, "its line is cut")
+				_, service := w.newProcess(sab.client(t, w.server, false))
+				first, _ := w.startedRunner(service, "its line is cut")
 				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
-				_, other := w.process(w.server.Client(t))
-				second, _ := w.runner(other, "another one")
-				if got := w.carried(r.ID, first, second); got.Outcome != Succeeded {
-					t.Errorf("it is %s because %q, journal %+v", got.Says(), got.Why, got.Journal)
+				_, other := w.newProcess(w.server.Client(t))
+				second, _ := w.startedRunner(other, "another one")
+				if got := w.waitExecuted(r.ID, first, second); got.Outcome != OutcomeSucceeded {
+					t.Errorf("it is %s because %q, journal %+v", got.Summary(), got.Why, got.Journal)
 				}
-				w.tenant.once(t, "m1", "m2")
-				w.invariants()
+				w.tenant.wantDeletedOnce(t, "m1", "m2")
+				w.checkInvariants()
 			})
 		}
 	}
@@ -350,14 +352,14 @@ func TestARunSurvivesEveryLostWrite(t *testing.T) {
 func TestPlainWritesAreAttacked(t *testing.T) {
 	t.Parallel()
 	for _, replies := range []bool{false, true} {
-		w := newWorld(t, calm())
+		w := newFixture(t, longTimings())
 		ctx := t.Context()
 		if err := pinScript.Load(ctx, w.rdb).Err(); err != nil {
 			t.Fatal(err)
 		}
-		r := w.ask(deletes(ClassDestroy, dana, "m1"))
+		r := w.submit(deletionPlan(ClassDestroy, dana, "m1"))
 		sab := &saboteur{}
-		store, _ := w.process(sab.client(t, w.server, false))
+		store, _ := w.newProcess(sab.client(t, w.server, false))
 		for _, tt := range []struct {
 			name, word string
 			write      func() error
@@ -411,7 +413,7 @@ func TestPlainWritesAreAttacked(t *testing.T) {
 func TestPutIsAttacked(t *testing.T) {
 	t.Parallel()
 	for _, replies := range []bool{false, true} {
-		w := newWorld(t, calm())
+		w := newFixture(t, longTimings())
 		if err := putScript.Load(t.Context(), w.rdb).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -437,19 +439,19 @@ func TestRemovalFromTheInboxIsAttacked(t *testing.T) {
 		for _, replies := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/%s lost", word, map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
 				t.Parallel()
-				timing := calm()
+				timing := longTimings()
 				timing.Takeover = 50 * time.Millisecond
-				w := newWorld(t, timing)
+				w := newFixture(t, timing)
 				if err := w.inbox().Put(t.Context(), "envelope-1", []byte("x")); err != nil {
 					t.Fatal(err)
 				}
 				sab := &saboteur{}
 				sab.arm(replies, 1, word)
-				store, _ := w.process(sab.client(t, w.server, false))
+				store, _ := w.newProcess(sab.client(t, w.server, false))
 				in := NewInbox(store, store.rdb, discard)
 				var got list[Arrival]
 				background(t, func(ctx context.Context) {
-					in.Work(ctx, "reader", 1, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+					in.Consume(ctx, "reader", 1, func(_ context.Context, e Arrival) error { got.add(e); return nil })
 				})
 				waitFor(t, "the line to be cut", func() bool { return sab.struck() == 1 })
 				waitFor(t, "the entry to be done and gone", func() bool { return len(got.all()) > 0 && w.empty() })
@@ -468,9 +470,9 @@ func TestProjectionsAreAttacked(t *testing.T) {
 	for _, replies := range []bool{false, true} {
 		t.Run(fmt.Sprintf("%s lost", map[bool]string{false: "request", true: "reply"}[replies]), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, calm())
+			w := newFixture(t, longTimings())
 			sab := &saboteur{}
-			store, _ := w.process(sab.client(t, w.server, false))
+			store, _ := w.newProcess(sab.client(t, w.server, false))
 			var got list[string]
 			background(t, func(ctx context.Context) {
 				store.Follow(ctx, "reader", Projection{Name: "cards", Handle: func(_ context.Context, batch []audit.Event) (int, error) {

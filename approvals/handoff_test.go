@@ -14,7 +14,7 @@ import (
 
 // byHand is a plan that deletes methods and then hands the rest to people.
 func byHand(ids ...string) Plan {
-	p := deletes(ClassDestroy, dana, ids...)
+	p := deletionPlan(ClassDestroy, dana, ids...)
 	p.Command, p.Title = "entra-delete-app-passwords", "Delete app passwords"
 	p.Steps = append(p.Steps, Step{Op: "people", Words: "Delete the app passwords in the Entra admin center", ByPeople: true})
 	return p
@@ -22,7 +22,7 @@ func byHand(ids ...string) Plan {
 
 // handedOff is a request that waits for people, and attested one that waits
 // for somebody to confirm what Ravi says that he did.
-func handedOff(w *world) Snapshot {
+func handedOff(w *fixture) Snapshot {
 	snap := w.claimed(byHand())
 	if _, err := w.store.advance(w.t.Context(), snap.Request, snap.Now, "hand-off:0", HandOff{Step: 0}); err != nil {
 		w.t.Fatal(err)
@@ -30,16 +30,16 @@ func handedOff(w *world) Snapshot {
 	return w.load(snap.ID)
 }
 
-func attested(w *world) Snapshot {
+func attested(w *fixture) Snapshot {
 	at := handedOff(w)
-	if _, err := w.desk.Attest(w.t.Context(), w.op(), at.ID, ravi); err != nil {
+	if _, err := w.service.Attest(w.t.Context(), w.op(), at.ID, ravi); err != nil {
 		w.t.Fatal(err)
 	}
 	return w.load(at.ID)
 }
 
 // untilIn waits for a request to be in a state.
-func (w *world) untilIn(id string, s State) Snapshot {
+func (w *fixture) untilIn(id string, s State) Snapshot {
 	w.t.Helper()
 	var snap Snapshot
 	waitFor(w.t, fmt.Sprint(id, " to be ", s), func() bool { snap = w.load(id); return snap.State == s })
@@ -47,10 +47,10 @@ func (w *world) untilIn(id string, s State) Snapshot {
 }
 
 // told counts the events of a kind.
-func (w *world) told(id string, kind audit.Kind) int {
+func (w *fixture) told(id string, kind audit.Kind) int {
 	w.t.Helper()
 	n := 0
-	for _, k := range w.kinds(id) {
+	for _, k := range w.eventKinds(id) {
 		if k == kind {
 			n++
 		}
@@ -69,67 +69,67 @@ func TestHandOffsBehindOtherSteps(t *testing.T) {
 		outcome Outcome
 		last    StepState
 	}{
-		{"done", Result{State: StepDone}, false, HandedOff, Attested, StepAttested},
-		{"already so", Result{State: StepAlready}, false, HandedOff, Attested, StepAttested},
-		{"failed, carrying on", Result{State: StepFailed}, true, HandedOff, Partial, StepAttested},
-		{"uncertain, carrying on", Result{State: StepUncertain}, true, HandedOff, Uncertain, StepAttested},
-		{"failed", Result{State: StepFailed}, false, Done, Failed, StepSkipped},
-		{"uncertain", Result{State: StepUncertain}, false, Done, Uncertain, StepSkipped},
+		{"done", Result{State: StepDone}, false, StateHandedOff, OutcomeAttested, StepAttested},
+		{"already so", Result{State: StepAlready}, false, StateHandedOff, OutcomeAttested, StepAttested},
+		{"failed, carrying on", Result{State: StepFailed}, true, StateHandedOff, OutcomePartial, StepAttested},
+		{"uncertain, carrying on", Result{State: StepUncertain}, true, StateHandedOff, OutcomeUncertain, StepAttested},
+		{"failed", Result{State: StepFailed}, false, StateDone, OutcomeFailed, StepSkipped},
+		{"uncertain", Result{State: StepUncertain}, false, StateDone, OutcomeUncertain, StepSkipped},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, calm())
-			w.tenant.says(func(job Job) (Result, bool) { return tt.first, job.Kind == Run })
-			w.run(w.desk, "w")
+			w := newFixture(t, longTimings())
+			w.tenant.setScript(func(job Job) (Result, bool) { return tt.first, job.Kind == JobRun })
+			w.startRunner(w.service, "w")
 			plan := byHand("m1")
 			plan.Steps[0].CarryOn = tt.carryOn
 			got := w.untilIn(w.approved(plan).ID, tt.state)
-			if tt.state == HandedOff {
+			if tt.state == StateHandedOff {
 				events := w.events()
 				if e := events[len(events)-1]; e.Kind != audit.HandedOff || len(e.Steps) != 2 || e.Steps[0].State != string(tt.first.State) || e.Steps[1].State != string(StepHandedOff) {
 					t.Errorf("the event is %+v", e)
 				}
-				for i, press := range []func(context.Context, string, string, Person) (Request, error){w.desk.Attest, w.desk.Confirm} {
+				for i, press := range []func(context.Context, string, string, Person) (Request, error){w.service.Attest, w.service.Confirm} {
 					if _, err := press(t.Context(), w.op(), got.ID, []Person{ravi, olga}[i]); err != nil {
 						t.Fatal(err)
 					}
 				}
-				got = w.until(got.ID)
+				got = w.waitFinal(got.ID)
 			}
 			if got.Outcome != tt.outcome || got.Journal[1].State != tt.last {
-				t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+				t.Errorf("it is %s, journal %+v", got.Summary(), got.Journal)
 			}
-			if jobs := w.tenant.did(Run); len(jobs) != 1 {
+			if jobs := w.tenant.jobsOfKind(JobRun); len(jobs) != 1 {
 				t.Errorf("what people do was given to the tenant: %v", jobs)
 			}
-			w.invariants()
+			w.checkInvariants()
 		})
 	}
 }
 
-// An open hand-off lies on the desk and is reminded of, by one process at a
+// An open hand-off lies on the service and is reminded of, by one process at a
 // time, until it is closed; it is in nobody's way but that of its like.
-func TestAnOpenHandOffStaysOnTheDesk(t *testing.T) {
+func TestAnOpenHandOffStaysOpen(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm()) // reminders are an hour apart
+	w := newFixture(t, longTimings()) // reminders are an hour apart
 	ctx := t.Context()
 	rdb := w.server.Client(t)
-	sweeps := w.sweeps(rdb)
+	sweeps := w.countSweeps(rdb)
 	for i := range 3 {
 		line := rdb
 		if i > 0 {
 			line = w.server.Client(t)
 		}
-		_, desk := w.process(line)
-		w.run(desk, fmt.Sprint("worker-", i))
+		_, service := w.newProcess(line)
+		w.startRunner(service, fmt.Sprint("worker-", i))
 	}
-	r := w.untilIn(w.approved(byHand()).ID, HandedOff)
-	ask := Ask{Plan: byHand(), Requester: hanna, Justification: "again"}
-	if _, err := w.desk.Ask(ctx, w.op(), ask); code(err) != CodeIdentical {
+	r := w.untilIn(w.approved(byHand()).ID, StateHandedOff)
+	ask := Submit{Plan: byHand(), Requester: hanna, Justification: "again"}
+	if _, err := w.service.Submit(ctx, w.op(), ask); code(err) != CodeIdentical {
 		t.Errorf("the same while it is open: %v", err)
 	}
-	if other := w.until(w.approved(deletes(ClassDestroy, dana, "m1", "m2")).ID); other.Outcome != Succeeded {
-		t.Errorf("another one for its target is %s", other.Says())
+	if other := w.waitFinal(w.approved(deletionPlan(ClassDestroy, dana, "m1", "m2")).ID); other.Outcome != OutcomeSucceeded {
+		t.Errorf("another one for its target is %s", other.Summary())
 	}
 	swept := func() {
 		t.Helper()
@@ -141,7 +141,7 @@ func TestAnOpenHandOffStaysOnTheDesk(t *testing.T) {
 	hourPasses := func() {
 		t.Helper()
 		reminders++
-		w.die(r.ID)
+		w.expireLease(r.ID)
 		waitFor(t, "a reminder", func() bool { return w.told(r.ID, audit.Reminded) >= reminders })
 		swept()
 		if n := w.told(r.ID, audit.Reminded); n != reminders {
@@ -154,17 +154,17 @@ func TestAnOpenHandOffStaysOnTheDesk(t *testing.T) {
 	for range 3 {
 		hourPasses()
 	}
-	if _, err := w.desk.Attest(ctx, w.op(), r.ID, hanna); err != nil {
+	if _, err := w.service.Attest(ctx, w.op(), r.ID, hanna); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
 		hourPasses() // until somebody confirms it
 	}
 	open, err := w.store.Open(ctx)
-	if err != nil || len(open) != 1 || open[0].ID != r.ID || open[0].State != HandedOff {
+	if err != nil || len(open) != 1 || open[0].ID != r.ID || open[0].State != StateHandedOff {
 		t.Errorf("the desk has %+v, %v", open, err)
 	}
-	if _, err := w.desk.Confirm(ctx, w.op(), r.ID, ravi); err != nil {
+	if _, err := w.service.Confirm(ctx, w.op(), r.ID, ravi); err != nil {
 		t.Fatal(err)
 	}
 	w.rdb.ZAdd(ctx, w.store.keys.due(), redisZ(1, r.ID)) // as whoever read it before it was closed
@@ -187,22 +187,22 @@ func TestAnOpenHandOffStaysOnTheDesk(t *testing.T) {
 	if len(reasons) != 2 {
 		t.Errorf("the reminders say %v", reasons)
 	}
-	if _, err := w.desk.Ask(ctx, w.op(), ask); err != nil {
+	if _, err := w.service.Submit(ctx, w.op(), ask); err != nil {
 		t.Errorf("the same once it is closed: %v", err)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // Who read it a moment too early reminds of nothing, and brings nothing back.
 func TestALateReminder(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	at := attested(w)
 	if err := w.store.remind(ctx, at); err != nil || w.told(at.ID, audit.Reminded) != 0 {
 		t.Errorf("it reminded before its time: %v", err)
 	}
-	w.die(at.ID)
+	w.expireLease(at.ID)
 	at = w.load(at.ID)
 	for _, err := range atOnce(8, func(int) error { return w.store.remind(context.Background(), at) }) {
 		if err != nil {
@@ -212,77 +212,77 @@ func TestALateReminder(t *testing.T) {
 	if n := w.told(at.ID, audit.Reminded); n != 1 {
 		t.Errorf("eight processes reminded %d times", n)
 	}
-	w.die(at.ID)
+	w.expireLease(at.ID)
 	stale := w.load(at.ID)
-	if _, err := w.desk.Confirm(ctx, w.op(), at.ID, olga); err != nil {
+	if _, err := w.service.Confirm(ctx, w.op(), at.ID, olga); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.store.remind(ctx, stale); err != nil {
 		t.Error(err)
 	}
-	if got := w.load(at.ID); got.State != Done || got.Version != stale.Version+1 || w.told(at.ID, audit.Reminded) != 1 {
-		t.Errorf("it is %s, version %d after %d", got.Says(), got.Version, stale.Version)
+	if got := w.load(at.ID); got.State != StateDone || got.Version != stale.Version+1 || w.told(at.ID, audit.Reminded) != 1 {
+		t.Errorf("it is %s, version %d after %d", got.Summary(), got.Version, stale.Version)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // The requester may take a hand-off back for as long as nobody says that it
-// is done. What was carried out before it stays told.
+// is done. What was executed before it stays told.
 func TestAHandOffIsTakenBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
-	w.run(w.desk, "w")
-	r := w.untilIn(w.approved(byHand("m1")).ID, HandedOff)
-	if _, err := w.desk.Cancel(ctx, w.op(), r.ID, ravi); code(err) != CodeNotRequester {
+	w.startRunner(w.service, "w")
+	r := w.untilIn(w.approved(byHand("m1")).ID, StateHandedOff)
+	if _, err := w.service.Cancel(ctx, w.op(), r.ID, ravi); code(err) != CodeNotRequester {
 		t.Errorf("an approver cancels it: %v", err)
 	}
-	if _, err := w.desk.Cancel(ctx, w.op(), r.ID, hanna); err != nil {
+	if _, err := w.service.Cancel(ctx, w.op(), r.ID, hanna); err != nil {
 		t.Errorf("its requester cancels it: %v", err)
 	}
 	got := w.load(r.ID)
-	if got.State != Cancelled || got.Journal[0].State != StepDone || got.Journal[1].State != StepSkipped {
-		t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+	if got.State != StateCancelled || got.Journal[0].State != StepDone || got.Journal[1].State != StepSkipped {
+		t.Errorf("it is %s, journal %+v", got.Summary(), got.Journal)
 	}
 	events := w.events()
 	if e := events[len(events)-1]; e.Kind != audit.Cancelled || len(e.Steps) != 2 || e.Steps[0].State != string(StepDone) || e.Steps[1].State != string(StepSkipped) {
 		t.Errorf("the event is %+v", e)
 	}
-	if _, err := w.desk.Attest(ctx, w.op(), r.ID, ravi); code(err) != CodeDecided {
+	if _, err := w.service.Attest(ctx, w.op(), r.ID, ravi); code(err) != CodeDecided {
 		t.Errorf("somebody did what was cancelled: %v", err)
 	}
-	again := w.untilIn(w.approved(byHand("m2")).ID, HandedOff)
-	if _, err := w.desk.Attest(ctx, w.op(), again.ID, ravi); err != nil {
+	again := w.untilIn(w.approved(byHand("m2")).ID, StateHandedOff)
+	if _, err := w.service.Attest(ctx, w.op(), again.ID, ravi); err != nil {
 		t.Fatal(err)
 	}
-	_, err := w.desk.Cancel(ctx, w.op(), again.ID, hanna)
+	_, err := w.service.Cancel(ctx, w.op(), again.ID, hanna)
 	if code(err) != CodeDecided || !strings.Contains(err.Error(), "Ravi Menon (ravi.menon@fernhill.example) says that it is done") {
 		t.Errorf("cancelling what was done: %v", err)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // Every no about a hand-off is recorded, and is the same when the press comes
 // again.
 func TestRefusalsAboutAHandOffAreRecorded(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	at := attested(w)
-	w.directory.change(dana, func(s *Standing) { s.Groups = []string{helpDesk, approvers} }) // whom the policy would let
+	w.directory.change(dana, func(s *Account) { s.Groups = []string{helpDesk, approvers} }) // whom the policy would let
 	if err := w.rdb.Set(ctx, w.store.keys.mark(mina.ID), "R-OLD", time.Minute).Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.rdb.Del(ctx, w.store.keys.mark(dana.ID)).Err(); err != nil {
 		t.Fatal(err)
 	}
-	for verb, press := range map[string]func(context.Context, string, string, Person) (Request, error){"report it as done": w.desk.Attest, "confirm": w.desk.Confirm} {
+	for verb, press := range map[string]func(context.Context, string, string, Person) (Request, error){"report it as done": w.service.Attest, "confirm": w.service.Confirm} {
 		for i, tt := range []struct {
 			who  Person
 			want Code
 		}{
-			{ravi, CodeTwice}, // he attested it
-			{dana, CodeTarget}, {sam, CodeNotAllowed}, {pat, CodeGuest}, {bo, CodeDisabled}, {mina, CodeRecentTarget}, {Person{Slack: "U0X"}, CodeNobody},
+			{ravi, CodeAlreadyDecided}, // he attested it
+			{dana, CodeTarget}, {sam, CodeNotAllowed}, {pat, CodeGuest}, {bo, CodeDisabled}, {mina, CodeRecentTarget}, {Person{Slack: "U0X"}, CodeUnknownPerson},
 		} {
 			op := fmt.Sprint(verb, i)
 			_, err := press(ctx, op, at.ID, tt.who)
@@ -302,22 +302,22 @@ func TestRefusalsAboutAHandOffAreRecorded(t *testing.T) {
 			t.Errorf("%s of nothing: %v", verb, err)
 		}
 	}
-	if got := w.load(at.ID); got.Version != at.Version || got.State != HandedOff {
-		t.Errorf("after all that it is %s, version %d", got.Says(), got.Version)
+	if got := w.load(at.ID); got.Version != at.Version || got.State != StateHandedOff {
+		t.Errorf("after all that it is %s, version %d", got.Summary(), got.Version)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // However many say so at one moment, one did it and one other confirms it.
 func TestHandOffsAtOneMoment(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	at := handedOff(w)
 	people := []Person{hanna, ravi, olga, mina}
 	for _, press := range []struct {
 		name string
 		by   func(context.Context, string, string, Person) (Request, error)
-	}{{"attest", w.desk.Attest}, {"confirm", w.desk.Confirm}} {
+	}{{"attest", w.service.Attest}, {"confirm", w.service.Confirm}} {
 		yes := 0
 		for i, err := range atOnce(16, func(i int) error { // each of them twice, and delivered twice
 			_, err := press.by(context.Background(), fmt.Sprint(press.name, i%8), at.ID, people[i%4])
@@ -326,7 +326,7 @@ func TestHandOffsAtOneMoment(t *testing.T) {
 			switch code(err) {
 			case "":
 				yes++
-			case CodeTwice, CodeDecided:
+			case CodeAlreadyDecided, CodeDecided:
 			default:
 				t.Errorf("%s %d: %v", press.name, i, err)
 			}
@@ -335,15 +335,15 @@ func TestHandOffsAtOneMoment(t *testing.T) {
 			t.Errorf("%s: %d presses heard yes, want the two deliveries of one", press.name, yes)
 		}
 	}
-	got := w.until(at.ID)
+	got := w.waitFinal(at.ID)
 	if e := got.Journal[0]; e.DoneBy == nil || e.Confirmed == nil || e.DoneBy.By.ID == e.Confirmed.By.ID {
 		t.Errorf("journal %+v", e)
 	}
 	want := []audit.Kind{audit.Requested, audit.Approved, audit.Started, audit.HandedOff, audit.Attested, audit.Confirmed, audit.Finished}
-	if kinds := slices.DeleteFunc(w.kinds(at.ID), func(k audit.Kind) bool { return k == audit.Refused }); !slices.Equal(kinds, want) {
+	if kinds := slices.DeleteFunc(w.eventKinds(at.ID), func(k audit.Kind) bool { return k == audit.Refused }); !slices.Equal(kinds, want) {
 		t.Errorf("events %v, want %v", kinds, want)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // A worker that died before its hand-off, wherever it stood, is succeeded by
@@ -353,35 +353,35 @@ func TestADeadWorkersHandOff(t *testing.T) {
 	for steps, name := range []string{"behind the claim", "in the middle of a step", "between the steps"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, calm())
+			w := newFixture(t, longTimings())
 			snap := w.claimed(byHand("m1"))
 			r := snap.Request
-			for i, a := range []Action{Begin{Step: 0}, End{Step: 0, Result: Result{State: StepDone}}}[:steps] {
+			for i, a := range []Action{StartStep{Step: 0}, EndStep{Step: 0, Result: Result{State: StepDone}}}[:steps] {
 				var err error
 				if r, err = w.store.advance(t.Context(), r, snap.Now, fmt.Sprint("write-", i), a); err != nil {
 					t.Fatal(err)
 				}
 				if i == 0 {
-					w.tenant.Work(t.Context(), Job{Kind: Run, Request: r, Step: 0})
+					w.tenant.Work(t.Context(), Job{Kind: JobRun, Request: r, Step: 0})
 				}
 			}
-			w.die(snap.ID)
+			w.expireLease(snap.ID)
 			for i := range 2 {
-				_, desk := w.process(w.server.Client(t))
-				w.run(desk, fmt.Sprint("worker-", i))
+				_, service := w.newProcess(w.server.Client(t))
+				w.startRunner(service, fmt.Sprint("worker-", i))
 			}
-			got := w.untilIn(snap.ID, HandedOff)
+			got := w.untilIn(snap.ID, StateHandedOff)
 			if got.Journal[0].State != StepDone || w.told(snap.ID, audit.HandedOff) != 1 {
-				t.Errorf("it is %s, journal %+v", got.Says(), got.Journal)
+				t.Errorf("it is %s, journal %+v", got.Summary(), got.Journal)
 			}
-			w.tenant.once(t, "m1")
-			w.invariants()
+			w.tenant.wantDeletedOnce(t, "m1")
+			w.checkInvariants()
 
 			// And the dead worker, awake again, changes nothing any more.
 			if _, err := w.store.advance(t.Context(), r, snap.Now, "finish", Finish{}); code(err) == "" {
 				t.Error("a late worker finished it")
 			}
-			if _, err := w.desk.Attest(t.Context(), w.op(), snap.ID, ravi); err != nil {
+			if _, err := w.service.Attest(t.Context(), w.op(), snap.ID, ravi); err != nil {
 				t.Error(err)
 			}
 		})
@@ -391,30 +391,30 @@ func TestADeadWorkersHandOff(t *testing.T) {
 // A halt during the step before it keeps the rest from being handed off.
 func TestAHaltBeforeAHandOff(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	var once sync.Once
-	w.tenant.says(func(job Job) (Result, bool) {
-		if job.Kind == Run {
+	w.tenant.setScript(func(job Job) (Result, bool) {
+		if job.Kind == JobRun {
 			once.Do(func() {
-				if _, err := w.desk.Stop(context.Background(), "stop", job.Request.ID, olga, "it is the wrong Dana"); err != nil {
+				if _, err := w.service.Stop(context.Background(), "stop", job.Request.ID, olga, "it is the wrong Dana"); err != nil {
 					t.Errorf("halting: %v", err)
 				}
 			})
 		}
 		return Result{}, false
 	})
-	w.run(w.desk, "w")
-	got := w.until(w.approved(byHand("m1")).ID)
-	if got.Outcome != Partial || got.Journal[1].State != StepSkipped || !strings.HasPrefix(got.Why, "Halted by Olga") || w.told(got.ID, audit.HandedOff) != 0 {
-		t.Errorf("it is %s because %q, journal %+v", got.Says(), got.Why, got.Journal)
+	w.startRunner(w.service, "w")
+	got := w.waitFinal(w.approved(byHand("m1")).ID)
+	if got.Outcome != OutcomePartial || got.Journal[1].State != StepSkipped || !strings.HasPrefix(got.Why, "Halted by Olga") || w.told(got.ID, audit.HandedOff) != 0 {
+		t.Errorf("it is %s because %q, journal %+v", got.Summary(), got.Why, got.Journal)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 func TestOnlyTheLastStepIsHandedOff(t *testing.T) {
 	plan := byHand()
 	plan.Steps = append(plan.Steps, Step{Op: "delete", Words: "Delete m1"})
-	if _, _, err := Apply(Request{ID: "R-TEST"}, Ask{Plan: plan, Requester: hanna, Terms: Terms{Approvals: 1}}, noon); err == nil {
+	if _, _, err := Apply(Request{ID: "R-TEST"}, Submit{Plan: plan, Requester: hanna, Requirements: Requirements{Approvals: 1}}, noon); err == nil {
 		t.Error("a plan goes on behind a hand-off, which no worker would come back to")
 	}
 }

@@ -12,45 +12,46 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxDeliveries is how often an inbox entry is tried before it is set aside.
+// maxDeliveries is how often an inbox entry is delivered before it is moved to
+// the dead letters.
 const maxDeliveries = 5
 
 // inboxGroup is the one consumer group of the inbox.
 const inboxGroup = "workers"
 
-// Inbox is where what a person did is stored before Slack is told that it
-// arrived. What was acked is as durable as this Redis.
+// Inbox stores interactions before they are acked. What was acked is as durable
+// as this Redis.
 type Inbox struct {
-	quick  redis.UniversalClient // for Put: no retries, honours its context
-	rdb    redis.UniversalClient
-	ring   *Ring
-	keys   keys
-	timing Timing
-	log    *slog.Logger
-	outage *outage // the store's
+	putClient redis.UniversalClient // for Put: no retries, honours its context
+	rdb       redis.UniversalClient
+	ring      *Ring
+	keys      keys
+	timing    Timing
+	log       *slog.Logger
+	outage    *outage // the store's
 
-	keyless *keyless                  // the store's
-	yields  atomic.Pointer[time.Time] // until when others come first to what is left
+	missingKeys *missingKeys              // the store's
+	yields      atomic.Pointer[time.Time] // until when others come first to what is left
 }
 
-// NewInbox returns the inbox beside a store. quick must have MaxRetries -1
-// and ContextTimeoutEnabled, so that an ack is never waited for in vain.
+// NewInbox returns the inbox beside a store. quick must have MaxRetries -1 and
+// ContextTimeoutEnabled, so that a write never outlasts the time for an ack.
 func NewInbox(s *Store, quick redis.UniversalClient, log *slog.Logger) *Inbox {
-	return &Inbox{quick: quick, rdb: s.rdb, ring: s.ring, keys: s.keys, timing: s.timing, log: log, outage: &s.outage, keyless: &s.keyless}
+	return &Inbox{putClient: quick, rdb: s.rdb, ring: s.ring, keys: s.keys, timing: s.timing, log: log, outage: &s.outage, missingKeys: &s.missingKeys}
 }
 
-// Arrival is one thing a person did.
+// Arrival is one interaction as a reader receives it.
 type Arrival struct {
 	Envelope   string // Slack's envelope id: the operation id of all that follows from it
 	Payload    []byte
 	At         time.Time // Redis' clock, when it arrived
-	Stale      bool      // too old to be carried out: tell its author
+	Stale      bool      // too old to be executed: tell its author
 	Deliveries int64     // this one included
 	Poisoned   bool      // tried too often: tell its author
 }
 
-// putScript stores an entry once an envelope id, whatever Slack redelivers.
-// The key of the envelope outlives every redelivery.
+// putScript stores one entry per envelope id, whatever Slack redelivers. The key
+// of the envelope outlives every redelivery.
 var putScript = redis.NewScript(`
 if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[3]) then
   redis.call('XADD', KEYS[1], '*', 'envelope', ARGV[1], 'body', ARGV[2])
@@ -58,13 +59,13 @@ if redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[3]) then
 end
 return 0`)
 
-// Put stores what arrived. It returns within timing.InboxWrite; an error
-// means that it could not be confirmed, not that it was not stored.
+// Put stores an interaction. It returns within timing.InboxWrite. An error means
+// that the write was not confirmed; the entry may exist nevertheless.
 func (in *Inbox) Put(ctx context.Context, envelope string, payload []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, in.timing.InboxWrite)
 	defer cancel()
 	sealed := in.ring.Seal("inbox", envelope, payload)
-	err := putScript.Run(ctx, in.quick, []string{in.keys.inbox(), in.keys.envelope(envelope)},
+	err := putScript.Run(ctx, in.putClient, []string{in.keys.inbox(), in.keys.envelope(envelope)},
 		envelope, sealed, (2 * in.timing.Stale).Milliseconds()).Err()
 	if err != nil {
 		return fmt.Errorf("approvals: the inbox did not confirm %s: %w", envelope, err)
@@ -72,16 +73,16 @@ func (in *Inbox) Put(ctx context.Context, envelope string, payload []byte) error
 	return nil
 }
 
-// Work hands entries to handle, several at a time, until ctx ends; then it
-// waits for those in hand. An entry is removed when handle returns nil, and
-// comes again otherwise; so handle must be idempotent by Envelope. A reader
-// that died is succeeded: its entries are taken over. So are those for which
-// handle, or this process, lacks a key.
-func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(context.Context, Arrival) error) {
-	hands = max(hands, 1)
+// Consume passes entries to handle, several at a time, until ctx ends; then it
+// waits for those in progress. An entry is removed when handle returns nil, and
+// redelivered otherwise, so handle must be idempotent by Envelope. Entries of a
+// reader that died are taken over, and so are those for which handle, or this
+// process, lacks a key.
+func (in *Inbox) Consume(ctx context.Context, name string, concurrency int, handle func(context.Context, Arrival) error) {
+	concurrency = max(concurrency, 1)
 	var busy sync.WaitGroup
 	defer busy.Wait()
-	slots := make(chan struct{}, hands)
+	slots := make(chan struct{}, concurrency)
 	backoff := time.Duration(0)
 	grouped := false
 	scan := "0-0" // where the search for dead readers' entries goes on
@@ -96,7 +97,7 @@ func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(c
 		if !grouped {
 			err := in.rdb.XGroupCreateMkStream(ctx, in.keys.inbox(), inboxGroup, "0").Err()
 			if err != nil && !redis.HasErrorPrefix(err, "BUSYGROUP") {
-				backoff = in.trouble(backoff, err)
+				backoff = in.logReadError(backoff, err)
 				continue
 			}
 			grouped = true
@@ -109,7 +110,7 @@ func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(c
 			return
 		}
 		free := 1
-		for full := false; free < hands && !full; {
+		for full := false; free < concurrency && !full; {
 			select {
 			case slots <- struct{}{}:
 				free++
@@ -126,31 +127,31 @@ func (in *Inbox) Work(ctx context.Context, name string, hands int, handle func(c
 		for _, e := range entries {
 			busy.Go(func() {
 				defer func() { <-slots }()
-				in.one(context.WithoutCancel(ctx), name, e, handle)
+				in.process(context.WithoutCancel(ctx), name, e, handle)
 			})
 		}
 		if err != nil && ctx.Err() == nil {
 			grouped = !redis.HasErrorPrefix(err, "NOGROUP") // a Redis that lost the stream gets it again
-			backoff = in.trouble(backoff, err)
+			backoff = in.logReadError(backoff, err)
 			continue
 		}
 		backoff = 0
 	}
 }
 
-func (in *Inbox) trouble(backoff time.Duration, err error) time.Duration {
-	in.outage.trouble(in.log, "the inbox cannot be read", err)
+func (in *Inbox) logReadError(backoff time.Duration, err error) time.Duration {
+	in.outage.logError(in.log, "the inbox cannot be read", err)
 	return min(max(2*backoff, 100*time.Millisecond), 5*time.Second)
 }
 
-// delivered is one entry of the stream as a reader got it.
+// delivered is one entry of the stream as it was delivered to a reader.
 type delivered struct {
 	redis.XMessage
 	deliveries int64
 }
 
-// next takes over what a dead reader left, or else waits for something new.
-// What it returns beside an error was delivered all the same.
+// next takes over the entries of a dead reader, or waits for new ones. Entries
+// that it returns beside an error were delivered, too.
 func (in *Inbox) next(ctx context.Context, name string, count int, scan string) ([]delivered, string, error) {
 	idle := in.timing.Takeover
 	if until := in.yields.Load(); until != nil && time.Now().Before(*until) {
@@ -197,9 +198,9 @@ func (in *Inbox) next(ctx context.Context, name string, count int, scan string) 
 	return list, scan, nil
 }
 
-// keep tells the group, while handle is at work, that this reader is alive,
-// so that a slow look-up is not taken for a dead process.
-func (in *Inbox) keep(name string, d delivered) (stop func()) {
+// keepAlive tells the consumer group, while handle is working, that this reader
+// is alive, so that a slow look-up is not mistaken for a dead process.
+func (in *Inbox) keepAlive(name string, d delivered) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -213,21 +214,22 @@ func (in *Inbox) keep(name string, d delivered) (stop func()) {
 			// With JUSTID and RETRYCOUNT this is no delivery.
 			err := in.rdb.Do(ctx, "XCLAIM", in.keys.inbox(), inboxGroup, name, 0, d.ID, "RETRYCOUNT", d.deliveries, "JUSTID").Err()
 			if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
-				in.outage.trouble(in.log, "an inbox entry in hand could not be held, and another process may start on it too", err, "entry", d.ID)
+				in.outage.logError(in.log, "an inbox entry in hand could not be held, and another process may start on it too", err, "entry", d.ID)
 			}
 		}
 	}()
 	return func() { cancel(); <-done }
 }
 
-// one carries an entry through handle, contains its panics, and removes it.
-func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(context.Context, Arrival) error) {
+// process passes an entry to handle, recovers from its panics, and removes the
+// entry.
+func (in *Inbox) process(ctx context.Context, name string, d delivered, handle func(context.Context, Arrival) error) {
 	envelope, _ := d.Values["envelope"].(string)
 	body, _ := d.Values["body"].(string)
 	payload, sealed := in.ring.Open("inbox", envelope, body)
 	if sealed != nil && !errors.Is(sealed, ErrNoKey) {
 		in.log.Error("an inbox entry does not open and is set aside", "envelope", envelope, "error", sealed)
-		in.setAside(ctx, d)
+		in.moveToDeadLetters(ctx, d)
 		return
 	}
 	e := Arrival{Envelope: envelope, Payload: payload, At: streamTime(d.ID), Deliveries: d.deliveries, Poisoned: d.deliveries > maxDeliveries}
@@ -237,10 +239,10 @@ func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(
 		return // without a clock its age is unknown; it comes again
 	}
 	if sealed != nil {
-		in.leave(ctx, name, d, e, d.deliveries-1, sealed)
+		in.skipForMissingKey(ctx, name, d, e, d.deliveries-1, sealed)
 		return
 	}
-	release := in.keep(name, d)
+	release := in.keepAlive(name, d)
 	err := func() (err error) {
 		defer release()
 		defer func() {
@@ -253,55 +255,55 @@ func (in *Inbox) one(ctx context.Context, name string, d delivered, handle func(
 	switch {
 	case e.Poisoned:
 		in.log.Error("an inbox entry failed too often and is set aside", "envelope", envelope, "error", err)
-		in.setAside(ctx, d)
-	case errors.Is(err, ErrNoKey): // of what the entry is about, and perhaps by now carried out
-		in.leave(ctx, name, d, e, max(d.deliveries-1, 1), err)
+		in.moveToDeadLetters(ctx, d)
+	case errors.Is(err, ErrNoKey): // of what the entry is about, and perhaps by now executed
+		in.skipForMissingKey(ctx, name, d, e, max(d.deliveries-1, 1), err)
 	case err != nil:
 		in.log.Warn("an inbox entry failed and will be tried again", "envelope", envelope, "delivery", e.Deliveries, "error", err)
 	default:
-		in.done(ctx, d.ID)
+		in.acknowledge(ctx, d.ID)
 	}
 }
 
-// leave leaves an entry that cannot be carried out here for want of a key to a
-// process that has it. While the entry is worth carrying out this adds no try,
-// or whoever has the key would get it poisoned: it can be taken over at once,
-// and this process comes last. Later it is a try like any other, and who did it
-// can never be read here.
-func (in *Inbox) leave(ctx context.Context, name string, d delivered, e Arrival, tries int64, why error) {
+// skipForMissingKey makes an entry that this process has no key for available to
+// another process. While the entry is fresh this does not count as a delivery,
+// which would bring it closer to the dead letters: it can be taken over at once,
+// and this process comes last. A stale entry counts as delivered, and its author
+// cannot be determined here.
+func (in *Inbox) skipForMissingKey(ctx context.Context, name string, d delivered, e Arrival, tries int64, why error) {
 	until := time.Now().Add(2 * in.timing.Takeover)
 	in.yields.Store(&until)
-	in.keyless.meet(why)
-	in.keyless.tell(in.log)
+	in.missingKeys.isMissingKey(why)
+	in.missingKeys.logOnce(in.log)
 	switch {
 	case !e.Stale:
 		// With JUSTID and RETRYCOUNT this is no delivery, and with IDLE the wait for a dead reader is over.
 		err := in.rdb.Do(ctx, "XCLAIM", in.keys.inbox(), inboxGroup, name, 0, d.ID, "IDLE", in.timing.Takeover.Milliseconds(), "RETRYCOUNT", tries, "JUSTID").Err()
 		if err != nil && !errors.Is(err, redis.Nil) {
-			in.outage.trouble(in.log, "an inbox entry could not be left to a process that has its key, and waits until it is taken over", err, "entry", d.ID)
+			in.outage.logError(in.log, "an inbox entry could not be left to a process that has its key, and waits until it is taken over", err, "entry", d.ID)
 		}
 	case e.Poisoned:
 		in.log.Error("an inbox entry is set aside, because no process with its key came for it: what somebody did is not carried out, and they cannot be told",
 			"envelope", e.Envelope, "at", e.At, "error", why)
-		in.setAside(ctx, d)
+		in.moveToDeadLetters(ctx, d)
 	}
 }
 
-func (in *Inbox) done(ctx context.Context, id string) {
+func (in *Inbox) acknowledge(ctx context.Context, id string) {
 	pipe := in.rdb.TxPipeline()
 	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, id)
 	pipe.XDel(ctx, in.keys.inbox(), id)
 	if _, err := pipe.Exec(ctx); err != nil {
-		in.outage.trouble(in.log, "an inbox entry was carried out but not removed, and will come again", err, "entry", id)
+		in.outage.logError(in.log, "an inbox entry was carried out but not removed, and will come again", err, "entry", id)
 	}
 }
 
-func (in *Inbox) setAside(ctx context.Context, d delivered) {
+func (in *Inbox) moveToDeadLetters(ctx context.Context, d delivered) {
 	pipe := in.rdb.TxPipeline()
-	pipe.XAdd(ctx, &redis.XAddArgs{Stream: in.keys.aside(), MaxLen: 1000, Values: d.Values})
+	pipe.XAdd(ctx, &redis.XAddArgs{Stream: in.keys.deadLetters(), MaxLen: 1000, Values: d.Values})
 	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, d.ID)
 	pipe.XDel(ctx, in.keys.inbox(), d.ID)
 	if _, err := pipe.Exec(ctx); err != nil {
-		in.outage.trouble(in.log, "an inbox entry was not set aside, and will come again", err, "entry", d.ID)
+		in.outage.logError(in.log, "an inbox entry was not set aside, and will come again", err, "entry", d.ID)
 	}
 }

@@ -15,12 +15,12 @@ import (
 )
 
 // inbox is an inbox of another process, with the client an ack needs.
-func (w *world) inbox() *Inbox {
+func (w *fixture) inbox() *Inbox {
 	return NewInbox(w.store, w.quick(), w.log)
 }
 
 // quick is the client that an ack needs.
-func (w *world) quick() redis.UniversalClient {
+func (w *fixture) quick() redis.UniversalClient {
 	return w.server.ClientWith(w.t, func(o *redis.UniversalOptions) {
 		// In a cluster it goes where it is sent to.
 		o.MaxRetries, o.MaxRedirects, o.ContextTimeoutEnabled = -1, 2, true
@@ -47,7 +47,7 @@ func (l *list[T]) all() []T {
 }
 
 // empty says that no entry waits in the inbox or in anybody's hand.
-func (w *world) empty() bool {
+func (w *fixture) empty() bool {
 	n, err := w.rdb.XLen(w.t.Context(), w.store.keys.inbox()).Result()
 	if err != nil {
 		w.t.Fatal(err)
@@ -58,7 +58,7 @@ func (w *world) empty() bool {
 
 func TestInboxHandsOutEachEnvelopeOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	in := w.inbox()
 	for i := range 20 {
 		for range 3 { // Slack delivers again what was not acked in time
@@ -71,7 +71,7 @@ func TestInboxHandsOutEachEnvelopeOnce(t *testing.T) {
 	for i := range 3 {
 		other := w.inbox()
 		background(t, func(ctx context.Context) {
-			other.Work(ctx, fmt.Sprint("reader-", i), 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+			other.Consume(ctx, fmt.Sprint("reader-", i), 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
 		})
 	}
 	waitFor(t, "the inbox to be empty", w.empty)
@@ -95,7 +95,7 @@ func TestInboxHandsOutEachEnvelopeOnce(t *testing.T) {
 
 // idles makes an entry in a reader's hand one that it has not been heard of for
 // longer than anybody waits. That counts as no delivery.
-func (w *world) idles(reader, entry string) {
+func (w *fixture) idles(reader, entry string) {
 	w.t.Helper()
 	inbox := w.store.keys.inbox()
 	in, err := w.rdb.XPendingExt(w.t.Context(), &redis.XPendingExtArgs{Stream: inbox, Group: inboxGroup, Start: entry, End: entry, Count: 1}).Result()
@@ -111,7 +111,7 @@ func (w *world) idles(reader, entry string) {
 // What a reader had in hand when it died is done by another one.
 func TestADeadReadersEntriesAreTakenOver(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	in := w.inbox()
 	ctx := t.Context()
 	for i := range 5 {
@@ -132,7 +132,7 @@ func TestADeadReadersEntriesAreTakenOver(t *testing.T) {
 	}
 	var got list[Arrival]
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "alive", 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+		in.Consume(ctx, "alive", 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
 	})
 	waitFor(t, "the inbox to be empty", w.empty)
 	deliveries := map[string]int64{}
@@ -154,26 +154,26 @@ func TestADeadReadersEntriesAreTakenOver(t *testing.T) {
 // the group hears that its reader is at work, and that counts as no delivery.
 func TestASlowReadersEntryStaysItsOwn(t *testing.T) {
 	t.Parallel()
-	timing := calm()
+	timing := longTimings()
 	timing.Takeover = 90 * time.Millisecond
-	w := newWorld(t, timing)
+	w := newFixture(t, timing)
 	if err := w.inbox().Put(t.Context(), "envelope", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
 	var got list[Arrival]
 	in := w.inbox()
-	inHand, goOn := make(chan struct{}, 10), make(chan struct{})
+	inProgress, resume := make(chan struct{}, 10), make(chan struct{})
 	// With one hand it takes nothing over while it is at work, and nobody else
 	// looks: a reader that is late with its word loses nothing here.
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "reader", 1, func(_ context.Context, e Arrival) error {
+		in.Consume(ctx, "reader", 1, func(_ context.Context, e Arrival) error {
 			got.add(e)
-			inHand <- struct{}{}
-			<-goOn
+			inProgress <- struct{}{}
+			<-resume
 			return nil
 		})
 	})
-	<-inHand
+	<-inProgress
 	for range 5 { // for longer than others would wait
 		w.idles("reader", w.pending().ID)
 		var p redis.XPendingExt
@@ -182,14 +182,14 @@ func TestASlowReadersEntryStaysItsOwn(t *testing.T) {
 			t.Errorf("while its reader is at work it is %+v", p)
 		}
 	}
-	close(goOn)
+	close(resume)
 	waitFor(t, "the inbox to be empty", w.empty)
 	if all := got.all(); len(all) != 1 || all[0].Deliveries != 1 {
 		t.Errorf("it was handed out as %+v", all)
 	}
 }
 
-func TestPoisonIsSetAside(t *testing.T) {
+func TestAPoisonedEntryIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func() error{
 		"an error": func() error { return errors.New("no") },
@@ -197,7 +197,7 @@ func TestPoisonIsSetAside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, calm())
+			w := newFixture(t, longTimings())
 			w.log = discard
 			in := w.inbox()
 			for _, e := range []string{"good-1", "poison", "good-2"} {
@@ -207,7 +207,7 @@ func TestPoisonIsSetAside(t *testing.T) {
 			}
 			var got list[Arrival]
 			background(t, func(ctx context.Context) {
-				in.Work(ctx, "reader", 3, func(_ context.Context, e Arrival) error {
+				in.Consume(ctx, "reader", 3, func(_ context.Context, e Arrival) error {
 					got.add(e)
 					if e.Envelope == "poison" {
 						return fail()
@@ -233,7 +233,7 @@ func TestPoisonIsSetAside(t *testing.T) {
 			if want := []string{"1 false", "2 false", "3 false", "4 false", "5 false", "6 true"}; !slices.Equal(told, want) {
 				t.Errorf("the poison was delivered as %v, want %v", told, want)
 			}
-			aside, err := w.rdb.XRange(t.Context(), w.store.keys.aside(), "-", "+").Result()
+			aside, err := w.rdb.XRange(t.Context(), w.store.keys.deadLetters(), "-", "+").Result()
 			if err != nil || len(aside) != 1 || aside[0].Values["envelope"] != "poison" {
 				t.Fatalf("aside: %v, %v", aside, err)
 			}
@@ -244,10 +244,10 @@ func TestPoisonIsSetAside(t *testing.T) {
 	}
 }
 
-// An entry that somebody else sealed, or moved, is not carried out.
-func TestAForeignEntryIsSetAside(t *testing.T) {
+// An entry that somebody else sealed, or moved, is not executed.
+func TestAForeignEntryIsADeadLetter(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.log = discard
 	in := w.inbox()
 	foreign := ring(t, "k1:"+key(9)).Seal("inbox", "foreign", []byte("approve everything"))
@@ -259,22 +259,22 @@ func TestAForeignEntryIsSetAside(t *testing.T) {
 	}
 	var got list[Arrival]
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "reader", 1, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+		in.Consume(ctx, "reader", 1, func(_ context.Context, e Arrival) error { got.add(e); return nil })
 	})
 	waitFor(t, "the inbox to be empty", w.empty)
 	if list := got.all(); len(list) > 0 {
 		t.Errorf("carried out: %+v", list)
 	}
-	if n := w.rdb.XLen(t.Context(), w.store.keys.aside()).Val(); n != 3 {
+	if n := w.rdb.XLen(t.Context(), w.store.keys.deadLetters()).Val(); n != 3 {
 		t.Errorf("%d entries are set aside, want 3", n)
 	}
 }
 
 func TestOldEntriesAreFlagged(t *testing.T) {
 	t.Parallel()
-	timing := calm()
+	timing := longTimings()
 	timing.Stale = 30 * time.Millisecond
-	w := newWorld(t, timing)
+	w := newFixture(t, timing)
 	in := w.inbox()
 	if err := in.Put(t.Context(), "old", []byte("x")); err != nil {
 		t.Fatal(err)
@@ -283,7 +283,7 @@ func TestOldEntriesAreFlagged(t *testing.T) {
 	waitFor(t, "it to grow old", func() bool { return time.Since(start) > 2*timing.Stale })
 	var got list[Arrival]
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "reader", 1, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+		in.Consume(ctx, "reader", 1, func(_ context.Context, e Arrival) error { got.add(e); return nil })
 	})
 	waitFor(t, "the inbox to be empty", w.empty)
 	if list := got.all(); len(list) != 1 || !list[0].Stale || list[0].Poisoned {
@@ -294,12 +294,12 @@ func TestOldEntriesAreFlagged(t *testing.T) {
 // A Redis that lost the stream, or was away, is read again.
 func TestTheInboxSurvivesItsRedis(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.log = discard
 	in := w.inbox()
 	var got list[Arrival]
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "reader", 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+		in.Consume(ctx, "reader", 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
 	})
 	put := func(envelope string) {
 		t.Helper()
@@ -322,7 +322,7 @@ func TestTheInboxSurvivesItsRedis(t *testing.T) {
 // A stop finishes what is in hand, and leaves nothing delivered and undone.
 func TestStoppingTheInbox(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	in := w.inbox()
 	for i := range 30 {
 		if err := in.Put(t.Context(), fmt.Sprint("envelope-", i), []byte("x")); err != nil {
@@ -330,22 +330,22 @@ func TestStoppingTheInbox(t *testing.T) {
 		}
 	}
 	var got list[Arrival]
-	started, goOn := make(chan struct{}), make(chan struct{})
+	started, resume := make(chan struct{}), make(chan struct{})
 	stop := make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		defer close(stop)
-		in.Work(ctx, "first", 2, func(ctx context.Context, e Arrival) error {
+		in.Consume(ctx, "first", 2, func(ctx context.Context, e Arrival) error {
 			if got.add(e) == 2 {
 				close(started)
 			}
-			<-goOn
+			<-resume
 			return ctx.Err() // what is in hand is not cancelled
 		})
 	}()
 	<-started
 	cancel()
-	close(goOn)
+	close(resume)
 	<-stop
 	pending, err := w.rdb.XPending(t.Context(), w.store.keys.inbox(), inboxGroup).Result()
 	if err != nil || pending.Count != 0 {
@@ -356,7 +356,7 @@ func TestStoppingTheInbox(t *testing.T) {
 		t.Errorf("%d done and %d left of 30", done, left)
 	}
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "second", 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
+		in.Consume(ctx, "second", 2, func(_ context.Context, e Arrival) error { got.add(e); return nil })
 	})
 	waitFor(t, "the inbox to be empty", w.empty)
 	if n := len(got.all()); n != 30 {
@@ -389,7 +389,7 @@ func TestPutReturnsInTimeWhenRedisHangs(t *testing.T) {
 			c.Close()
 		}
 	})
-	timing := calm()
+	timing := longTimings()
 	timing.InboxWrite = 150 * time.Millisecond
 	// A client that would wait for ever by itself: that Put returns at all is
 	// because of the deadline it gives.
@@ -401,7 +401,7 @@ func TestPutReturnsInTimeWhenRedisHangs(t *testing.T) {
 			t.Errorf("Put waits until %v (%v)", end, ok)
 		}
 	}})
-	store := NewStore(rdb, ring(t, ringText), "", timing)
+	store := NewStore(rdb, ring(t, testKeys), "", timing)
 	in := NewInbox(store, rdb, discard)
 	var all []error
 	returned := make(chan struct{})
@@ -409,7 +409,7 @@ func TestPutReturnsInTimeWhenRedisHangs(t *testing.T) {
 		defer close(returned)
 		all = atOnce(30, func(i int) error { return in.Put(context.Background(), fmt.Sprint("envelope-", i), []byte("x")) })
 	}()
-	closed(t, "all to return", returned)
+	waitClosed(t, "all to return", returned)
 	for _, err := range all {
 		if err == nil || !strings.Contains(err.Error(), "did not confirm") {
 			t.Errorf("a Redis that hangs confirmed: %v", err)

@@ -43,7 +43,7 @@ func TestWhatHappensAtOnceIsLinearizable(t *testing.T) {
 			t.Fatalf("COUNTERSIGN_TEST_HISTORIES: %v", err)
 		}
 	}
-	w := newWorld(t, DefaultTiming())
+	w := newFixture(t, DefaultTiming())
 	w.log = discard
 	if err := w.store.commit.Load(t.Context(), w.rdb).Err(); err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestWhatHappensAtOnceIsLinearizable(t *testing.T) {
 			}
 			t.Errorf("history %d of seed %d is not linearizable (%s); it is drawn in %s:\n%s", n, seed, result, path, h)
 		}
-		for _, broken := range h.w.broken() {
+		for _, broken := range h.w.violations() {
 			t.Errorf("history %d of seed %d: %s\n%s", n, seed, broken, h)
 		}
 		h.sweepAway()
@@ -84,26 +84,26 @@ type cable struct {
 
 // newCable is one on which a commit takes up to so long to arrive, so that much
 // can come between what was read and what is written.
-func newCable(w *world, late time.Duration) *cable {
+func newCable(w *fixture, late time.Duration) *cable {
 	rdb := w.server.Client(w.t)
 	if late > 0 {
-		rdb.AddHook(before{w.store.commit.Hash(), func() { time.Sleep(rand.N(late)) }})
+		rdb.AddHook(beforeHook{w.store.commit.Hash(), func() { time.Sleep(rand.N(late)) }})
 	}
 	return &cable{rdb: rdb}
 }
 
-func newCutCable(w *world, patient bool) *cable {
+func newCutCable(w *fixture, patient bool) *cable {
 	by := &saboteur{}
 	return &cable{rdb: by.client(w.t, w.server, patient), by: by}
 }
 
 // pressed says that a person does it, once.
-func (a asking) pressed() bool {
+func (a attempt) pressed() bool {
 	return a.verb == "approve" || a.verb == "deny" || a.verb == "cancel" || a.verb == "stop"
 }
 
-// asking is one operation: of a person, of a process, or of time.
-type asking struct {
+// attempt is one operation: of a person, of a process, or of time.
+type attempt struct {
 	verb    string // requested, approve, deny, cancel, stop, take, begin, end, finish, die, read or expiry
 	request int
 	by      int    // who of deciders, for approve and deny; how many it needs, or which deadline
@@ -164,7 +164,7 @@ type turn struct {
 var sequential = porcupine.NondeterministicModel{
 	Init: func() []any { return []any{scene{}} },
 	Step: func(before, input, output any) []any {
-		s, in, out := before.(scene), input.(asking), output.(answer)
+		s, in, out := before.(scene), input.(attempt), output.(answer)
 		var after []any
 		for _, o := range turns(s, in) {
 			switch {
@@ -183,7 +183,7 @@ var sequential = porcupine.NondeterministicModel{
 	},
 	Equal: func(a, b any) bool { return a == b },
 	DescribeOperation: func(input, output any) string {
-		in, out := input.(asking), output.(answer)
+		in, out := input.(attempt), output.(answer)
 		return in.String() + " → " + out.String()
 	},
 	DescribeState: func(s any) string {
@@ -197,7 +197,7 @@ var sequential = porcupine.NondeterministicModel{
 	},
 }
 
-func (a asking) String() string {
+func (a attempt) String() string {
 	text := fmt.Sprintf("%s %d", a.verb, a.request+1)
 	switch a.verb {
 	case "approve", "deny":
@@ -227,29 +227,29 @@ func (a answer) String() string {
 }
 
 // turns are the ways in which an operation may turn out.
-func turns(s scene, in asking) (all []turn) {
+func turns(s scene, in attempt) (all []turn) {
 	r := s.Requests[in.request]
 	with := func(r sequel, said answer) {
 		after := s
 		after.Requests[in.request] = r
 		all = append(all, turn{after, said})
 	}
-	overdue := r.State == Pending && r.Over[0] || r.State == Approved && r.Over[1]
+	overdue := r.State == StatePending && r.Over[0] || r.State == StateApproved && r.Over[1]
 	ended := r
 	if overdue {
-		ended.State = Expired
+		ended.State = StateExpired
 	}
 	switch in.verb {
 	case "limited":
 		s.Limited = true
 		with(r, answer{})
 	case "requested":
-		with(sequel{State: Pending, Needs: in.by, Steps: "ww"}, answer{})
+		with(sequel{State: StatePending, Needs: in.by, Steps: "ww"}, answer{})
 	case "expiry":
 		r.Over[in.by] = true
 		with(r, answer{})
 	case "die":
-		r.Lapsed = r.Lapsed || r.State == Running
+		r.Lapsed = r.Lapsed || r.State == StateRunning
 		with(r, answer{})
 	case "read":
 		with(r, answer{said: r.read()})
@@ -261,12 +261,12 @@ func turns(s scene, in asking) (all []turn) {
 		for _, r := range found {
 			code, counts := r.Answered[in.op], false
 			if code == unanswered {
-				pressed, said := r.press(in, overdue && r.State != Expired)
+				decided, said := r.action(in, overdue && r.State != StateExpired)
 				counts = s.Limited && in.verb == "approve" && said == yes
 				if code = said; counts && s.Counted[in.by] {
 					code, counts = CodeTooMany, false
 				} else {
-					r = pressed
+					r = decided
 				}
 				r.Answered[in.op] = code
 			}
@@ -280,19 +280,19 @@ func turns(s scene, in asking) (all []turn) {
 			}
 		}
 	case "take":
-		other := s.Requests[1-in.request].State == Running
+		other := s.Requests[1-in.request].State == StateRunning
 		claimed := r
-		claimed.State, claimed.Lapsed, claimed.Did = Running, false, ""
+		claimed.State, claimed.Lapsed, claimed.Did = StateRunning, false, ""
 		claimed.Claim++
 		switch {
-		case r.State == Approved && overdue:
+		case r.State == StateApproved && overdue:
 			with(ended, answer{})
 			with(r, answer{}) // it was read in time, and claimed too late
 		case overdue:
 			with(ended, answer{})
-		case r.State == Approved && !other:
+		case r.State == StateApproved && !other:
 			with(claimed, answer{claim: claimed.Claim})
-		case r.State == Running && r.Lapsed:
+		case r.State == StateRunning && r.Lapsed:
 			with(claimed, answer{claim: claimed.Claim})
 			with(r, answer{}) // a halt came between
 		default:
@@ -316,7 +316,7 @@ func turns(s scene, in asking) (all []turn) {
 			case "end":
 				r.Steps = strings.Replace(r.Steps, "b", "e", 1)
 			case "finish":
-				r.State, r.Steps = Done, strings.ReplaceAll(r.Steps, "w", "s")
+				r.State, r.Steps = StateDone, strings.ReplaceAll(r.Steps, "w", "s")
 			}
 			with(r, answer{})
 		}
@@ -324,39 +324,39 @@ func turns(s scene, in asking) (all []turn) {
 	return all
 }
 
-// press is what a person does, and the answer. late says that the deadline has
+// action is what a person does, and the answer. late says that the deadline has
 // passed and that this is not in the state yet.
-func (r sequel) press(in asking, late bool) (sequel, Code) {
+func (r sequel) action(in attempt, late bool) (sequel, Code) {
 	switch in.verb {
 	case "approve", "deny":
 		switch {
-		case r.State == Expired, r.State == Pending && late:
+		case r.State == StateExpired, r.State == StatePending && late:
 			return r, CodeExpired
-		case r.State != Pending:
+		case r.State != StatePending:
 			return r, CodeDecided
 		case in.verb == "deny":
-			r.State = Denied
+			r.State = StateDenied
 			return r, yes
 		case r.Yes[in.by]:
-			return r, CodeTwice
+			return r, CodeAlreadyDecided
 		}
 		r.Yes[in.by] = true
 		if n := len(slices.DeleteFunc(slices.Clone(r.Yes[:]), func(said bool) bool { return !said })); n >= r.Needs {
-			r.State = Approved
+			r.State = StateApproved
 		}
 		return r, yes
 	case "cancel":
 		switch {
-		case r.State == Running, r.State.Final():
+		case r.State == StateRunning, r.State.Final():
 			return r, CodeDecided
 		case late:
 			return r, CodeExpired
 		}
-		r.State = Cancelled
+		r.State = StateCancelled
 		return r, yes
 	}
 	switch {
-	case r.State != Running:
+	case r.State != StateRunning:
 		return r, CodeNotRunning
 	case r.Halted:
 		return r, CodeDecided
@@ -373,7 +373,7 @@ func (r sequel) read() string {
 
 // episode is one of them.
 type episode struct {
-	w        *world
+	w        *fixture
 	random   *rand.Rand
 	requests []Request
 	clients  []*client
@@ -388,20 +388,20 @@ type episode struct {
 // client is one goroutine, with a process of its own.
 type client struct {
 	*episode
-	id     int
-	cable  *cable
-	store  *Store
-	desk   *Desk
-	runner *Runner
-	script []asking
-	hands  map[int]*Request // what it has claimed, as its last write left it
+	id          int
+	cable       *cable
+	store       *Store
+	service     *Service
+	runner      *Runner
+	script      []attempt
+	concurrency map[int]*Request // what it has claimed, as its last write left it
 }
 
-func newEpisode(w *world, cables []*cable, random *rand.Rand, prefix string) *episode {
+func newEpisode(w *fixture, cables []*cable, random *rand.Rand, prefix string) *episode {
 	own := *w
-	own.known, own.opened = nil, nil
+	own.lastSeen, own.openedEvents = nil, nil
 	h := &episode{w: &own, random: random}
-	ring, err := ParseRing(ringText)
+	ring, err := ParseRing(testKeys)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -411,23 +411,23 @@ func newEpisode(w *world, cables []*cable, random *rand.Rand, prefix string) *ep
 	count := 1 + random.IntN(3)/2
 	for i, at := range random.Perm(len(cables))[:3+random.IntN(3)] {
 		store := NewStore(cables[at].rdb, ring, prefix, own.timing)
-		desk := &Desk{Store: store, Policy: fernhill(), Directory: own.directory, Log: discard}
+		service := &Service{Store: store, Policy: testPolicy(), Directory: own.directory, Log: discard}
 		h.clients = append(h.clients, &client{
-			episode: h, id: i + 1, cable: cables[at], store: store, desk: desk, hands: map[int]*Request{},
-			runner: &Runner{Desk: desk, Name: fmt.Sprint("client-", i+1), Log: discard},
+			episode: h, id: i + 1, cable: cables[at], store: store, service: service, concurrency: map[int]*Request{},
+			runner: &Runner{Service: service, Name: fmt.Sprint("client-", i+1), Log: discard},
 		})
 	}
 	if random.IntN(3) == 0 {
-		h.log = append(h.log, porcupine.Operation{Input: asking{verb: "limited"}, Output: answer{}})
+		h.log = append(h.log, porcupine.Operation{Input: attempt{verb: "limited"}, Output: answer{}})
 		for _, c := range h.clients {
-			c.desk.Policy.Limits.Pair = Limit{Count: 1, Within: time.Hour}
+			c.service.Policy.Limits.Pair = Limit{Count: 1, Within: time.Hour}
 		}
 	}
 	ops := 0
 	for _, c := range h.clients {
 		for range 2 + random.IntN(3) {
 			verbs := strings.Fields("approve approve approve approve approve deny cancel stop stop take take take take die die read")
-			a := asking{verb: verbs[random.IntN(len(verbs))], request: random.IntN(count), by: random.IntN(len(deciders))}
+			a := attempt{verb: verbs[random.IntN(len(verbs))], request: random.IntN(count), by: random.IntN(len(deciders))}
 			if a.pressed() && ops < len(sequel{}.Answered)-2 {
 				a.op = ops
 				ops++
@@ -440,7 +440,7 @@ func newEpisode(w *world, cables []*cable, random *rand.Rand, prefix string) *ep
 				c.script = append(c.script, a)
 			}
 			if a.verb == "take" { // and then it works, where that was a claim
-				c.script = append(c.script, slices.Repeat([]asking{{verb: "work", request: a.request}}, random.IntN(6))...)
+				c.script = append(c.script, slices.Repeat([]attempt{{verb: "work", request: a.request}}, random.IntN(6))...)
 			}
 		}
 	}
@@ -449,16 +449,16 @@ func newEpisode(w *world, cables []*cable, random *rand.Rand, prefix string) *ep
 		h.clients[1].script = slices.Insert(h.clients[1].script, random.IntN(len(h.clients[1].script)), twice)
 	}
 	for n := range count {
-		ask := Ask{
-			Plan: deletes(ClassDestroy, Person{ID: "target-of-" + prefix}, fmt.Sprint("first-", n), "second"), Requester: hanna,
-			Terms: Terms{Approvals: 1 + random.IntN(2), Lifetime: pick(time.Hour, time.Hour, 3*time.Millisecond, 10*time.Millisecond, 30*time.Millisecond)},
+		ask := Submit{
+			Plan: deletionPlan(ClassDestroy, Person{ID: "target-of-" + prefix}, fmt.Sprint("first-", n), "second"), Requester: hanna,
+			Requirements: Requirements{Approvals: 1 + random.IntN(2), Lifetime: pick(time.Hour, time.Hour, 3*time.Millisecond, 10*time.Millisecond, 30*time.Millisecond)},
 		}
 		snap, err := own.store.create(w.t.Context(), fmt.Sprint("ask-", n), ask, nil)
 		if err != nil {
 			w.t.Fatal(err)
 		}
 		h.requests = append(h.requests, snap.Request)
-		h.log = append(h.log, porcupine.Operation{Input: asking{verb: "requested", request: n, by: ask.Terms.Approvals}, Output: answer{}})
+		h.log = append(h.log, porcupine.Operation{Input: attempt{verb: "requested", request: n, by: ask.Requirements.Approvals}, Output: answer{}})
 	}
 	h.began = time.Now()
 	if h.clock[0], err = own.store.clock(w.t.Context()); err != nil {
@@ -477,10 +477,10 @@ func (h *episode) play() {
 	}
 	var all sync.WaitGroup
 	start := make(chan struct{})
-	first := &client{episode: h, cable: &cable{}, store: h.w.store, desk: &Desk{Store: h.w.store, Policy: h.clients[0].desk.Policy, Directory: h.w.directory, Log: discard}}
+	first := &client{episode: h, cable: &cable{}, store: h.w.store, service: &Service{Store: h.w.store, Policy: h.clients[0].service.Policy, Directory: h.w.directory, Log: discard}}
 	for n := range h.requests {
 		if h.random.IntN(3) == 0 {
-			first.does(asking{verb: "approve", request: n, by: 0, op: len(sequel{}.Answered) - 1 - n})
+			first.does(attempt{verb: "approve", request: n, by: 0, op: len(sequel{}.Answered) - 1 - n})
 		}
 	}
 	for _, c := range h.clients {
@@ -494,11 +494,11 @@ func (h *episode) play() {
 	close(start)
 	all.Wait()
 	for n, r := range h.requests {
-		first.does(asking{verb: "read", request: n})
+		first.does(attempt{verb: "read", request: n})
 		h.expiry(n, 0, r.Deadline)
 		if now, err := h.w.store.Load(h.w.t.Context(), r.ID); err != nil {
 			h.w.t.Error(err)
-		} else if len(now.Approvals) >= r.Terms.Approvals { // and so has another one
+		} else if len(now.Approvals) >= r.Requirements.Approvals { // and so has another one
 			h.expiry(n, 1, now.Deadline)
 		}
 	}
@@ -519,7 +519,7 @@ func (h *episode) expiry(request, which int, deadline time.Time) {
 	}
 	left := deadline.Sub(h.clock[0]) // from some moment of the millisecond that Redis told
 	h.log = append(h.log, porcupine.Operation{
-		ClientId: len(h.clients) + 1 + len(h.log), Input: asking{verb: "expiry", request: request, by: which}, Output: answer{},
+		ClientId: len(h.clients) + 1 + len(h.log), Input: attempt{verb: "expiry", request: request, by: which}, Output: answer{},
 		Call:   max(0, h.clock[1].Add(left-time.Millisecond).Sub(h.began).Nanoseconds()),
 		Return: max(0, h.clock[2].Add(left).Sub(h.began).Nanoseconds()),
 	})
@@ -527,8 +527,8 @@ func (h *episode) expiry(request, which int, deadline time.Time) {
 
 // does one operation, and once more as long as its outcome is not heard of and
 // it has an identity that makes it the same one.
-func (c *client) does(a asking) {
-	if a.verb == "work" && c.hands[a.request] == nil {
+func (c *client) does(a attempt) {
+	if a.verb == "work" && c.concurrency[a.request] == nil {
 		return
 	}
 	do := c.call(&a)
@@ -551,9 +551,9 @@ func (c *client) does(a asking) {
 	}
 }
 
-// call is how an operation is carried out. What work is depends on what the
+// call is how an operation is executed. What work is depends on what the
 // client has claimed.
-func (c *client) call(a *asking) func() answer {
+func (c *client) call(a *attempt) func() answer {
 	ctx, id := context.Background(), c.requests[a.request].ID
 	press := func(do func(op string) (Request, error)) func() answer {
 		return func() answer {
@@ -563,31 +563,31 @@ func (c *client) call(a *asking) func() answer {
 	}
 	switch a.verb {
 	case "approve":
-		return press(func(op string) (Request, error) { return c.desk.Approve(ctx, op, id, deciders[a.by]) })
+		return press(func(op string) (Request, error) { return c.service.Approve(ctx, op, id, deciders[a.by]) })
 	case "deny":
-		return press(func(op string) (Request, error) { return c.desk.Deny(ctx, op, id, deciders[a.by], "no") })
+		return press(func(op string) (Request, error) { return c.service.Deny(ctx, op, id, deciders[a.by], "no") })
 	case "cancel":
-		return press(func(op string) (Request, error) { return c.desk.Cancel(ctx, op, id, hanna) })
+		return press(func(op string) (Request, error) { return c.service.Cancel(ctx, op, id, hanna) })
 	case "stop":
-		return press(func(op string) (Request, error) { return c.desk.Stop(ctx, op, id, hanna, "wait") })
+		return press(func(op string) (Request, error) { return c.service.Stop(ctx, op, id, hanna, "wait") })
 	case "die":
 		return func() answer {
 			return c.heard(c.w.rdb.HSet(ctx, c.w.store.keys.request(id), "lease", 1).Err())
 		}
 	case "take":
 		return func() answer {
-			got, err := c.runner.take(ctx, id, true)
-			if _, held := errors.AsType[heldBy](err); held {
+			got, err := c.runner.claim(ctx, id, true)
+			if _, held := errors.AsType[heldTargetError](err); held {
 				err = nil // a sound answer: it was not taken
 			}
 			said := c.heard(err)
 			if got != nil {
-				c.hands[a.request], said.claim = &got.req, got.req.Claim
+				c.concurrency[a.request], said.claim = &got.req, got.req.Claim
 			}
 			return said
 		}
 	case "work":
-		return c.work(a, c.hands[a.request])
+		return c.work(a, c.concurrency[a.request])
 	}
 	return func() answer {
 		snap, err := c.store.Load(ctx, id)
@@ -599,22 +599,22 @@ func (c *client) call(a *asking) func() answer {
 
 // work is the next thing that a worker does whose writes counted so far. It
 // looks before it begins a step, as the runner does.
-func (c *client) work(a *asking, held *Request) func() answer {
+func (c *client) work(a *attempt, held *Request) func() answer {
 	look := func() {
 		if now, err := c.store.Load(context.Background(), held.ID); err == nil && now.Claim == held.Claim {
 			held.Version, held.Halt = now.Version, now.Halt
 		}
 	}
 	look()
-	step := slices.IndexFunc(held.Journal, func(e Entry) bool { return e.State == StepStarted || e.State == StepWaiting && held.Halt == nil })
+	step := slices.IndexFunc(held.Journal, func(e JournalEntry) bool { return e.State == StepStarted || e.State == StepWaiting && held.Halt == nil })
 	action := Action(Finish{Why: "enough"})
 	switch {
 	case step < 0:
 		a.verb = "finish"
 	case held.Journal[step].State == StepStarted:
-		a.verb, a.step, action = "end", fmt.Sprint(":", step), End{Step: step, Result: Result{State: StepDone}}
+		a.verb, a.step, action = "end", fmt.Sprint(":", step), EndStep{Step: step, Result: Result{State: StepDone}}
 	default:
-		a.verb, a.step, action = "begin", fmt.Sprint(":", step), Begin{Step: step}
+		a.verb, a.step, action = "begin", fmt.Sprint(":", step), StartStep{Step: step}
 	}
 	a.claim = held.Claim
 	at := c.clock[0] // when it was does not matter here
@@ -622,7 +622,7 @@ func (c *client) work(a *asking, held *Request) func() answer {
 		next, err := c.store.advance(context.Background(), *held, at, a.verb+a.step, action)
 		switch {
 		case errors.Is(err, ErrFenced):
-			delete(c.hands, a.request)
+			delete(c.concurrency, a.request)
 			return answer{said: "fenced"}
 		case errors.Is(err, errHalted):
 			return answer{said: "halted"}
@@ -630,11 +630,11 @@ func (c *client) work(a *asking, held *Request) func() answer {
 		said := c.heard(err)
 		switch {
 		case said.unknown: // and if it stays so, this worker does not go on
-			delete(c.hands, a.request)
-		case err == nil && next.State == Running:
-			c.hands[a.request] = &next
+			delete(c.concurrency, a.request)
+		case err == nil && next.State == StateRunning:
+			c.concurrency[a.request] = &next
 		default:
-			delete(c.hands, a.request)
+			delete(c.concurrency, a.request)
 		}
 		return said
 	}

@@ -12,21 +12,21 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// outage is since when Redis does not serve this process. Half a dozen loops
-// notice it at once, and go on trying; the log says it once, by whoever is
-// first, and once when it is over, by [Inbox.Probe].
+// outage records since when Redis has been unavailable to this process. Half a
+// dozen loops notice it at once and keep trying. The first one logs it, and
+// [Inbox.Probe] logs when it is over.
 type outage struct {
 	mu    sync.Mutex
 	since time.Time // zero while Redis serves
 	ended time.Time // when the last one was over
 }
 
-// echo is how long behind an outage loops may still fail over it: a try that
-// was under way, or go-redis, which asks only every second whether a dead
-// address lives again. Whether Redis is away once more, Probe sees by itself.
-const echo = 3 * time.Second
+// outageEcho is how long loops may still fail after an outage: a try was in
+// flight, or go-redis, which checks only every second whether a dead address
+// answers again, has not noticed yet. Probe detects a new outage by itself.
+const outageEcho = 3 * time.Second
 
-// begin notes that Redis does not serve us, and logs it where that is news.
+// begin records that Redis is unavailable, and logs it if that was not known.
 func (o *outage) begin(log *slog.Logger, err error, more ...any) (news bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -38,8 +38,8 @@ func (o *outage) begin(log *slog.Logger, err error, more ...any) (news bool) {
 	return true
 }
 
-// end ends what began before somebody asked and was served. It returns when
-// that was, or zero where there was nothing to end.
+// end ends an outage that began before the successful request at the instant
+// asked. It returns when the outage began, or zero if there was none.
 func (o *outage) end(asked time.Time) time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -53,10 +53,10 @@ func (o *outage) end(asked time.Time) time.Time {
 	return since
 }
 
-func (o *outage) echoes() bool {
+func (o *outage) isRecent() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return time.Since(o.ended) < echo
+	return time.Since(o.ended) < outageEcho
 }
 
 func (o *outage) began() time.Time {
@@ -65,9 +65,9 @@ func (o *outage) began() time.Time {
 	return o.since
 }
 
-// unserved says that err means that Redis serves nobody just now, rather than
-// that it said no to one command, or that something else went wrong.
-func unserved(err error) bool {
+// isOutage reports whether err means that Redis is unavailable, and not that it
+// refused one command or that something else failed.
+func isOutage(err error) bool {
 	if errors.Is(err, context.Canceled) {
 		return false
 	}
@@ -76,59 +76,59 @@ func unserved(err error) bool {
 			return true
 		}
 	}
-	if refused(err) {
+	if isRedisError(err) {
 		return false
 	}
 	_, network := errors.AsType[net.Error](err)
 	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted)
 }
 
-// trouble is what a loop logs about an error of Redis after which it tries
-// again: what it could not do, or, where nobody can do anything, only once
-// that this is so.
-func (o *outage) trouble(log *slog.Logger, what string, err error, more ...any) {
+// logError logs a Redis error after which a loop tries again. During an outage
+// it logs nothing but the outage, once.
+func (o *outage) logError(log *slog.Logger, what string, err error, more ...any) {
 	switch {
-	case !unserved(err):
+	case !isOutage(err):
 		log.Warn(what+"; trying again", append(more, "error", err)...)
-	case o.echoes(), !o.begin(log, err, append(more, "noticed", what)...):
+	case o.isRecent(), !o.begin(log, err, append(more, "noticed", what)...):
 		log.Debug(what+"; trying again", append(more, "error", err)...)
 	}
 }
 
-// Trouble is for the loops of others that ask this store and go on: it logs
-// what they could not do, and no more than once that Redis does not serve us.
-func (s *Store) Trouble(log *slog.Logger, what string, err error, more ...any) {
-	s.outage.trouble(log, what, err, more...)
+// LogError is for loops outside this package that use the store and try again:
+// it logs what failed, and during an outage nothing but the outage, once.
+func (s *Store) LogError(log *slog.Logger, what string, err error, more ...any) {
+	s.outage.logError(log, what, err, more...)
 }
 
-// wouldWrite tries whether Redis would take a write. With XX it writes only over
-// what is there, and under this name there is never anything; but Redis
-// refuses it where it would refuse any write: without room, without its disk,
-// without its replicas, as a replica.
-func wouldWrite(ctx context.Context, rdb redis.UniversalClient, k keys) error {
-	err := rdb.SetArgs(ctx, k.selfCheck(), "1", redis.SetArgs{Mode: "XX"}).Err()
+// checkWritable checks whether Redis accepts writes. With XX it writes only over
+// an existing key, and this key never exists. Redis nevertheless refuses the
+// command where it would refuse any write: out of memory, with a failing disk,
+// without its replicas, or as a replica.
+func checkWritable(ctx context.Context, rdb redis.UniversalClient, k keys) error {
+	err := rdb.SetArgs(ctx, k.startupCheck(), "1", redis.SetArgs{Mode: "XX"}).Err()
 	if err == redis.Nil { // itself: Sentinels that know no such Redis wrap it
 		return nil
 	}
 	return err
 }
 
-// Ready asks once, through the quick client, whether Redis answers and would
-// take a write.
+// Ready asks once, through the client without retries, whether Redis answers and
+// accepts writes.
 func (in *Inbox) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return wouldWrite(ctx, in.quick, in.keys)
+	return checkWritable(ctx, in.putClient, in.keys)
 }
 
-// Probe asks the same as long as an ack may wait, and returns since when Redis
-// has not been serving this process; zero when it does. Somebody must ask now
-// and then: it is also what notices that an outage is over.
+// Probe asks the same, for as long as an ack may wait. It returns since when
+// Redis has been unavailable to this process, or zero if it is available. It
+// must be called regularly, because it is also what notices the end of an
+// outage.
 func (in *Inbox) Probe(ctx context.Context) (since time.Time) {
 	asked := time.Now()
 	within, cancel := context.WithTimeout(ctx, in.timing.InboxWrite)
 	defer cancel()
-	err := wouldWrite(within, in.quick, in.keys)
+	err := checkWritable(within, in.putClient, in.keys)
 	switch {
 	case ctx.Err() != nil: // our own end proves nothing
 	case err != nil:

@@ -43,21 +43,21 @@ func (p *paper) count(level, text string) int {
 
 // While Redis is away every loop of a process goes on trying, the log says
 // so once, and once when it is over. Then they all go on.
-func TestAnOutageIsSaidOnce(t *testing.T) {
+func TestAnOutageIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm(), redistest.AppendOnly())
+	w := newFixture(t, longTimings(), redistest.AppendOnly())
 	log := &paper{}
 	w.log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	// One try each, so that failures come quickly.
 	hurried := w.server.ClientWith(t, func(o *redis.UniversalOptions) {
 		o.MaxRetries, o.DialerRetries, o.DisableIdentity = -1, 1, true
 	})
-	store, desk := w.process(hurried)
+	store, service := w.newProcess(hurried)
 	in := NewInbox(store, w.quick(), w.log)
 	var arrived, shown list[string]
-	w.run(desk, "a")
+	w.startRunner(service, "a")
 	background(t, func(ctx context.Context) {
-		in.Work(ctx, "a", 2, func(_ context.Context, a Arrival) error { arrived.add(a.Envelope); return nil })
+		in.Consume(ctx, "a", 2, func(_ context.Context, a Arrival) error { arrived.add(a.Envelope); return nil })
 	})
 	background(t, func(ctx context.Context) {
 		store.Follow(ctx, "a", Projection{Name: "cards", Handle: func(_ context.Context, batch []audit.Event) (int, error) {
@@ -107,7 +107,7 @@ func TestAnOutageIsSaidOnce(t *testing.T) {
 // A Redis that answers and takes no writes serves us as little as none.
 func TestProbe(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	if !w.server.Real() {
 		t.Skip("miniredis does not refuse writes for want of replicas: this needs a real redis-server")
 	}
@@ -129,7 +129,7 @@ func TestProbe(t *testing.T) {
 	if again := in.Probe(t.Context()); !again.Equal(first) {
 		t.Errorf("the outage began at %s, and then at %s", first, again)
 	}
-	if err := in.Ready(t.Context()); !unserved(err) {
+	if err := in.Ready(t.Context()); !isOutage(err) {
 		t.Errorf("asking: %v", err)
 	}
 	set("0")
@@ -151,7 +151,7 @@ func TestProbe(t *testing.T) {
 }
 
 // Only Redis' own absence is an outage.
-func TestUnserved(t *testing.T) {
+func TestIsOutage(t *testing.T) {
 	t.Parallel()
 	dial := &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}
 	for _, c := range []struct {
@@ -161,9 +161,9 @@ func TestUnserved(t *testing.T) {
 		{dial, true}, {fmt.Errorf("approvals: reading: %w", dial), true}, {io.EOF, true}, {fmt.Errorf("x: %w", io.ErrUnexpectedEOF), true},
 		{redis.ErrPoolTimeout, true}, {redis.ErrPoolExhausted, true}, {context.DeadlineExceeded, true},
 		{context.Canceled, false}, {redis.Nil, false}, {redis.ErrNoScript, false}, {redis.ErrCrossSlot, false},
-		{ErrFenced, false}, {ErrSeal, false}, {ErrRewound, false}, {fmt.Errorf("anything"), false},
+		{ErrFenced, false}, {ErrSeal, false}, {ErrLostWrites, false}, {fmt.Errorf("anything"), false},
 	} {
-		if got := unserved(c.err); got != c.want {
+		if got := isOutage(c.err); got != c.want {
 			t.Errorf("%v: %v, want %v", c.err, got, c.want)
 		}
 	}

@@ -30,7 +30,7 @@ type Step struct {
 	// Secret says that this step has a result which only the requester may see
 	// (a temporary password, a pass), and where it comes from. It never enters
 	// the request, an event or a message.
-	Secret SecretFrom `json:"secret,omitempty"`
+	Secret SecretSource `json:"secret,omitempty"`
 
 	// ByPeople makes the step a hand-off: somebody does it by hand and says
 	// so, and somebody else confirms it. Words then says what to do.
@@ -41,16 +41,16 @@ type Step struct {
 	CarryOn bool `json:"carry_on,omitempty"`
 }
 
-// SecretFrom says where the secret of a step comes from.
-type SecretFrom string
+// SecretSource says where the secret of a step comes from.
+type SecretSource string
 
 // A secret from Prepare is made and sealed before the call, so that a repeat
 // sends the same one. A secret from the answer is lost with it, so that a
 // repeat asks for another.
 const (
-	SecretNone       SecretFrom = ""
-	SecretPrepared   SecretFrom = "prepared"
-	SecretFromAnswer SecretFrom = "answer"
+	SecretNone       SecretSource = ""
+	SecretPrepared   SecretSource = "prepared"
+	SecretFromAnswer SecretSource = "answer"
 )
 
 // Plan is what people see, what is stored, what is executed and what is
@@ -67,15 +67,15 @@ type Plan struct {
 	Assumes  map[string]string `json:"assumes,omitempty"`  // facts about the target that must still hold before the first step
 }
 
-// Standing is what the tenant says about a person at this moment.
-type Standing struct {
+// Account is what the tenant says about a person at this moment.
+type Account struct {
 	Person
 	Enabled   bool
 	Guest     bool
 	Groups    []string // object ids of every group, transitively
 	Protected []string // why nothing but containment may be done to this account, in words; empty for most people
 
-	SlackGroups []string // of the Slack user groups that were asked for, those the person is in; filled by Desk
+	SlackGroups []string // of the Slack user groups that were asked for, those the person is in; filled by Service
 }
 
 // Directory looks people up. It is implemented over the tenant by commands.
@@ -83,9 +83,9 @@ type Directory interface {
 	// Person finds one person by object id or mail. ErrNoPerson when there is
 	// none or more than one: identity is never guessed.
 	Person(ctx context.Context, ref string) (Person, error)
-	// Standing looks a person up afresh: enabled, guest, groups.
+	// Account looks a person up afresh: enabled, guest, groups.
 	// withProtection also asks for directory roles, which costs more calls.
-	Standing(ctx context.Context, id string, withProtection bool) (Standing, error)
+	Account(ctx context.Context, id string, withProtection bool) (Account, error)
 }
 
 // UserGroups tells which of some Slack user groups, by id, a person is in. It
@@ -105,10 +105,10 @@ type JobKind string
 // what became of a step that was started and has no outcome, and repeats it
 // only where that is safe.
 const (
-	Prepare   JobKind = "prepare"
-	Check     JobKind = "check"
-	Run       JobKind = "run"
-	Reconcile JobKind = "reconcile"
+	JobPrepare   JobKind = "prepare"
+	JobCheck     JobKind = "check"
+	JobRun       JobKind = "run"
+	JobReconcile JobKind = "reconcile"
 )
 
 // Job is one call of Work. For Check, Step is -1 and the journal tells which
@@ -119,13 +119,13 @@ type Job struct {
 	Step    int
 	Secret  string `json:"-"` // with Run and Reconcile of a step with SecretPrepared; empty where it is lost
 
-	// LookOnly comes with Reconcile when the request was halted, or is not
+	// ReadOnly comes with Reconcile when the request was halted, or is not
 	// allowed any more, since the step was begun: then Work finds out what
-	// became of it and repeats nothing. A step that was not carried out has
+	// became of it and repeats nothing. A step that was not executed has
 	// failed.
-	LookOnly bool
+	ReadOnly bool
 }
 
-// Work carries out one job against the tenant. It returns within the
+// Work executes one job against the tenant. It returns within the
 // deadline of ctx and says what it knows, never more.
 type Work func(ctx context.Context, job Job) Result

@@ -32,15 +32,15 @@ type Group struct {
 
 // Rule is what one class or command asks for.
 type Rule struct {
-	Request     []string      `yaml:"request"`      // groups that may ask
-	Approve     []string      `yaml:"approve"`      // groups that may decide
-	BreakGlass  []string      `yaml:"break_glass"`  // groups that may run a containment at once, reviewed afterwards
-	AskForSelf  *bool         `yaml:"ask_for_self"` // whether everybody may ask for their own account
-	ApproveSelf []string      `yaml:"approve_self"` // groups that decide what people ask for themselves; those under request when empty
-	Approvals   int           `yaml:"approvals"`    // how many people must say yes
-	Lifetime    time.Duration `yaml:"lifetime"`     // how long a request waits for them
-	Require     []string      `yaml:"require"`      // what a request must come with besides what its class demands: ticket, justification, verified
-	Verified    []string      `yaml:"verified"`     // the ways of verifying a caller that count; all when empty
+	Request        []string      `yaml:"request"`      // groups that may ask
+	Approve        []string      `yaml:"approve"`      // groups that may decide
+	BreakGlass     []string      `yaml:"break_glass"`  // groups that may run a containment at once, reviewed afterwards
+	RequestForSelf *bool         `yaml:"ask_for_self"` // whether everybody may ask for their own account
+	ApproveSelf    []string      `yaml:"approve_self"` // groups that decide what people ask for themselves; those under request when empty
+	Approvals      int           `yaml:"approvals"`    // how many people must say yes
+	Lifetime       time.Duration `yaml:"lifetime"`     // how long a request waits for them
+	Require        []string      `yaml:"require"`      // what a request must come with besides what its class demands: ticket, justification, verified
+	Verified       []string      `yaml:"verified"`     // the ways of verifying a caller that count; all when empty
 }
 
 // The things that Rule.Require may name.
@@ -67,9 +67,9 @@ type Limit struct {
 	Within time.Duration `yaml:"within"`
 }
 
-// glassLimit holds where the configuration sets none: breaking the glass is
+// defaultBreakGlassLimit holds where the configuration sets none: using break-glass is
 // never without a limit.
-var glassLimit = Limit{Count: 3, Within: time.Hour}
+var defaultBreakGlassLimit = Limit{Count: 3, Within: time.Hour}
 
 // Check refuses a policy that names groups it does not define, or that could
 // never let a request through although it lets people ask, or that would let
@@ -134,17 +134,17 @@ func (p Policy) Check(commands map[string]Class) error {
 			where, what := of(func(r Rule) bool { return r.BreakGlass != nil })
 			switch {
 			case class != ClassContain:
-				wrong = append(wrong, fmt.Sprintf("%s: only containment may be run before anybody approved it: take break_glass away there", where))
-			case !slices.ContainsFunc(r.BreakGlass, p.somebody):
-				wrong = append(wrong, fmt.Sprintf("%s: nobody may break the glass for %s, because the groups under break_glass are empty: fill one, or take break_glass away", where, what))
+				wrong = append(wrong, fmt.Sprintf("%s: only containment may use break-glass: remove break_glass there", where))
+			case !slices.ContainsFunc(r.BreakGlass, p.namesAnybody):
+				wrong = append(wrong, fmt.Sprintf("%s: nobody may use break-glass for %s, because the groups under break_glass are empty: add somebody to one, or remove break_glass", where, what))
 			}
 		}
 		if class == ClassRead {
 			continue
 		}
-		if few, all := p.atMost(r.Approve); len(r.requesters()) > 0 {
+		if few, all := p.maxMembers(r.Approve); len(r.requesters()) > 0 {
 			switch {
-			case !slices.ContainsFunc(r.Approve, p.somebody):
+			case !slices.ContainsFunc(r.Approve, p.namesAnybody):
 				where, what := of(func(r Rule) bool { return r.Request != nil || r.BreakGlass != nil || r.Approve != nil })
 				wrong = append(wrong, fmt.Sprintf("%s: people may ask for %s, but nobody may approve it: name approvers, or no requesters", where, what))
 			case all && few < r.Approvals:
@@ -152,8 +152,8 @@ func (p Policy) Check(commands map[string]Class) error {
 				wrong = append(wrong, fmt.Sprintf("%s: %s needs %d approvals, and only %d people may give one: name more, or ask for fewer", where, what, r.Approvals, few))
 			}
 		}
-		if r.forSelf() && !slices.ContainsFunc(r.deciders(true), p.somebody) {
-			where, what := of(func(r Rule) bool { return r.AskForSelf != nil || r.ApproveSelf != nil || r.Request != nil })
+		if r.forSelf() && !slices.ContainsFunc(r.deciders(true), p.namesAnybody) {
+			where, what := of(func(r Rule) bool { return r.RequestForSelf != nil || r.ApproveSelf != nil || r.Request != nil })
 			wrong = append(wrong, fmt.Sprintf("%s: people may ask for %s for their own account, but nobody may decide that: name groups under approve_self, or under request", where, what))
 		}
 	}
@@ -184,15 +184,15 @@ func (p Policy) Check(commands map[string]Class) error {
 	return nil
 }
 
-// somebody says that a group names anybody at all.
-func (p Policy) somebody(group string) bool {
+// namesAnybody says that a group names anybody at all.
+func (p Policy) namesAnybody(group string) bool {
 	g := p.Groups[group]
 	return len(g.Entra)+len(g.Slack)+len(g.People) > 0
 }
 
-// atMost is how many people these groups can name; all is false where that is
+// maxMembers is how many people these groups can name; all is false where that is
 // for Entra or Slack to say.
-func (p Policy) atMost(groups []string) (n int, all bool) {
+func (p Policy) maxMembers(groups []string) (n int, all bool) {
 	people := map[string]bool{}
 	for _, name := range groups {
 		g := p.Groups[name]
@@ -218,8 +218,8 @@ func (p Policy) rule(command string, class Class) Rule {
 	if own.BreakGlass != nil {
 		r.BreakGlass = own.BreakGlass
 	}
-	if own.AskForSelf != nil {
-		r.AskForSelf = own.AskForSelf
+	if own.RequestForSelf != nil {
+		r.RequestForSelf = own.RequestForSelf
 	}
 	if own.ApproveSelf != nil {
 		r.ApproveSelf = own.ApproveSelf
@@ -243,9 +243,9 @@ func (p Policy) rule(command string, class Class) Rule {
 	return r
 }
 
-// in says whether a person is in one of the named groups. No group, or a
+// isMember says whether a person is in one of the named groups. No group, or a
 // group nobody is in, is nobody.
-func (p Policy) in(who Standing, names []string) bool {
+func (p Policy) isMember(who Account, names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		g := p.Groups[name]
 		return slices.Contains(g.People, who.ID) ||
@@ -266,7 +266,7 @@ func (p Policy) slackGroups(names []string) []string {
 }
 
 // forSelf says whether people may ask for their own account.
-func (r Rule) forSelf() bool { return r.AskForSelf != nil && *r.AskForSelf }
+func (r Rule) forSelf() bool { return r.RequestForSelf != nil && *r.RequestForSelf }
 
 // requesters are the groups that may ask for others, each once. Whoever may act
 // before anybody approved may also ask.
@@ -292,11 +292,11 @@ func (r Rule) deciders(self bool) []string {
 	return r.Request
 }
 
-// fit refuses people who have no voice whatever the policy says.
-func fit(who Standing) *Refusal {
+// checkMember refuses people who have no voice whatever the policy says.
+func checkMember(who Account) *Refusal {
 	switch {
 	case who.ID == "":
-		return refuse(CodeNobody, "Countersign does not know which Entra account you are.")
+		return refuse(CodeUnknownPerson, "Countersign does not know which Entra account you are.")
 	case who.Guest:
 		return refuse(CodeGuest, "You are a guest in this tenant. Guests neither request nor decide.")
 	case !who.Enabled:
@@ -307,13 +307,13 @@ func fit(who Standing) *Refusal {
 
 // MayRequest says whether this person may use a command: for others, or with
 // self for their own account.
-func (p Policy) MayRequest(command string, class Class, who Standing, self bool) *Refusal {
-	if no := fit(who); no != nil {
+func (p Policy) MayRequest(command string, class Class, who Account, self bool) *Refusal {
+	if no := checkMember(who); no != nil {
 		return no
 	}
 	r := p.rule(command, class)
 	switch {
-	case p.in(who, r.requesters()), self && r.forSelf():
+	case p.isMember(who, r.requesters()), self && r.forSelf():
 		return nil
 	case len(r.requesters()) == 0:
 		return refuse(CodeNotAllowed, "Nobody may use this command: the policy names nobody for it.")
@@ -326,20 +326,20 @@ func (p Policy) MayRequest(command string, class Class, who Standing, self bool)
 // MayDecide says whether the policy lets this person approve or deny; self says
 // that the requester asked for their own account. The rules about requester,
 // target and earlier decisions are in Apply.
-func (p Policy) MayDecide(command string, class Class, who Standing, self bool) *Refusal {
-	return p.decides(command, class, who, self, "decide")
+func (p Policy) MayDecide(command string, class Class, who Account, self bool) *Refusal {
+	return p.checkDecision(command, class, who, self, "decide")
 }
 
 // MayReview says the same of a review, which is for those who decide.
-func (p Policy) MayReview(command string, class Class, who Standing, self bool) *Refusal {
-	return p.decides(command, class, who, self, "review")
+func (p Policy) MayReview(command string, class Class, who Account, self bool) *Refusal {
+	return p.checkDecision(command, class, who, self, "review")
 }
 
-func (p Policy) decides(command string, class Class, who Standing, self bool, verb string) *Refusal {
-	if no := fit(who); no != nil {
+func (p Policy) checkDecision(command string, class Class, who Account, self bool, verb string) *Refusal {
+	if no := checkMember(who); no != nil {
 		return no
 	}
-	if names := p.rule(command, class).deciders(self); !p.in(who, names) {
+	if names := p.rule(command, class).deciders(self); !p.isMember(who, names) {
 		if len(names) == 0 {
 			return refuse(CodeNotAllowed, "Nobody may %s this: the policy names no approvers for it.", verb)
 		}
@@ -351,8 +351,8 @@ func (p Policy) decides(command string, class Class, who Standing, self bool, ve
 // MayBreakGlass says whether the policy lets this person run a containment
 // before anybody approved it. Whether this request is one for that is in its
 // terms.
-func (p Policy) MayBreakGlass(command string, class Class, who Standing) *Refusal {
-	if no := fit(who); no != nil {
+func (p Policy) MayBreakGlass(command string, class Class, who Account) *Refusal {
+	if no := checkMember(who); no != nil {
 		return no
 	}
 	r := p.rule(command, class)
@@ -360,40 +360,40 @@ func (p Policy) MayBreakGlass(command string, class Class, who Standing) *Refusa
 	case class != ClassContain:
 		return refuse(CodeNotAllowed, "Only containment, such as blocking sign-in, can be run before it is approved.")
 	case len(r.BreakGlass) == 0:
-		return refuse(CodeNotAllowed, "Nobody may break the glass here: the policy names nobody for it.")
-	case !p.in(who, r.BreakGlass):
-		return refuse(CodeNotAllowed, "You may not break the glass. It is for: %s.", strings.Join(r.BreakGlass, ", "))
+		return refuse(CodeNotAllowed, "Nobody may use break-glass here: the policy names nobody for it.")
+	case !p.isMember(who, r.BreakGlass):
+		return refuse(CodeNotAllowed, "You may not use break-glass. It is for: %s.", strings.Join(r.BreakGlass, ", "))
 	}
 	return nil
 }
 
-// WhySelf is among Terms.Why where somebody asks for their own account.
+// WhySelf is among Requirements.Why where somebody asks for their own account.
 const WhySelf = "The requester asks for their own account, so nobody has verified the caller yet: whoever approves does that first."
 
-// TermsFor says what it takes to do this to that target, or why it cannot be
+// RequirementsFor says what it takes to do this to that target, or why it cannot be
 // done at all. It holds the rules about protected targets.
-func (p Policy) TermsFor(command string, class Class, requester, target Standing) (Terms, *Refusal) {
+func (p Policy) RequirementsFor(command string, class Class, requester, target Account) (Requirements, *Refusal) {
 	r, self := p.rule(command, class), requester.ID == target.ID
 	if self && !r.forSelf() {
-		return Terms{}, refuse(CodeSelf, "You asked for your own account. Ask a colleague to request it for you.")
+		return Requirements{}, refuse(CodeSelf, "You asked for your own account. Ask a colleague to request it for you.")
 	}
-	terms := Terms{Approvals: r.Approvals, Lifetime: r.Lifetime, Glass: class == ClassContain && len(r.BreakGlass) > 0}
+	requirements := Requirements{Approvals: r.Approvals, Lifetime: r.Lifetime, BreakGlass: class == ClassContain && len(r.BreakGlass) > 0}
 	switch {
 	case len(target.Protected) > 0 && class != ClassContain:
-		return Terms{}, refuse(CodeProtected, "%s is a protected target: the account %s. Countersign only revokes sessions or blocks sign-in there. "+
+		return Requirements{}, refuse(CodeProtected, "%s is a protected target: the account %s. Countersign only revokes sessions or blocks sign-in there. "+
 			"Ask a Privileged Authentication Administrator to do this in the Entra admin center.", target, strings.Join(target.Protected, ", and "))
 	case len(target.Protected) > 0:
-		terms.Approvals++
-		terms.Glass = false
-		terms.Why = append(terms.Why, "One approval more, because the target is protected: the account "+strings.Join(target.Protected, ", and ")+".")
-	case p.in(target, r.Approve):
-		terms.Approvals++
-		terms.Why = append(terms.Why, "One approval more, because the target approves such requests.")
+		requirements.Approvals++
+		requirements.BreakGlass = false
+		requirements.Why = append(requirements.Why, "One approval more, because the target is protected: the account "+strings.Join(target.Protected, ", and ")+".")
+	case p.isMember(target, r.Approve):
+		requirements.Approvals++
+		requirements.Why = append(requirements.Why, "One approval more, because the target approves such requests.")
 	}
 	if self {
-		terms.Why = append(terms.Why, WhySelf)
+		requirements.Why = append(requirements.Why, WhySelf)
 	}
-	return terms, nil
+	return requirements, nil
 }
 
 // Needs says what a request must come with besides what its class demands
@@ -407,9 +407,9 @@ func (p Policy) Needs(command string, class Class) (fields, verified []string) {
 // AllowsSelf says whether people may ask for their own account.
 func (p Policy) AllowsSelf(command string, class Class) bool { return p.rule(command, class).forSelf() }
 
-// complete refuses a request that lacks what the policy requires. Somebody who
+// checkRequired refuses a request that lacks what the policy requires. Somebody who
 // asks for their own account cannot verify themselves.
-func (p Policy) complete(a Ask) *Refusal {
+func (p Policy) checkRequired(a Submit) *Refusal {
 	fields, verified := p.Needs(a.Plan.Command, a.Plan.Class)
 	self := a.Requester.ID == a.Plan.Target.ID
 	for _, need := range fields {
@@ -428,16 +428,16 @@ func (p Policy) complete(a Ask) *Refusal {
 	return nil
 }
 
-// glass is the limit on breaking the glass, which there always is.
+// glass is the limit on using break-glass, which there always is.
 func (l Limits) glass() Limit {
 	if l.BreakGlass == (Limit{}) {
-		return glassLimit
+		return defaultBreakGlassLimit
 	}
 	return l.BreakGlass
 }
 
-// Glass says in words how often one person may break the glass.
-func (l Limits) Glass() string { return l.glass().says("time") }
+// BreakGlassLimit says in words how often one person may use break-glass.
+func (l Limits) BreakGlassLimit() string { return l.glass().sentence("time") }
 
 // Approvers names the groups that decide, for people to read; self where the
 // requester asks for their own account.
@@ -445,21 +445,21 @@ func (p Policy) Approvers(command string, class Class, self bool) []string {
 	return p.rule(command, class).deciders(self)
 }
 
-// stand looks a person up, and tries again for a while when that fails:
+// lookUpAccount looks a person up, and tries again for a while when that fails:
 // what cannot be looked up is refused.
-func stand(ctx context.Context, dir Directory, id string, withProtection bool, patience time.Duration) (Standing, error) {
-	var who Standing
-	err := Patiently(ctx, patience, func(ctx context.Context) (err error) {
-		who, err = dir.Standing(ctx, id, withProtection)
+func lookUpAccount(ctx context.Context, dir Directory, id string, withProtection bool, patience time.Duration) (Account, error) {
+	var who Account
+	err := RetryLookUp(ctx, patience, func(ctx context.Context) (err error) {
+		who, err = dir.Account(ctx, id, withProtection)
 		return err
 	})
 	return who, err
 }
 
-// Patiently tries a look-up again, with growing pauses, until it works, until
+// RetryLookUp tries a look-up again, with growing pauses, until it works, until
 // trying again cannot help (a refusal, nobody there, or an error that says so
 // with Permanent), or until patience runs out. It gives the last error.
-func Patiently(ctx context.Context, patience time.Duration, look func(context.Context) error) error {
+func RetryLookUp(ctx context.Context, patience time.Duration, look func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for pause := 200 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {

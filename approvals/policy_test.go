@@ -12,41 +12,41 @@ import (
 	"time"
 )
 
-func standing(p Person, groups ...string) Standing {
-	return Standing{Person: p, Enabled: true, Groups: groups}
+func accountWith(p Person, groups ...string) Account {
+	return Account{Person: p, Enabled: true, Groups: groups}
 }
 
 func TestWhoMayRequestAndDecide(t *testing.T) {
 	both := []string{helpDesk, approvers}
-	guest, disabled := standing(pat, both...), standing(bo, both...)
+	guest, disabled := accountWith(pat, both...), accountWith(bo, both...)
 	guest.Guest, disabled.Enabled = true, false
-	nobody := standing(Person{Slack: "U0X"}, both...)
+	nobody := accountWith(Person{Slack: "U0X"}, both...)
 
 	for _, tt := range []struct {
 		name    string
 		change  func(*Policy)
-		who     Standing
+		who     Account
 		request Code
 		decide  Code
 	}{
-		{"help desk", nil, standing(hanna, helpDesk), "", CodeNotAllowed},
-		{"approver", nil, standing(olga, approvers), CodeNotAllowed, ""},
-		{"both", nil, standing(ravi, both...), "", ""},
-		{"neither", nil, standing(mina, "some other group"), CodeNotAllowed, CodeNotAllowed},
+		{"help desk", nil, accountWith(hanna, helpDesk), "", CodeNotAllowed},
+		{"approver", nil, accountWith(olga, approvers), CodeNotAllowed, ""},
+		{"both", nil, accountWith(ravi, both...), "", ""},
+		{"neither", nil, accountWith(mina, "some other group"), CodeNotAllowed, CodeNotAllowed},
 		{"guest in both groups", nil, guest, CodeGuest, CodeGuest},
 		{"disabled in both groups", nil, disabled, CodeDisabled, CodeDisabled},
-		{"no object id", nil, nobody, CodeNobody, CodeNobody},
-		{"named as a person", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{mina.ID}} }, standing(mina), "", CodeNotAllowed},
-		{"only others named", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{hanna.ID}} }, standing(mina), CodeNotAllowed, CodeNotAllowed},
-		{"a group with nobody in it", func(p *Policy) { p.Groups["Identity approvers"] = Group{} }, standing(ravi, both...), "", CodeNotAllowed},
-		{"a group that is not defined", func(p *Policy) { delete(p.Groups, "Identity approvers") }, standing(ravi, both...), "", CodeNotAllowed},
-		{"no approvers", func(p *Policy) { p.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}} }, standing(ravi, both...), "", CodeNotAllowed},
-		{"no rule at all", func(p *Policy) { p.Classes = nil }, standing(ravi, both...), CodeNotAllowed, CodeNotAllowed},
-		{"the command empties the class' list", func(p *Policy) { p.Commands = map[string]Rule{"c": {Approve: []string{}}} }, standing(ravi, both...), "", CodeNotAllowed},
-		{"the command has its own list", func(p *Policy) { p.Commands = map[string]Rule{"c": {Request: []string{"Identity approvers"}}} }, standing(olga, approvers), "", ""},
-		{"an empty object id in a list is nobody's", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{""}} }, nobody, CodeNobody, CodeNobody},
+		{"no object id", nil, nobody, CodeUnknownPerson, CodeUnknownPerson},
+		{"named as a person", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{mina.ID}} }, accountWith(mina), "", CodeNotAllowed},
+		{"only others named", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{hanna.ID}} }, accountWith(mina), CodeNotAllowed, CodeNotAllowed},
+		{"a group with nobody in it", func(p *Policy) { p.Groups["Identity approvers"] = Group{} }, accountWith(ravi, both...), "", CodeNotAllowed},
+		{"a group that is not defined", func(p *Policy) { delete(p.Groups, "Identity approvers") }, accountWith(ravi, both...), "", CodeNotAllowed},
+		{"no approvers", func(p *Policy) { p.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}} }, accountWith(ravi, both...), "", CodeNotAllowed},
+		{"no rule at all", func(p *Policy) { p.Classes = nil }, accountWith(ravi, both...), CodeNotAllowed, CodeNotAllowed},
+		{"the command empties the class' list", func(p *Policy) { p.Commands = map[string]Rule{"c": {Approve: []string{}}} }, accountWith(ravi, both...), "", CodeNotAllowed},
+		{"the command has its own list", func(p *Policy) { p.Commands = map[string]Rule{"c": {Request: []string{"Identity approvers"}}} }, accountWith(olga, approvers), "", ""},
+		{"an empty object id in a list is nobody's", func(p *Policy) { p.Groups["Help desk"] = Group{People: []string{""}} }, nobody, CodeUnknownPerson, CodeUnknownPerson},
 	} {
-		p := fernhill()
+		p := testPolicy()
 		if tt.change != nil {
 			tt.change(&p)
 		}
@@ -66,8 +66,8 @@ func TestWhoMayRequestAndDecide(t *testing.T) {
 	}
 }
 
-func TestTerms(t *testing.T) {
-	protected := standing(gloria)
+func TestRequirements(t *testing.T) {
+	protected := accountWith(gloria)
 	protected.Protected = []string{"holds the role Global Administrator", "is in a protected group"}
 	both := protected
 	both.Groups = []string{approvers}
@@ -75,58 +75,58 @@ func TestTerms(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		class     Class
-		requester Standing
-		target    Standing
+		requester Account
+		target    Account
 		change    func(*Policy)
 		approvals int
 		lifetime  time.Duration
 		refused   Code
 	}{
-		{name: "anybody", class: ClassDestroy, target: standing(dana), approvals: 1, lifetime: 30 * time.Minute},
-		{name: "two approvals", class: ClassTakeover, target: standing(dana), approvals: 2, lifetime: 30 * time.Minute},
-		{name: "an approver as target", class: ClassDestroy, target: standing(olga, approvers), approvals: 2, lifetime: 30 * time.Minute},
+		{name: "anybody", class: ClassDestroy, target: accountWith(dana), approvals: 1, lifetime: 30 * time.Minute},
+		{name: "two approvals", class: ClassTakeover, target: accountWith(dana), approvals: 2, lifetime: 30 * time.Minute},
+		{name: "an approver as target", class: ClassDestroy, target: accountWith(olga, approvers), approvals: 2, lifetime: 30 * time.Minute},
 		{name: "protected, contain", class: ClassContain, target: protected, approvals: 2, lifetime: 30 * time.Minute},
 		{name: "protected approver, contain", class: ClassContain, target: both, approvals: 2, lifetime: 30 * time.Minute},
 		{name: "protected, destroy", class: ClassDestroy, target: protected, refused: CodeProtected},
 		{name: "protected, takeover", class: ClassTakeover, target: protected, refused: CodeProtected},
-		{name: "oneself", class: ClassDestroy, target: standing(hanna, helpDesk), refused: CodeSelf},
-		{name: "oneself, where that is allowed", class: ClassDestroy, target: standing(hanna, helpDesk), change: func(p *Policy) { p.Classes[ClassDestroy] = askForSelf(p.Classes[ClassDestroy]) }, approvals: 1, lifetime: 30 * time.Minute},
-		{name: "the command wants more", class: ClassDestroy, target: standing(dana), approvals: 3, lifetime: time.Hour,
+		{name: "oneself", class: ClassDestroy, target: accountWith(hanna, helpDesk), refused: CodeSelf},
+		{name: "oneself, where that is allowed", class: ClassDestroy, target: accountWith(hanna, helpDesk), change: func(p *Policy) { p.Classes[ClassDestroy] = askForSelf(p.Classes[ClassDestroy]) }, approvals: 1, lifetime: 30 * time.Minute},
+		{name: "the command wants more", class: ClassDestroy, target: accountWith(dana), approvals: 3, lifetime: time.Hour,
 			change: func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: 3, Lifetime: time.Hour}} }},
-		{name: "never fewer than one", class: ClassDestroy, target: standing(dana), change: func(p *Policy) { p.Classes = nil }, approvals: 1, lifetime: 30 * time.Minute},
+		{name: "never fewer than one", class: ClassDestroy, target: accountWith(dana), change: func(p *Policy) { p.Classes = nil }, approvals: 1, lifetime: 30 * time.Minute},
 	} {
-		p := fernhill()
+		p := testPolicy()
 		if tt.change != nil {
 			tt.change(&p)
 		}
-		requester := standing(hanna, helpDesk)
-		terms, no := p.TermsFor("c", tt.class, requester, tt.target)
+		requester := accountWith(hanna, helpDesk)
+		requirements, no := p.RequirementsFor("c", tt.class, requester, tt.target)
 		got := Code("")
 		if no != nil {
 			got = no.Code
 			lint(t, no.Sentence)
 		}
-		if got != tt.refused || no == nil && (terms.Approvals != tt.approvals || terms.Lifetime != tt.lifetime) {
-			t.Errorf("%s: %d approvals, lives %v, refused %q; want %d, %v, %q", tt.name, terms.Approvals, terms.Lifetime, got, tt.approvals, tt.lifetime, tt.refused)
+		if got != tt.refused || no == nil && (requirements.Approvals != tt.approvals || requirements.Lifetime != tt.lifetime) {
+			t.Errorf("%s: %d approvals, lives %v, refused %q; want %d, %v, %q", tt.name, requirements.Approvals, requirements.Lifetime, got, tt.approvals, tt.lifetime, tt.refused)
 		}
-		for _, why := range terms.Why {
+		for _, why := range requirements.Why {
 			lint(t, why)
 		}
-		if no == nil && tt.name != "two approvals" && tt.name != "oneself, where that is allowed" && (tt.approvals == 2) != (len(terms.Why) == 1) {
-			t.Errorf("%s: %d approvals, because %q", tt.name, terms.Approvals, terms.Why)
+		if no == nil && tt.name != "two approvals" && tt.name != "oneself, where that is allowed" && (tt.approvals == 2) != (len(requirements.Why) == 1) {
+			t.Errorf("%s: %d approvals, because %q", tt.name, requirements.Approvals, requirements.Why)
 		}
 	}
 }
 
 func askForSelf(r Rule) Rule {
 	yes := true
-	r.AskForSelf = &yes
+	r.RequestForSelf = &yes
 	return r
 }
 
 // letAskForSelf lets everybody ask for their own account, and the usual
 // approvers decide that.
-func letAskForSelf(d *Desk) {
+func letAskForSelf(d *Service) {
 	for class, r := range d.Policy.Classes {
 		r = askForSelf(r)
 		r.ApproveSelf = r.Approve
@@ -149,11 +149,11 @@ func TestPolicyCheck(t *testing.T) {
 		"too long a life":         {func(p *Policy) { p.Commands = map[string]Rule{"c": {Lifetime: 25 * time.Hour}} }, "policy.commands.c has a lifetime of 25h0m0s; it can be 1m to 24h"},
 		"a negative life":         {func(p *Policy) { p.Commands = map[string]Rule{"c": {Lifetime: -time.Minute}} }, "a lifetime of -1m0s"},
 		"negative reads":          {func(p *Policy) { p.ReadsAMinute = -3 }, "policy.reads_a_minute is -3"},
-		"glass for nobody":        {func(p *Policy) { p.Groups["On-call engineers"] = Group{} }, "policy.classes.contain: nobody may break the glass"},
+		"glass for nobody":        {func(p *Policy) { p.Groups["On-call engineers"] = Group{} }, "policy.classes.contain: nobody may use break-glass"},
 		"nobody approves":         {func(p *Policy) { p.Classes[ClassDestroy] = Rule{Request: []string{"Help desk"}} }, "nobody may approve"},
 		"an empty group approves": {func(p *Policy) { p.Groups["Identity approvers"] = Group{} }, "nobody may approve"},
 		"nobody asks or approves": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{} }, ""},
-		"glass around a deletion": {func(p *Policy) { p.Commands = map[string]Rule{"c": {BreakGlass: []string{"On-call engineers"}}} }, "take break_glass away"},
+		"glass around a deletion": {func(p *Policy) { p.Commands = map[string]Rule{"c": {BreakGlass: []string{"On-call engineers"}}} }, "remove break_glass"},
 		"more approvals than approvers": {func(p *Policy) {
 			p.Groups["Identity approvers"] = Group{People: []string{olga.ID, ravi.ID, strings.ToUpper(ravi.ID)}}
 			p.Commands = map[string]Rule{"c": {Approvals: 3}}
@@ -165,23 +165,23 @@ func TestPolicyCheck(t *testing.T) {
 		"perhaps enough in Entra": {func(p *Policy) { p.Commands = map[string]Rule{"c": {Approvals: 9}} }, ""},
 		"nobody decides for self": {func(p *Policy) {
 			yes := true
-			p.Commands = map[string]Rule{"c": {Request: []string{}, AskForSelf: &yes}}
+			p.Commands = map[string]Rule{"c": {Request: []string{}, RequestForSelf: &yes}}
 		}, "people may ask for c for their own account, but nobody may decide that"},
 		"approve_self for nothing": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{ApproveSelf: []string{"Help desk"}} }, "policy.classes.destroy names who decides what people ask for themselves"},
 		"approve_self for a command": {func(p *Policy) {
 			yes := true
 			r := p.Classes[ClassDestroy]
 			r.ApproveSelf = []string{"Help desk"}
-			p.Classes[ClassDestroy], p.Commands = r, map[string]Rule{"c": {AskForSelf: &yes}}
+			p.Classes[ClassDestroy], p.Commands = r, map[string]Rule{"c": {RequestForSelf: &yes}}
 		}, ""},
 		"approvals of a look": {func(p *Policy) { p.Classes[ClassRead] = Rule{Request: []string{"Help desk"}, Approvals: 2} }, "policy.classes.read is about what is only looked at"},
 		"a look at oneself": {func(p *Policy) {
 			yes := true
-			p.Classes[ClassRead] = Rule{AskForSelf: &yes}
+			p.Classes[ClassRead] = Rule{RequestForSelf: &yes}
 		}, ""},
 		"a ticket for one look": {func(p *Policy) { p.Commands = map[string]Rule{"look": {Require: []string{NeedTicket}}} }, "policy.commands.look is about what is only looked at"},
 	} {
-		p := fernhill()
+		p := testPolicy()
 		tt.spoil(&p)
 		err := p.Check(commands)
 		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
@@ -194,8 +194,8 @@ func TestPolicyCheck(t *testing.T) {
 // not have leaves the class' alone.
 func TestACommandsSettingsStandOverItsClass(t *testing.T) {
 	yes, no := true, false
-	class := Rule{Request: []string{"a"}, Approve: []string{"a"}, BreakGlass: []string{"a"}, AskForSelf: &yes, ApproveSelf: []string{"a"}, Approvals: 2, Lifetime: time.Hour, Require: []string{NeedTicket}, Verified: []string{"video"}}
-	own := Rule{Request: []string{"b"}, Approve: []string{"b"}, BreakGlass: []string{"b"}, AskForSelf: &no, ApproveSelf: []string{"b"}, Approvals: 3, Lifetime: time.Minute, Require: []string{NeedVerified}, Verified: []string{"manager"}}
+	class := Rule{Request: []string{"a"}, Approve: []string{"a"}, BreakGlass: []string{"a"}, RequestForSelf: &yes, ApproveSelf: []string{"a"}, Approvals: 2, Lifetime: time.Hour, Require: []string{NeedTicket}, Verified: []string{"video"}}
+	own := Rule{Request: []string{"b"}, Approve: []string{"b"}, BreakGlass: []string{"b"}, RequestForSelf: &no, ApproveSelf: []string{"b"}, Approvals: 3, Lifetime: time.Minute, Require: []string{NeedVerified}, Verified: []string{"manager"}}
 	for i := range reflect.TypeFor[Rule]().NumField() {
 		var only Rule
 		reflect.ValueOf(&only).Elem().Field(i).Set(reflect.ValueOf(own).Field(i))
@@ -215,21 +215,21 @@ func TestACommandsSettingsStandOverItsClass(t *testing.T) {
 	}
 }
 
-func TestTheGlassIsForWhomThePolicyNames(t *testing.T) {
+func TestWhoMayUseBreakGlass(t *testing.T) {
 	for name, tt := range map[string]struct {
 		class  Class
 		change func(*Rule)
-		who    Standing
+		who    Account
 		want   string
 	}{
-		"on call":          {class: ClassContain, who: standing(olga)},
-		"not on call":      {class: ClassContain, who: standing(ravi, approvers), want: "It is for: On-call engineers."},
-		"nobody may":       {class: ClassContain, who: standing(olga), change: func(r *Rule) { r.BreakGlass = nil }, want: "names nobody for it"},
-		"not containment":  {class: ClassDestroy, who: standing(olga), want: "Only containment"},
-		"a disabled one":   {class: ClassContain, who: Standing{Person: olga}, want: "blocked from signing in"},
-		"whoever is known": {class: ClassContain, who: standing(Person{Slack: olga.Slack}), want: "does not know which Entra account"},
+		"on call":          {class: ClassContain, who: accountWith(olga)},
+		"not on call":      {class: ClassContain, who: accountWith(ravi, approvers), want: "It is for: On-call engineers."},
+		"nobody may":       {class: ClassContain, who: accountWith(olga), change: func(r *Rule) { r.BreakGlass = nil }, want: "names nobody for it"},
+		"not containment":  {class: ClassDestroy, who: accountWith(olga), want: "Only containment"},
+		"a disabled one":   {class: ClassContain, who: Account{Person: olga}, want: "blocked from signing in"},
+		"whoever is known": {class: ClassContain, who: accountWith(Person{Slack: olga.Slack}), want: "does not know which Entra account"},
 	} {
-		p := fernhill()
+		p := testPolicy()
 		r := p.Classes[tt.class]
 		r.BreakGlass = []string{"On-call engineers"}
 		if tt.change != nil {
@@ -259,12 +259,12 @@ type flaky struct {
 
 func (f *flaky) Person(context.Context, string) (Person, error) { return Person{}, f.err }
 
-func (f *flaky) Standing(context.Context, string, bool) (Standing, error) {
+func (f *flaky) Account(context.Context, string, bool) (Account, error) {
 	f.asked = append(f.asked, time.Since(f.start))
 	if len(f.asked) <= f.fails {
-		return Standing{}, f.err
+		return Account{}, f.err
 	}
-	return standing(hanna), nil
+	return accountWith(hanna), nil
 }
 
 func TestLookUpsAreRetriedForAWhile(t *testing.T) {
@@ -285,7 +285,7 @@ func TestLookUpsAreRetriedForAWhile(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			dir := &flaky{fails: tt.fails, err: tt.err, start: time.Now()}
-			_, err := stand(t.Context(), dir, hanna.ID, false, 30*time.Second)
+			_, err := lookUpAccount(t.Context(), dir, hanna.ID, false, 30*time.Second)
 			if !errors.Is(err, tt.want) || time.Since(dir.start) != tt.took {
 				t.Errorf("%s: %v after %v, want %v after %v", tt.name, err, time.Since(dir.start), tt.want, tt.took)
 			}
@@ -301,12 +301,12 @@ func TestLookUpsAreRetriedForAWhile(t *testing.T) {
 
 // What is wrong with a class is said once, and each thing on a line.
 func TestPolicyCheckSaysEachThingOnce(t *testing.T) {
-	p := fernhill()
+	p := testPolicy()
 	r := p.Classes[ClassDestroy]
 	r.BreakGlass = []string{"On-call engineers"}
 	p.Classes[ClassDestroy], p.ReadsAMinute = r, -1
 	err := p.Check(map[string]Class{"a": ClassDestroy, "b": ClassDestroy, "c": ClassDestroy})
-	const want = "policy.classes.destroy: only containment may be run before anybody approved it: take break_glass away there\n" +
+	const want = "policy.classes.destroy: only containment may use break-glass: remove break_glass there\n" +
 		"policy.reads_a_minute is -1; it is at least 1, or left out for no limit"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v, want\n%s", err, want)

@@ -11,31 +11,31 @@ type Code string
 
 // The refusals. Each has one sentence, made where the rule is.
 const (
-	CodeNobody       Code = "nobody"        // which Entra account is this?
-	CodeNotAllowed   Code = "not-allowed"   // the policy does not name this person
-	CodeDisabled     Code = "disabled"      // the Entra account is disabled
-	CodeGuest        Code = "guest"         // guests neither ask nor decide
-	CodeOutsider     Code = "outsider"      // a bot, a deactivated account, another workspace
-	CodeRecentTarget Code = "recent-target" // the person's own account was changed lately
-	CodeRequester    Code = "requester"
-	CodeTarget       Code = "target"
-	CodeTwice        Code = "twice"
-	CodeDecided      Code = "decided"
-	CodeExpired      Code = "expired"
-	CodeNotRequester Code = "not-requester"
-	CodeNotRunning   Code = "not-running"
-	CodeSelf         Code = "self"       // asking for oneself
-	CodeProtected    Code = "protected"  // the target is protected
-	CodeMissing      Code = "missing"    // a required field is empty
-	CodeIdentical    Code = "identical"  // the same request is open already
-	CodeUnchecked    Code = "unchecked"  // a look-up failed, and what cannot be checked is refused
-	CodeTooMany      Code = "too-many"   // a rate limit
-	CodeNoRequest    Code = "no-request" // there is no such request
-	CodeElsewhere    Code = "elsewhere"  // it can be done, but not by Countersign
-	CodeNothing      Code = "nothing"    // the plan would have no step
-	CodeChannel      Code = "channel"    // pressed where Countersign does not take presses
-	CodeVain         Code = "vain"       // fewer people are left than must approve
-	CodeTaken        Code = "taken"      // another request has the id that this one would get
+	CodeUnknownPerson  Code = "nobody"        // which Entra account is this?
+	CodeNotAllowed     Code = "not-allowed"   // the policy does not name this person
+	CodeDisabled       Code = "disabled"      // the Entra account is disabled
+	CodeGuest          Code = "guest"         // guests neither ask nor decide
+	CodeNotMember      Code = "outsider"      // a bot, a deactivated account, another workspace
+	CodeRecentTarget   Code = "recent-target" // the person's own account was changed lately
+	CodeRequester      Code = "requester"
+	CodeTarget         Code = "target"
+	CodeAlreadyDecided Code = "twice"
+	CodeDecided        Code = "decided"
+	CodeExpired        Code = "expired"
+	CodeNotRequester   Code = "not-requester"
+	CodeNotRunning     Code = "not-running"
+	CodeSelf           Code = "self"       // asking for oneself
+	CodeProtected      Code = "protected"  // the target is protected
+	CodeMissing        Code = "missing"    // a required field is empty
+	CodeIdentical      Code = "identical"  // the same request is open already
+	CodeUnchecked      Code = "unchecked"  // a look-up failed, and what cannot be checked is refused
+	CodeTooMany        Code = "too-many"   // a rate limit
+	CodeNoRequest      Code = "no-request" // there is no such request
+	CodeElsewhere      Code = "elsewhere"  // it can be done, but not by Countersign
+	CodeNoSteps        Code = "nothing"    // the plan would have no step
+	CodeChannel        Code = "channel"    // pressed where Countersign does not take presses
+	CodeUnapprovable   Code = "vain"       // fewer people are left than must approve
+	CodeIDTaken        Code = "taken"      // another request has the id that this one would get
 )
 
 // Refusal is a no with a sentence for the person who gets it. It is never a
@@ -58,10 +58,10 @@ func Refuse(code Code, format string, a ...any) *Refusal { return refuse(code, f
 
 // Errors of the store and of look-ups.
 var (
-	ErrNoRequest = errors.New("approvals: no such request")
-	ErrNoPerson  = errors.New("approvals: no such person, or more than one")
-	ErrFenced    = errors.New("approvals: another worker holds this request")
-	ErrConflict  = errors.New("approvals: the request changed again and again while it was being decided")
-	errHalted    = errors.New("approvals: somebody halted this request before its next step began")
-	ErrRewound   = errors.New("approvals: this Redis has lost writes that it had confirmed; nothing is executed until an operator has looked")
+	ErrNoRequest  = errors.New("approvals: no such request")
+	ErrNoPerson   = errors.New("approvals: no such person, or more than one")
+	ErrFenced     = errors.New("approvals: another worker holds this request")
+	ErrConflict   = errors.New("approvals: the request changed again and again while it was being decided")
+	errHalted     = errors.New("approvals: somebody halted this request before its next step began")
+	ErrLostWrites = errors.New("approvals: this Redis has lost writes that it had confirmed; nothing is executed until an operator has looked")
 )

@@ -13,20 +13,20 @@ type State string
 
 // The states of a request. Denied, Expired, Cancelled and Done are final.
 const (
-	Pending   State = "pending"    // waits for decisions
-	Approved  State = "approved"   // waits for a worker
-	Running   State = "running"    // a worker holds it, or held it and let go
-	HandedOff State = "handed-off" // the rest is for people to do by hand; no worker holds it
-	Review    State = "review"     // it ran before anybody approved it, and waits for somebody else to say whether that was right
-	Done      State = "done"       // nothing is left to do; Outcome says how it went
-	Denied    State = "denied"     // an approver said no
-	Expired   State = "expired"    // nobody decided, or nobody could run it, in time
-	Cancelled State = "cancelled"  // the requester took it back
+	StatePending   State = "pending"    // waits for decisions
+	StateApproved  State = "approved"   // waits for a worker
+	StateRunning   State = "running"    // a worker holds it, or held it and let go
+	StateHandedOff State = "handed-off" // the rest is for people to do by hand; no worker holds it
+	StateReview    State = "review"     // it ran before anybody approved it, and waits for somebody else to say whether that was right
+	StateDone      State = "done"       // nothing is left to do; Outcome says how it went
+	StateDenied    State = "denied"     // an approver said no
+	StateExpired   State = "expired"    // nobody decided, or nobody could run it, in time
+	StateCancelled State = "cancelled"  // the requester took it back
 )
 
 // Final says that a request in this state never changes again.
 func (s State) Final() bool {
-	return s == Done || s == Denied || s == Expired || s == Cancelled
+	return s == StateDone || s == StateDenied || s == StateExpired || s == StateCancelled
 }
 
 // Outcome is how a request that ran has ended.
@@ -35,17 +35,17 @@ type Outcome string
 // The outcomes. Uncertain means that a step may or may not have been carried
 // out and a person has to look.
 const (
-	Succeeded Outcome = "succeeded"
-	Partial   Outcome = "partial"
-	Failed    Outcome = "failed"
-	Uncertain Outcome = "uncertain"
-	Attested  Outcome = "attested" // people did it by hand and said so; Countersign carried out nothing of that
+	OutcomeSucceeded Outcome = "succeeded"
+	OutcomePartial   Outcome = "partial"
+	OutcomeFailed    Outcome = "failed"
+	OutcomeUncertain Outcome = "uncertain"
+	OutcomeAttested  Outcome = "attested" // people did it by hand and said so; Countersign executed nothing of that
 )
 
 // The verdicts of a review.
 const (
-	Justified    = "justified"
-	NotJustified = "not justified"
+	VerdictJustified    = "justified"
+	VerdictNotJustified = "not justified"
 )
 
 // StepState is what is known of one step.
@@ -77,8 +77,8 @@ type Result struct {
 	Until     time.Time     // until when the secret is good for anything; zero where it does not end
 }
 
-// Entry is the journal of one step.
-type Entry struct {
+// JournalEntry is the journal of one step.
+type JournalEntry struct {
 	State     StepState `json:"state,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
 	Ended     time.Time `json:"ended,omitzero"`
@@ -95,12 +95,12 @@ type Decision struct {
 	Reason string    `json:"reason,omitempty"` // of a denial
 }
 
-// Terms are what the policy asked for when the request was made.
-type Terms struct {
-	Approvals int           `json:"approvals"` // distinct people who must say yes
-	Lifetime  time.Duration `json:"lifetime"`  // how long the request waits for them
-	Why       []string      `json:"why,omitempty"`
-	Glass     bool          `json:"glass,omitempty"` // it may be run before anybody approved it, by those the policy names for that
+// Requirements are what the policy asked for when the request was made.
+type Requirements struct {
+	Approvals  int           `json:"approvals"` // distinct people who must say yes
+	Lifetime   time.Duration `json:"lifetime"`  // how long the request waits for them
+	Why        []string      `json:"why,omitempty"`
+	BreakGlass bool          `json:"glass,omitempty"` // it may be run before anybody approved it, by those the policy names for that
 }
 
 // Verdict is what a second person says of what ran before anybody approved
@@ -124,27 +124,27 @@ type Request struct {
 	Lease    time.Time `json:"-"` // of a running request: when another worker may take over; of one that was handed off: when people are reminded
 	Halt     *Halt     `json:"-"` // the one outside write to a running request
 
-	Outcome       Outcome   `json:"outcome,omitempty"`
-	Plan          Plan      `json:"plan"`
-	Requester     Person    `json:"requester"`
-	Justification string    `json:"justification,omitempty"`
-	Ticket        string    `json:"ticket,omitempty"`
-	Verified      string    `json:"verified,omitempty"`
-	Channel       string    `json:"channel,omitempty"` // where it was asked
-	Terms         Terms     `json:"terms"`
-	Created       time.Time `json:"created"`
-	Began         time.Time `json:"began,omitzero"` // when it was claimed for the first time
-	Ended         time.Time `json:"ended,omitzero"`
-	Worker        string    `json:"worker,omitempty"` // who claimed it last, for operators
-	Print         string    `json:"print,omitempty"`  // the same for two requests that ask for the same thing
+	Outcome       Outcome      `json:"outcome,omitempty"`
+	Plan          Plan         `json:"plan"`
+	Requester     Person       `json:"requester"`
+	Justification string       `json:"justification,omitempty"`
+	Ticket        string       `json:"ticket,omitempty"`
+	Verified      string       `json:"verified,omitempty"`
+	Channel       string       `json:"channel,omitempty"` // where it was asked
+	Requirements  Requirements `json:"terms"`
+	Created       time.Time    `json:"created"`
+	StartedAt     time.Time    `json:"began,omitzero"` // when it was claimed for the first time
+	Ended         time.Time    `json:"ended,omitzero"`
+	Worker        string       `json:"worker,omitempty"` // who claimed it last, for operators
+	Fingerprint   string       `json:"print,omitempty"`  // the same for two requests that ask for the same thing
 
-	Approvals []Decision `json:"approvals,omitempty"`
-	Denial    *Decision  `json:"denial,omitempty"`
-	Glass     *Decision  `json:"glass,omitempty"`    // who broke the glass, and why: it runs without those approvals
-	Reviewed  *Verdict   `json:"reviewed,omitempty"` // of a request with broken glass
-	Journal   []Entry    `json:"journal,omitempty"`  // one entry a step, in the plan's order
-	NotBefore time.Time  `json:"not_before,omitzero"`
-	Why       string     `json:"why,omitempty"` // why it ended without all of its steps
+	Approvals  []Decision     `json:"approvals,omitempty"`
+	Denial     *Decision      `json:"denial,omitempty"`
+	BreakGlass *Decision      `json:"glass,omitempty"`    // who used break-glass, and why: it runs without those approvals
+	Reviewed   *Verdict       `json:"reviewed,omitempty"` // of a request with break-glass
+	Journal    []JournalEntry `json:"journal,omitempty"`  // one entry a step, in the plan's order
+	NotBefore  time.Time      `json:"not_before,omitzero"`
+	Why        string         `json:"why,omitempty"` // why it ended without all of its steps
 }
 
 // Halt is somebody's word that a running request must stop.
@@ -166,9 +166,9 @@ func (r Request) Approvers() []Person {
 // forSelf says that the requester asked for their own account.
 func (r Request) forSelf() bool { return r.Requester.ID == r.Plan.Target.ID }
 
-// Begun says that a step was started, so that something may have happened.
-func (r Request) Begun() bool {
-	return slices.ContainsFunc(r.Journal, func(e Entry) bool { return e.State != StepWaiting && e.State != StepSkipped })
+// StartedStep says that a step was started, so that something may have happened.
+func (r Request) StartedStep() bool {
+	return slices.ContainsFunc(r.Journal, func(e JournalEntry) bool { return e.State != StepWaiting && e.State != StepSkipped })
 }
 
 // Action goes into the state machine. Every action carries what it needs;
@@ -179,15 +179,15 @@ type Action interface{ action() }
 // the account is believed to be lost.
 const VerifiedCompromise = "compromise"
 
-// Ask makes a request out of nothing.
-type Ask struct {
+// Submit makes a request out of nothing.
+type Submit struct {
 	Plan          Plan
 	Requester     Person
 	Justification string
 	Ticket        string
 	Verified      string
 	Channel       string
-	Terms         Terms
+	Requirements  Requirements
 }
 
 // Approve is one approver's yes.
@@ -209,10 +209,10 @@ type BreakGlass struct {
 	Why string
 }
 
-// Judge is another person's review of what ran with broken glass.
-type Judge struct {
+// ReviewBreakGlass is another person's review of what ran with break-glass.
+type ReviewBreakGlass struct {
 	By      Person
-	Verdict string // Justified or NotJustified
+	Verdict string // Justified or VerdictNotJustified
 	Remark  string
 }
 
@@ -223,19 +223,19 @@ type Expire struct{}
 // approved request, and for a running one whose lease has run out.
 type Claim struct{ Worker string }
 
-// Begin journals that a step is about to be carried out.
-type Begin struct{ Step int }
+// StartStep journals that a step is about to be executed.
+type StartStep struct{ Step int }
 
-// End journals what became of a step.
-type End struct {
+// EndStep journals what became of a step.
+type EndStep struct {
 	Step   int
 	Result Result
 }
 
-// LetGo gives a running request back: the worker stops, or Graph asked to
-// wait. A step that was begun and certainly not carried out goes back to
+// Release gives a running request back: the worker stops, or Graph asked to
+// wait. A step that was begun and certainly not executed goes back to
 // waiting. Any other stays begun, and is reconciled.
-type LetGo struct {
+type Release struct {
 	Step   int // -1 for none
 	After  time.Duration
 	Detail string
@@ -265,23 +265,23 @@ type Retract struct{ By Person }
 // says why.
 type Finish struct{ Why string }
 
-func (Ask) action()        {}
-func (Approve) action()    {}
-func (Deny) action()       {}
-func (Cancel) action()     {}
-func (BreakGlass) action() {}
-func (Judge) action()      {}
-func (Expire) action()     {}
-func (Claim) action()      {}
-func (Begin) action()      {}
-func (End) action()        {}
-func (LetGo) action()      {}
-func (Stop) action()       {}
-func (HandOff) action()    {}
-func (Attest) action()     {}
-func (Confirm) action()    {}
-func (Retract) action()    {}
-func (Finish) action()     {}
+func (Submit) action()           {}
+func (Approve) action()          {}
+func (Deny) action()             {}
+func (Cancel) action()           {}
+func (BreakGlass) action()       {}
+func (ReviewBreakGlass) action() {}
+func (Expire) action()           {}
+func (Claim) action()            {}
+func (StartStep) action()        {}
+func (EndStep) action()          {}
+func (Release) action()          {}
+func (Stop) action()             {}
+func (HandOff) action()          {}
+func (Attest) action()           {}
+func (Confirm) action()          {}
+func (Retract) action()          {}
+func (Finish) action()           {}
 
 // Apply is the state machine: the request after the action at the instant
 // at, and what happened, or why not. A *Refusal is a person's mistake and
@@ -294,16 +294,16 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	r.Approvals = slices.Clone(r.Approvals)
 	r.Journal = slices.Clone(r.Journal)
 	switch a := a.(type) {
-	case Ask:
-		return ask(r, a, at)
+	case Submit:
+		return submit(r, a, at)
 	case Approve:
 		return approve(r, a, at)
 	case Deny:
 		// Whoever said yes and sees the mistake in time may still say no.
-		if refusal := mayDecide(r, a.By, at); refusal != nil && refusal.Code != CodeTwice {
+		if refusal := mayDecide(r, a.By, at); refusal != nil && refusal.Code != CodeAlreadyDecided {
 			return r, nil, refusal
 		}
-		r.State, r.Ended = Denied, at
+		r.State, r.Ended = StateDenied, at
 		r.Denial = &Decision{By: a.By, At: at, Reason: a.Reason}
 		e := r.event(audit.Denied, a.By)
 		e.Reason = a.Reason
@@ -313,35 +313,35 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 			return r, nil, refusal
 		}
 		e := r.event(audit.Cancelled, a.By)
-		if r.State == HandedOff { // what came before the hand-off was carried out
+		if r.State == StateHandedOff { // what came before the hand-off was executed
 			last := len(r.Journal) - 1
-			r.Journal[last] = Entry{State: StepSkipped}
+			r.Journal[last] = JournalEntry{State: StepSkipped}
 			for i := range r.Journal {
 				e.Steps = append(e.Steps, r.step(i))
 			}
 		}
-		r.State, r.Ended = Cancelled, at
+		r.State, r.Ended = StateCancelled, at
 		return r, []audit.Event{e}, nil
 	case BreakGlass:
 		if refusal := mayBreakGlass(r, a, at); refusal != nil {
 			return r, nil, refusal
 		}
-		r.State = Approved
-		r.Glass = &Decision{By: a.By, At: at, Reason: a.Why}
-		e := r.event(audit.BrokeGlass, a.By)
+		r.State = StateApproved
+		r.BreakGlass = &Decision{By: a.By, At: at, Reason: a.Why}
+		e := r.event(audit.UsedBreakGlass, a.By)
 		e.Reason = a.Why
 		return r, []audit.Event{e}, nil
-	case Judge:
-		if refusal := mayJudge(r, a); refusal != nil {
+	case ReviewBreakGlass:
+		if refusal := mayReview(r, a); refusal != nil {
 			return r, nil, refusal
 		}
-		r.State = Done
+		r.State = StateDone
 		r.Reviewed = &Verdict{By: a.By, At: at, Verdict: a.Verdict, Remark: a.Remark}
 		e := r.event(audit.Reviewed, a.By)
 		e.Outcome, e.Reason = a.Verdict, a.Remark
 		return r, []audit.Event{e}, nil
 	case Expire:
-		if r.State != Pending && r.State != Approved {
+		if r.State != StatePending && r.State != StateApproved {
 			return r, nil, illegal(r, a)
 		}
 		if at.Before(r.Deadline) {
@@ -349,15 +349,15 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		}
 		r.Why = "Nobody decided in time."
 		if len(r.Approvals) > 0 {
-			r.Why = fmt.Sprintf("Only %d of %d approvals came in time.", len(r.Approvals), r.Terms.Approvals)
+			r.Why = fmt.Sprintf("Only %d of %d approvals came in time.", len(r.Approvals), r.Requirements.Approvals)
 		}
-		if r.State == Approved {
+		if r.State == StateApproved {
 			r.Why = "It was approved, but could not be started in time."
 		}
-		if r.Glass != nil {
-			r.Why = "The glass was broken, but it could not be started in time."
+		if r.BreakGlass != nil {
+			r.Why = "Break-glass was used, but it could not be started in time."
 		}
-		r.State, r.Ended = Expired, at
+		r.State, r.Ended = StateExpired, at
 		e := r.event(audit.Expired, Person{})
 		e.Reason = r.Why
 		return r, []audit.Event{e}, nil
@@ -374,10 +374,10 @@ func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	case Claim:
 		return claim(r, a, at)
 	}
-	return work(r, a, at)
+	return applyExecution(r, a, at)
 }
 
-func ask(r Request, a Ask, at time.Time) (Request, []audit.Event, error) {
+func submit(r Request, a Submit, at time.Time) (Request, []audit.Event, error) {
 	switch {
 	case r.State != "":
 		return r, nil, illegal(r, a)
@@ -387,13 +387,13 @@ func ask(r Request, a Ask, at time.Time) (Request, []audit.Event, error) {
 		return r, nil, fmt.Errorf("approvals: a plan without steps is not a request")
 	case slices.ContainsFunc(a.Plan.Steps[:len(a.Plan.Steps)-1], func(s Step) bool { return s.ByPeople }):
 		return r, nil, fmt.Errorf("approvals: only the last step of a plan is handed to people")
-	case a.Terms.Approvals < 1:
-		return r, nil, fmt.Errorf("approvals: a request needs at least one approval, not %d", a.Terms.Approvals)
+	case a.Requirements.Approvals < 1:
+		return r, nil, fmt.Errorf("approvals: a request needs at least one approval, not %d", a.Requirements.Approvals)
 	}
-	r.State, r.Plan, r.Requester = Pending, a.Plan, a.Requester
+	r.State, r.Plan, r.Requester = StatePending, a.Plan, a.Requester
 	r.Justification, r.Ticket, r.Verified = a.Justification, a.Ticket, a.Verified
-	r.Channel, r.Terms, r.Created = a.Channel, a.Terms, at
-	r.Journal = make([]Entry, len(a.Plan.Steps))
+	r.Channel, r.Requirements, r.Created = a.Channel, a.Requirements, at
+	r.Journal = make([]JournalEntry, len(a.Plan.Steps))
 	return r, []audit.Event{r.event(audit.Requested, a.Requester)}, nil
 }
 
@@ -402,8 +402,8 @@ func approve(r Request, a Approve, at time.Time) (Request, []audit.Event, error)
 		return r, nil, refusal
 	}
 	r.Approvals = append(r.Approvals, Decision{By: a.By, At: at})
-	if len(r.Approvals) >= r.Terms.Approvals {
-		r.State = Approved
+	if len(r.Approvals) >= r.Requirements.Approvals {
+		r.State = StateApproved
 	}
 	e := r.event(audit.Approved, a.By)
 	e.Outcome = string(r.State)
@@ -423,12 +423,12 @@ func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	case Retract:
 		by = a.By
 	}
-	step := slices.IndexFunc(r.Journal, func(e Entry) bool { return e.State == StepHandedOff })
+	step := slices.IndexFunc(r.Journal, func(e JournalEntry) bool { return e.State == StepHandedOff })
 	switch {
-	case r.State != HandedOff || step < 0:
-		return r, nil, refuse(CodeDecided, "%s does not wait for anybody to do something by hand: it is %s.", r.ID, r.Says())
+	case r.State != StateHandedOff || step < 0:
+		return r, nil, refuse(CodeDecided, "%s does not wait for anybody to do something by hand: it is %s.", r.ID, r.Summary())
 	case by.ID == "":
-		return r, nil, refuse(CodeNobody, "Countersign does not know which Entra account you are.")
+		return r, nil, refuse(CodeUnknownPerson, "Countersign does not know which Entra account you are.")
 	case by.ID == r.Plan.Target.ID:
 		return r, nil, refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
 	}
@@ -437,7 +437,7 @@ func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	_, confirming := a.(Confirm)
 	switch {
 	case attesting && j.DoneBy != nil:
-		return r, nil, refuse(CodeTwice, "%s has said already that it is done. It waits for a second person to confirm it.", j.DoneBy.By)
+		return r, nil, refuse(CodeAlreadyDecided, "%s has said already that it is done. It waits for a second person to confirm it.", j.DoneBy.By)
 	case attesting:
 		j.DoneBy = &Decision{By: by, At: at}
 		return r, []audit.Event{r.event(audit.Attested, by)}, nil
@@ -449,7 +449,7 @@ func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		j.DoneBy = nil
 		return r, []audit.Event{e}, nil
 	case j.DoneBy.By.ID == by.ID:
-		return r, nil, refuse(CodeTwice, "You said yourself that it is done. Somebody else has to look and confirm it.")
+		return r, nil, refuse(CodeAlreadyDecided, "You said yourself that it is done. Somebody else has to look and confirm it.")
 	}
 	j.Confirmed, j.State, j.Ended = &Decision{By: by, At: at}, StepAttested, at
 	j.Detail = fmt.Sprintf("Done by %s and confirmed by %s, by their own word. Countersign did not carry this out.", j.DoneBy.By, by)
@@ -464,37 +464,37 @@ func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 func mayDecide(r Request, by Person, at time.Time) *Refusal {
 	switch {
 	case by.ID == "":
-		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot decide.")
-	case r.State == Expired || r.State == Pending && r.overdue(at):
+		return refuse(CodeUnknownPerson, "Countersign does not know which Entra account you are, so you cannot decide.")
+	case r.State == StateExpired || r.State == StatePending && r.overdue(at):
 		return expiredRefusal(r)
-	case r.State != Pending:
-		return refuse(CodeDecided, "%s is already decided: %s. Your press changed nothing.", r.ID, r.Says())
+	case r.State != StatePending:
+		return refuse(CodeDecided, "%s is already decided: %s. Your press changed nothing.", r.ID, r.Summary())
 	case by.ID == r.Requester.ID:
 		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to decide; you can cancel it.", r.ID)
 	case by.ID == r.Plan.Target.ID:
 		return refuse(CodeTarget, "%s would change your own account, so you have no say in it. Somebody else has to decide.", r.ID)
 	case r.approvedBy(by.ID):
-		return refuse(CodeTwice, "You have approved %s already. It needs %d different people.", r.ID, r.Terms.Approvals)
+		return refuse(CodeAlreadyDecided, "You have approved %s already. It needs %d different people.", r.ID, r.Requirements.Approvals)
 	}
 	return nil
 }
 
 // mayBreakGlass holds what does not depend on the policy. Whoever asked may
-// break the glass, or somebody else, but never the target.
+// use break-glass, or somebody else, but never the target.
 func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
 	switch {
 	case a.By.ID == "":
-		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot break the glass.")
-	case r.State == Expired || r.State == Pending && r.overdue(at):
+		return refuse(CodeUnknownPerson, "Countersign does not know which Entra account you are, so you cannot use break-glass.")
+	case r.State == StateExpired || r.State == StatePending && r.overdue(at):
 		return expiredRefusal(r)
-	case r.State != Pending:
-		return refuse(CodeDecided, "%s does not wait for approval any more: it is %s. Your press changed nothing.", r.ID, r.Says())
+	case r.State != StatePending:
+		return refuse(CodeDecided, "%s does not wait for approval any more: it is %s. Your press changed nothing.", r.ID, r.Summary())
 	case r.Plan.Class != ClassContain || slices.ContainsFunc(r.Plan.Steps, func(s Step) bool { return s.ByPeople }):
 		return refuse(CodeNotAllowed, "Only containment, such as blocking sign-in, can be run before it is approved.")
-	case !r.Terms.Glass:
-		return refuse(CodeNotAllowed, "%s cannot be run before it is approved: the target is protected, or the policy does not allow it. It needs %d approvals.", r.ID, r.Terms.Approvals)
+	case !r.Requirements.BreakGlass:
+		return refuse(CodeNotAllowed, "%s cannot be run before it is approved: the target is protected, or the policy does not allow it. It needs %d approvals.", r.ID, r.Requirements.Approvals)
 	case a.By.ID == r.Plan.Target.ID:
-		return refuse(CodeTarget, "%s is about your own account, so you cannot break the glass for it.", r.ID)
+		return refuse(CodeTarget, "%s is about your own account, so you cannot use break-glass for it.", r.ID)
 	case a.Why == "":
 		return refuse(CodeMissing, "Say why this cannot wait for an approval. It is recorded, everybody who could have approved is told, and somebody else reviews it.")
 	}
@@ -503,13 +503,13 @@ func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
 
 // identical is the refusal of what is open already.
 func identical(open Request, by Person) *Refusal {
-	who, is := open.Requester.String(), "is "+open.Says()
+	who, is := open.Requester.String(), "is "+open.Summary()
 	if open.Requester.ID == by.ID {
 		who = "You"
 	}
-	if open.State == Pending {
-		left := Limit{Count: open.Terms.Approvals - len(open.Approvals)}
-		is = fmt.Sprintf("waits for %s until %s", left.count("approval"), open.Deadline.UTC().Format("15:04 UTC"))
+	if open.State == StatePending {
+		left := Limit{Count: open.Requirements.Approvals - len(open.Approvals)}
+		is = fmt.Sprintf("waits for %s until %s", left.countWords("approval"), open.Deadline.UTC().Format("15:04 UTC"))
 	}
 	no := refuse(CodeIdentical, "%s asked for the same at %s: %s %s. Its card is in the approvals channel. Nothing new was made.",
 		who, open.Created.UTC().Format("15:04 UTC"), open.ID, is)
@@ -517,35 +517,35 @@ func identical(open Request, by Person) *Refusal {
 	return no
 }
 
-// HasPart says that an account is the requester's, the target's, an approver's
-// or that of whoever broke the glass.
-func (r Request) HasPart(person string) bool {
-	return person == r.Requester.ID || person == r.Plan.Target.ID || r.Glass != nil && person == r.Glass.By.ID || r.approvedBy(person)
+// TookPart says that an account is the requester's, the target's, an approver's
+// or that of whoever used break-glass.
+func (r Request) TookPart(person string) bool {
+	return person == r.Requester.ID || person == r.Plan.Target.ID || r.BreakGlass != nil && person == r.BreakGlass.By.ID || r.approvedBy(person)
 }
 
 func (r Request) approvedBy(person string) bool {
 	return slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == person })
 }
 
-// mayJudge keeps everybody who had a part in it from reviewing it.
-func mayJudge(r Request, a Judge) *Refusal {
+// mayReview keeps everybody who had a part in it from reviewing it.
+func mayReview(r Request, a ReviewBreakGlass) *Refusal {
 	switch {
 	case a.By.ID == "":
-		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot review.")
-	case r.State != Review:
-		return refuse(CodeDecided, "%s does not wait for a review: it is %s.", r.ID, r.Says())
-	case a.By.ID == r.Glass.By.ID:
-		return refuse(CodeTwice, "You broke the glass for %s yourself. Somebody else has to review it.", r.ID)
+		return refuse(CodeUnknownPerson, "Countersign does not know which Entra account you are, so you cannot review.")
+	case r.State != StateReview:
+		return refuse(CodeDecided, "%s does not wait for a review: it is %s.", r.ID, r.Summary())
+	case a.By.ID == r.BreakGlass.By.ID:
+		return refuse(CodeAlreadyDecided, "You used break-glass for %s yourself. Somebody else has to review it.", r.ID)
 	case a.By.ID == r.Requester.ID:
 		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to review it.", r.ID)
 	case a.By.ID == r.Plan.Target.ID:
 		return refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
 	case r.approvedBy(a.By.ID):
-		return refuse(CodeTwice, "You approved %s before the glass was broken. Somebody else has to review it.", r.ID)
-	case a.Verdict != Justified && a.Verdict != NotJustified:
+		return refuse(CodeAlreadyDecided, "You approved %s before break-glass was used. Somebody else has to review it.", r.ID)
+	case a.Verdict != VerdictJustified && a.Verdict != VerdictNotJustified:
 		return refuse(CodeMissing, "A review says whether it was justified or not.")
-	case a.Verdict == NotJustified && a.Remark == "":
-		return refuse(CodeMissing, "Say why it was not justified, so that whoever reads the record later understands it.")
+	case a.Verdict == VerdictNotJustified && a.Remark == "":
+		return refuse(CodeMissing, "Say why it was not justified. The auditors read it.")
 	}
 	return nil
 }
@@ -563,15 +563,15 @@ func mayCancel(r Request, by Person, at time.Time) *Refusal {
 	switch {
 	case by.ID == "" || by.ID != r.Requester.ID:
 		return refuse(CodeNotRequester, "Only %s, who asked for %s, can cancel it. If you may decide, press Deny instead.", r.Requester, r.ID)
-	case r.State == HandedOff && r.Journal[len(r.Journal)-1].DoneBy != nil:
+	case r.State == StateHandedOff && r.Journal[len(r.Journal)-1].DoneBy != nil:
 		return refuse(CodeDecided, "%s cannot be cancelled any more: %s says that it is done.", r.ID, r.Journal[len(r.Journal)-1].DoneBy.By)
-	case r.State == Running:
+	case r.State == StateRunning:
 		return refuse(CodeDecided, "%s is running already and cannot be cancelled.", r.ID)
-	case r.State == Review:
+	case r.State == StateReview:
 		return refuse(CodeDecided, "%s has been carried out, and waits for its review.", r.ID)
 	case r.State.Final():
-		return refuse(CodeDecided, "%s is over: %s. There is nothing left to cancel.", r.ID, r.Says())
-	case r.State != HandedOff && r.overdue(at):
+		return refuse(CodeDecided, "%s is over: %s. There is nothing left to cancel.", r.ID, r.Summary())
+	case r.State != StateHandedOff && r.overdue(at):
 		return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. There is nothing left to cancel.", r.ID)
 	}
 	return nil
@@ -582,9 +582,9 @@ func mayCancel(r Request, by Person, at time.Time) *Refusal {
 func mayStop(r Request, by Person) *Refusal {
 	switch {
 	case by.ID == "":
-		return refuse(CodeNobody, "Countersign does not know which Entra account you are, so you cannot halt anything.")
-	case r.State != Running:
-		return refuse(CodeNotRunning, "%s is not running, so there is nothing to halt: it is %s.", r.ID, r.Says())
+		return refuse(CodeUnknownPerson, "Countersign does not know which Entra account you are, so you cannot halt anything.")
+	case r.State != StateRunning:
+		return refuse(CodeNotRunning, "%s is not running, so there is nothing to halt: it is %s.", r.ID, r.Summary())
 	case by.ID == r.Plan.Target.ID && by.ID != r.Requester.ID && (r.Plan.Class == ClassContain || r.Verified == VerifiedCompromise):
 		return refuse(CodeTarget, "%s contains your own account, so you cannot halt it. If your account was not taken over, speak to %s.", r.ID, r.Requester)
 	case r.Halt != nil:
@@ -595,22 +595,22 @@ func mayStop(r Request, by Person) *Refusal {
 
 func claim(r Request, a Claim, at time.Time) (Request, []audit.Event, error) {
 	switch r.State {
-	case Approved:
+	case StateApproved:
 		if !at.Before(r.Deadline) {
 			return r, nil, fmt.Errorf("approvals: %s was to be started before %s", r.ID, r.Deadline.Format(time.RFC3339))
 		}
-	case Running:
+	case StateRunning:
 		if at.Before(r.Lease) {
 			return r, nil, fmt.Errorf("approvals: %s is held by another worker", r.ID)
 		}
 	default:
 		return r, nil, illegal(r, a)
 	}
-	first := r.State == Approved
-	r.State, r.Worker, r.NotBefore = Running, a.Worker, time.Time{}
+	first := r.State == StateApproved
+	r.State, r.Worker, r.NotBefore = StateRunning, a.Worker, time.Time{}
 	r.Claim++
-	if r.Began.IsZero() {
-		r.Began = at
+	if r.StartedAt.IsZero() {
+		r.StartedAt = at
 	}
 	if !first {
 		return r, nil, nil
@@ -618,20 +618,20 @@ func claim(r Request, a Claim, at time.Time) (Request, []audit.Event, error) {
 	return r, []audit.Event{r.event(audit.Started, Person{})}, nil
 }
 
-// work holds the transitions of a running request: only its worker makes
+// applyExecution holds the transitions of a running request: only its worker makes
 // them, and the store compares the claim.
-func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
-	if r.State != Running {
+func applyExecution(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
+	if r.State != StateRunning {
 		return r, nil, illegal(r, a)
 	}
 	switch a := a.(type) {
-	case Begin:
-		if !r.isNext(a.Step) || r.Plan.Steps[a.Step].ByPeople {
+	case StartStep:
+		if !r.canStart(a.Step) || r.Plan.Steps[a.Step].ByPeople {
 			return r, nil, illegal(r, a)
 		}
-		r.Journal[a.Step] = Entry{State: StepStarted, Started: at}
+		r.Journal[a.Step] = JournalEntry{State: StepStarted, Started: at}
 		return r, nil, nil
-	case End:
+	case EndStep:
 		if a.Step < 0 || a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepStarted {
 			return r, nil, illegal(r, a)
 		}
@@ -642,15 +642,15 @@ func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		}
 		j := &r.Journal[a.Step]
 		j.State, j.Ended, j.Detail, j.RequestID = a.Result.State, at, a.Result.Detail, a.Result.RequestID
-		e := r.event(audit.Stepped, Person{})
+		e := r.event(audit.StepEnded, Person{})
 		e.Steps = []audit.Step{r.step(a.Step)}
 		return r, []audit.Event{e}, nil
-	case LetGo:
+	case Release:
 		if a.Step >= 0 {
 			if a.Step >= len(r.Journal) || r.Journal[a.Step].State != StepStarted {
 				return r, nil, illegal(r, a)
 			}
-			r.Journal[a.Step] = Entry{Detail: a.Detail}
+			r.Journal[a.Step] = JournalEntry{Detail: a.Detail}
 		}
 		if a.After <= 0 {
 			return r, nil, nil
@@ -660,17 +660,17 @@ func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 		e.Reason = a.Detail
 		return r, []audit.Event{e}, nil
 	case HandOff:
-		if !r.isNext(a.Step) || !r.Plan.Steps[a.Step].ByPeople || a.Step != len(r.Journal)-1 {
+		if !r.canStart(a.Step) || !r.Plan.Steps[a.Step].ByPeople || a.Step != len(r.Journal)-1 {
 			return r, nil, illegal(r, a)
 		}
-		r.State, r.Journal[a.Step] = HandedOff, Entry{State: StepHandedOff, Started: at}
+		r.State, r.Journal[a.Step] = StateHandedOff, JournalEntry{State: StepHandedOff, Started: at}
 		e := r.event(audit.HandedOff, Person{})
 		for i := range r.Journal {
 			e.Steps = append(e.Steps, r.step(i))
 		}
 		return r, []audit.Event{e}, nil
 	case Finish:
-		if slices.ContainsFunc(r.Journal, func(e Entry) bool { return e.State == StepStarted }) {
+		if slices.ContainsFunc(r.Journal, func(e JournalEntry) bool { return e.State == StepStarted }) {
 			return r, nil, illegal(r, a)
 		}
 		r, e := finish(r, a.Why, at)
@@ -679,14 +679,14 @@ func work(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	return r, nil, illegal(r, a)
 }
 
-// isNext says that a step may be begun: in the plan's order, not behind a step
+// canStart says that a step may be begun: in the plan's order, not behind a step
 // that stops it, and not behind a halt.
-func (r Request) isNext(step int) bool {
+func (r Request) canStart(step int) bool {
 	if step < 0 || step >= len(r.Journal) || r.Journal[step].State != StepWaiting || r.Halt != nil {
 		return false
 	}
 	for i := range step {
-		if s := r.Journal[i].State; s == StepWaiting || s == StepStarted || r.stuck(i) {
+		if s := r.Journal[i].State; s == StepWaiting || s == StepStarted || r.stopsPlan(i) {
 			return false
 		}
 	}
@@ -697,14 +697,14 @@ func (r Request) isNext(step int) bool {
 func finish(r Request, why string, at time.Time) (Request, audit.Event) {
 	for i := range r.Journal {
 		if r.Journal[i].State == StepWaiting {
-			r.Journal[i] = Entry{State: StepSkipped}
+			r.Journal[i] = JournalEntry{State: StepSkipped}
 		}
 	}
-	r.State, r.Ended, r.Why = Done, at, why
-	if r.Glass != nil {
-		r.State = Review
+	r.State, r.Ended, r.Why = StateDone, at, why
+	if r.BreakGlass != nil {
+		r.State = StateReview
 	}
-	r.Outcome = outcome(r.Journal)
+	r.Outcome = outcomeOf(r.Journal)
 	e := r.event(audit.Finished, Person{})
 	e.Outcome, e.Reason = string(r.Outcome), why
 	for i := range r.Journal {
@@ -713,21 +713,21 @@ func finish(r Request, why string, at time.Time) (Request, audit.Event) {
 	return r, e
 }
 
-// stuck says that a step ended in a way that the steps behind it must not
+// stopsPlan says that a step ended in a way that the steps behind it must not
 // follow.
-func (r Request) stuck(step int) bool {
+func (r Request) stopsPlan(step int) bool {
 	s := r.Journal[step].State
 	return (s == StepFailed || s == StepUncertain) && !r.Plan.Steps[step].CarryOn
 }
 
-// outcome folds the journal into one word. Uncertain wins over everything,
+// outcomeOf folds the journal into one word. Uncertain wins over everything,
 // because somebody has to look.
-func outcome(journal []Entry) Outcome {
+func outcomeOf(journal []JournalEntry) Outcome {
 	good, bad, byHand := 0, 0, 0
 	for _, e := range journal {
 		switch e.State {
 		case StepUncertain:
-			return Uncertain
+			return OutcomeUncertain
 		case StepAttested:
 			good++
 			byHand++
@@ -739,13 +739,13 @@ func outcome(journal []Entry) Outcome {
 	}
 	switch {
 	case bad == 0 && byHand > 0:
-		return Attested
+		return OutcomeAttested
 	case bad == 0:
-		return Succeeded
+		return OutcomeSucceeded
 	case good == 0:
-		return Failed
+		return OutcomeFailed
 	}
-	return Partial
+	return OutcomePartial
 }
 
 func (r Request) step(i int) audit.Step {
@@ -760,54 +760,54 @@ func (r Request) event(kind audit.Kind, actor Person) audit.Event {
 		Command: r.Plan.Command, Title: r.Plan.Title, Class: string(r.Plan.Class),
 		Actor: actor, Requester: r.Requester, Target: r.Plan.Target,
 		Justification: r.Justification, Ticket: r.Ticket, Verified: r.Verified,
-		Approvers: r.Approvers(), Needed: r.Terms.Approvals, Glass: r.glassBroken(),
+		Approvers: r.Approvers(), Needed: r.Requirements.Approvals, BreakGlass: r.usedBreakGlass(),
 	}
 }
 
-// glassBroken says who broke the glass; nobody where nobody did.
-func (r Request) glassBroken() Person {
-	if r.Glass == nil {
+// usedBreakGlass says who used break-glass; nobody where nobody did.
+func (r Request) usedBreakGlass() Person {
+	if r.BreakGlass == nil {
 		return Person{}
 	}
-	return r.Glass.By
+	return r.BreakGlass.By
 }
 
-// Says is the state in words that fit behind "it is".
-func (r Request) Says() string {
+// Summary is the state in words that fit behind "it is".
+func (r Request) Summary() string {
 	switch r.State {
 	case "":
 		return "not requested yet"
-	case Pending:
-		return fmt.Sprintf("waiting for approval (%d of %d)", len(r.Approvals), r.Terms.Approvals)
-	case Approved:
-		if r.Glass != nil {
-			return "about to start with broken glass"
+	case StatePending:
+		return fmt.Sprintf("waiting for approval (%d of %d)", len(r.Approvals), r.Requirements.Approvals)
+	case StateApproved:
+		if r.BreakGlass != nil {
+			return "about to start with break-glass"
 		}
 		return "approved and about to start"
-	case Running:
+	case StateRunning:
 		return "running"
-	case HandedOff:
+	case StateHandedOff:
 		if r.Journal[len(r.Journal)-1].DoneBy != nil {
 			return "done by hand, and waits for a second person to confirm it"
 		}
 		return "waiting for somebody to do it by hand"
-	case Review:
-		return "carried out (" + string(r.Outcome) + ") with broken glass, and waits for somebody else's review"
-	case Done:
+	case StateReview:
+		return "carried out (" + string(r.Outcome) + ") with break-glass, and waits for somebody else's review"
+	case StateDone:
 		if r.Reviewed != nil {
 			return "done, " + string(r.Outcome) + ", and reviewed: " + r.Reviewed.Verdict
 		}
 		return "done, " + string(r.Outcome)
-	case Denied:
+	case StateDenied:
 		if r.Denial != nil {
 			return "denied by " + r.Denial.By.String()
 		}
-	case Cancelled:
+	case StateCancelled:
 		return "cancelled by its requester"
 	}
 	return string(r.State)
 }
 
 func illegal(r Request, a Action) error {
-	return fmt.Errorf("approvals: %T is not possible for %s, which is %s", a, r.ID, r.Says())
+	return fmt.Errorf("approvals: %T is not possible for %s, which is %s", a, r.ID, r.Summary())
 }

@@ -19,31 +19,31 @@ import (
 // The rings of a rotation: before it, behind its first step, behind its second.
 var (
 	laterKey = "k2:" + key(2)
-	oldRing  = ringText
-	bothRing = ringText + "," + laterKey
-	newRing  = laterKey + "," + ringText
+	oldRing  = testKeys
+	bothRing = testKeys + "," + laterKey
+	newRing  = laterKey + "," + testKeys
 )
 
 // replica is a process with a ring of its own.
 type replica struct {
-	*world
-	store *Store
-	desk  *Desk
-	in    *Inbox
-	log   *slog.Logger
-	said  *list[string] // what it logged, a line each
-	gave  atomic.Int32  // how often it gave an entry of the inbox back
-	all   []func()
+	*fixture
+	store   *Store
+	service *Service
+	in      *Inbox
+	log     *slog.Logger
+	said    *list[string] // what it logged, a line each
+	gave    atomic.Int32  // how often it gave an entry of the inbox back
+	all     []func()
 }
 
-func (w *world) replica(keys string) *replica {
+func (w *fixture) replica(keys string) *replica {
 	w.t.Helper()
-	r := &replica{world: w, said: &list[string]{}}
+	r := &replica{fixture: w, said: &list[string]{}}
 	r.log = slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) { r.said.add(string(b)); return len(b), nil }), nil))
 	rdb := w.server.Client(w.t)
-	rdb.AddHook(before{"xclaim", func() { r.gave.Add(1) }})
-	r.store, r.desk = w.ringed(rdb, keys)
-	r.desk.Log = r.log
+	rdb.AddHook(beforeHook{"xclaim", func() { r.gave.Add(1) }})
+	r.store, r.service = w.newProcessWithKeys(rdb, keys)
+	r.service.Log = r.log
 	r.in = NewInbox(r.store, w.quick(), r.log)
 	return r
 }
@@ -51,11 +51,11 @@ func (w *world) replica(keys string) *replica {
 func (r *replica) background(f func(context.Context)) { r.all = append(r.all, background(r.t, f)) }
 
 func (r *replica) runs() {
-	r.background((&Runner{Desk: r.desk, Work: r.tenant.Work, Name: "one name for all", Hands: 4, Log: r.log}).Run)
+	r.background((&Runner{Service: r.service, Work: r.tenant.Work, Name: "one name for all", Concurrency: 4, Log: r.log}).Run)
 }
 
 func (r *replica) reads(name string, handle func(context.Context, Arrival) error) {
-	r.background(func(ctx context.Context) { r.in.Work(ctx, name, 2, handle) })
+	r.background(func(ctx context.Context) { r.in.Consume(ctx, name, 2, handle) })
 }
 
 func (r *replica) follows(handle func(context.Context, []audit.Event) (int, error)) {
@@ -100,7 +100,7 @@ func (r *replica) lacks(name string) {
 }
 
 // pending is the one entry that is in somebody's hand.
-func (w *world) pending() redis.XPendingExt {
+func (w *fixture) pending() redis.XPendingExt {
 	w.t.Helper()
 	list, err := w.rdb.XPendingExt(w.t.Context(), &redis.XPendingExtArgs{Stream: w.store.keys.inbox(), Group: inboxGroup, Start: "-", End: "+", Count: 2}).Result()
 	if err != nil || len(list) != 1 {
@@ -109,15 +109,15 @@ func (w *world) pending() redis.XPendingExt {
 	return list[0]
 }
 
-func (w *world) aside() int64 { return w.rdb.XLen(w.t.Context(), w.store.keys.aside()).Val() }
+func (w *fixture) aside() int64 { return w.rdb.XLen(w.t.Context(), w.store.keys.deadLetters()).Val() }
 
 // A click that one process sealed with a key that the other does not have yet
 // waits for none of the time after which a reader counts as dead.
-func TestAClickIsLeftToWhoHasItsKey(t *testing.T) {
+func TestAnEntryOfAnotherKeyIsSkipped(t *testing.T) {
 	t.Parallel()
-	timing := calm()
+	timing := longTimings()
 	timing.Takeover = time.Minute
-	w := newWorld(t, timing)
+	w := newFixture(t, timing)
 	old, later := w.replica(oldRing), w.replica(newRing)
 	var got, own list[Arrival]
 	old.reads("old", func(_ context.Context, e Arrival) error {
@@ -185,13 +185,13 @@ func (r *replica) looks(handle func(context.Context, Arrival) error) (entry stri
 	}
 	for _, d := range found {
 		entry = d.ID
-		r.in.one(r.t.Context(), "one name for all", d, handle)
+		r.in.process(r.t.Context(), "one name for all", d, handle)
 	}
 	return entry
 }
 
 // grouped makes the group of the inbox, as its first reader does.
-func (w *world) grouped() {
+func (w *fixture) grouped() {
 	w.t.Helper()
 	if err := w.rdb.XGroupCreateMkStream(w.t.Context(), w.store.keys.inbox(), inboxGroup, "0").Err(); err != nil {
 		w.t.Fatal(err)
@@ -201,9 +201,9 @@ func (w *world) grouped() {
 // However often those without the key look, whoever has it is the first to try.
 // They look here by turns: a look that took longer than the time after which
 // others take an entry over would count, as that of a dead reader does.
-func TestLookingWithoutTheKeyIsNoTry(t *testing.T) {
+func TestASkippedEntryIsNoDelivery(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.grouped()
 	later := w.replica(newRing)
 	later.put("click")
@@ -236,9 +236,9 @@ func TestLookingWithoutTheKeyIsNoTry(t *testing.T) {
 // Where nobody comes who has the key, the entry is tried as often as any other
 // from the time on when it is too late for it, and then the log has to say it:
 // nobody can tell its author.
-func TestAClickWhoseKeyIsNowhereIsSetAside(t *testing.T) {
+func TestAnEntryWhoseKeyIsLostIsADeadLetter(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.grouped()
 	old := w.replica(oldRing)
 	w.replica(newRing).put("click")
@@ -270,7 +270,7 @@ func TestAClickWhoseKeyIsNowhereIsSetAside(t *testing.T) {
 	if old.looks(opens) == "" || !w.empty() {
 		t.Error("it is not set aside at last")
 	}
-	entries := w.rdb.XRange(t.Context(), w.store.keys.aside(), "-", "+").Val()
+	entries := w.rdb.XRange(t.Context(), w.store.keys.deadLetters(), "-", "+").Val()
 	if len(entries) != 1 || entries[0].Values["envelope"] != "click" {
 		t.Fatalf("aside is %v", entries)
 	}
@@ -281,19 +281,19 @@ func TestAClickWhoseKeyIsNowhereIsSetAside(t *testing.T) {
 
 // A process that can open what a person did, and not what it is about, leaves
 // that to the others too.
-func TestAPressOnARequestOfAnotherKeyIsLeft(t *testing.T) {
+func TestADecisionOnARequestOfAnotherKeyIsSkipped(t *testing.T) {
 	t.Parallel()
-	timing := calm()
+	timing := longTimings()
 	timing.Takeover = time.Minute
-	w := newWorld(t, timing)
+	w := newFixture(t, timing)
 	old, later := w.replica(oldRing), w.replica(newRing)
-	w.store, w.desk = later.store, later.desk
-	r := w.ask(deletes(ClassDestroy, dana, "m1"))
+	w.store, w.service = later.store, later.service
+	r := w.submit(deletionPlan(ClassDestroy, dana, "m1"))
 	var tries list[int64]
 	press := func(by *replica) func(context.Context, Arrival) error {
 		return func(ctx context.Context, e Arrival) error {
 			tries.add(e.Deliveries)
-			_, err := by.desk.Approve(ctx, e.Envelope, r.ID, ravi)
+			_, err := by.service.Approve(ctx, e.Envelope, r.ID, ravi)
 			return err
 		}
 	}
@@ -302,26 +302,26 @@ func TestAPressOnARequestOfAnotherKeyIsLeft(t *testing.T) {
 	waitFor(t, "it to be left", func() bool { return old.gave.Load() > 0 })
 	later.reads("later", press(later))
 	waitFor(t, "the inbox to be empty", w.empty)
-	if got := w.load(r.ID); got.State != Approved || len(got.Approvals) != 1 || w.aside() > 0 {
-		t.Errorf("it is %s with %d approvals, and aside are %d", got.Says(), len(got.Approvals), w.aside())
+	if got := w.load(r.ID); got.State != StateApproved || len(got.Approvals) != 1 || w.aside() > 0 {
+		t.Errorf("it is %s with %d approvals, and aside are %d", got.Summary(), len(got.Approvals), w.aside())
 	}
-	// Nobody may be told that it certainly was not carried out. The old one may
+	// Nobody may be told that it certainly was not executed. The old one may
 	// have looked once more just as it gave it back.
 	if all := slices.Compact(tries.all()); !slices.Equal(all, []int64{1, 2}) {
 		t.Errorf("it came in deliveries %v", all)
 	}
 	old.lacks("k2")
-	w.invariants()
+	w.checkInvariants()
 }
 
-// A projection that cannot go on for want of a key, of an event or of what
+// A projection that cannot go on without a key, of an event or of what
 // that is about, is led by a process that has the key.
-func TestAProjectionIsLeftToWhoHasTheKey(t *testing.T) {
+func TestAProjectionSkipsEventsOfAnotherKey(t *testing.T) {
 	t.Parallel()
 	for name, about := range map[string]bool{"of an event": false, "of what it is about": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, calm()) // with a lease that does not run out
+			w := newFixture(t, longTimings()) // with a lease that does not run out
 			old, later := w.replica(oldRing), w.replica(newRing)
 			tell := func(by *replica, title string) {
 				t.Helper()
@@ -336,7 +336,7 @@ func TestAProjectionIsLeftToWhoHasTheKey(t *testing.T) {
 					for i, e := range batch {
 						if about && e.Title == "b" && by == old {
 							met.Add(1)
-							return i, fmt.Errorf("its request: %w", noKey{"k2"})
+							return i, fmt.Errorf("its request: %w", missingKeyError{"k2"})
 						}
 						got.add(e.Title)
 					}
@@ -367,36 +367,36 @@ func TestAProjectionIsLeftToWhoHasTheKey(t *testing.T) {
 }
 
 // A request is run by whoever can read it, and is put off by nobody else.
-func TestARequestIsLeftToWhoHasItsKey(t *testing.T) {
+func TestARequestOfAnotherKeyIsSkipped(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm()) // with a lease as long as anything here may take
+	w := newFixture(t, longTimings()) // with a lease as long as anything here may take
 	old, later := w.replica(oldRing), w.replica(newRing)
-	w.store, w.desk = later.store, later.desk
-	r := w.approved(deletes(ClassDestroy, dana, "m1"))
+	w.store, w.service = later.store, later.service
+	r := w.approved(deletionPlan(ClassDestroy, dana, "m1"))
 	due := w.rdb.ZScore(t.Context(), w.store.keys.due(), r.ID).Val()
 	old.runs()
 	old.lacks("k2")
-	waitFor(t, "it to be left", func() bool { return old.store.keyless.count() == 1 })
-	if now := w.rdb.ZScore(t.Context(), w.store.keys.due(), r.ID).Val(); now != due || w.load(r.ID).State != Approved {
-		t.Errorf("it is %s, and due at %v instead of %v", w.load(r.ID).Says(), now, due)
+	waitFor(t, "it to be left", func() bool { return old.store.missingKeys.count() == 1 })
+	if now := w.rdb.ZScore(t.Context(), w.store.keys.due(), r.ID).Val(); now != due || w.load(r.ID).State != StateApproved {
+		t.Errorf("it is %s, and due at %v instead of %v", w.load(r.ID).Summary(), now, due)
 	}
 	later.runs()
-	if got := w.until(r.ID); got.Outcome != Succeeded {
-		t.Errorf("it is %s because %q", got.Says(), got.Why)
+	if got := w.waitFinal(r.ID); got.Outcome != OutcomeSucceeded {
+		t.Errorf("it is %s because %q", got.Summary(), got.Why)
 	}
-	w.tenant.once(t, "m1")
+	w.tenant.wantDeletedOnce(t, "m1")
 	old.lacks("k2")
-	w.invariants()
+	w.checkInvariants()
 }
 
 // What nobody here can read is no obstacle to the rest, however much it is.
-func TestRequestsWithoutTheirKeyStarveNobody(t *testing.T) {
+func TestRequestsOfMissingKeysDelayNobody(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	other := ring(t, laterKey)
 	pipe := w.rdb.Pipeline()
-	for i := range 2*dueAtOnce + 50 {
+	for i := range 2*dueBatch + 50 {
 		id := fmt.Sprint("R-OTHER", i)
 		pipe.HSet(ctx, w.store.keys.request(id), "state", "approved", "version", "3", "claim", "0", "body", other.Seal("request", id, []byte("{}")))
 		pipe.ZAdd(ctx, w.store.keys.due(), redisZ(0, id))
@@ -405,12 +405,12 @@ func TestRequestsWithoutTheirKeyStarveNobody(t *testing.T) {
 	if _, err := pipe.Exec(ctx); err != nil {
 		t.Fatal(err)
 	}
-	at := offeredFor(time.Millisecond)(w)
-	w.tenant.says(nil)
+	at := finishedWithSecret(time.Millisecond)(w)
+	w.tenant.setScript(nil)
 	old := w.replica(oldRing)
 	old.runs()
-	if got := w.until(w.approved(deletes(ClassDestroy, dana, "m1")).ID); got.Outcome != Succeeded {
-		t.Errorf("it is %s", got.Says())
+	if got := w.waitFinal(w.approved(deletionPlan(ClassDestroy, dana, "m1")).ID); got.Outcome != OutcomeSucceeded {
+		t.Errorf("it is %s", got.Summary())
 	}
 	waitFor(t, "the end of the offer to be told", func() bool { return w.told(at.ID, audit.Unseen) == 1 })
 	old.lacks("k2")
@@ -420,47 +420,47 @@ func TestRequestsWithoutTheirKeyStarveNobody(t *testing.T) {
 // and makes room at once for somebody who can read it.
 func TestAHaltOfAnotherKeyHalts(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	old, later := w.replica(oldRing), w.replica(newRing)
-	r := w.approved(deletes(ClassDestroy, dana, "m1", "m2"))
-	w.store, w.desk = later.store, later.desk
-	w.tenant.says(func(job Job) (Result, bool) {
-		if job.Kind == Run && job.Step == 0 {
-			if _, err := later.desk.Stop(t.Context(), "halt", r.ID, ravi, "wrong account"); err != nil {
+	r := w.approved(deletionPlan(ClassDestroy, dana, "m1", "m2"))
+	w.store, w.service = later.store, later.service
+	w.tenant.setScript(func(job Job) (Result, bool) {
+		if job.Kind == JobRun && job.Step == 0 {
+			if _, err := later.service.Stop(t.Context(), "halt", r.ID, ravi, "wrong account"); err != nil {
 				t.Error(err)
 			}
 		}
 		return Result{}, false
 	})
 	old.runs()
-	waitFor(t, "it to be left", func() bool { return old.store.keyless.count() == 1 })
+	waitFor(t, "it to be left", func() bool { return old.store.missingKeys.count() == 1 })
 	later.runs()
-	if got := w.until(r.ID); got.Outcome != Partial || !strings.Contains(got.Why, "wrong account") {
-		t.Errorf("it is %s because %q", got.Says(), got.Why)
+	if got := w.waitFinal(r.ID); got.Outcome != OutcomePartial || !strings.Contains(got.Why, "wrong account") {
+		t.Errorf("it is %s because %q", got.Summary(), got.Why)
 	}
-	w.tenant.once(t, "m1")
-	if n := w.tenant.count("m2"); n > 0 {
+	w.tenant.wantDeletedOnce(t, "m1")
+	if n := w.tenant.deletions("m2"); n > 0 {
 		t.Errorf("the step behind the halt was taken %d times", n)
 	}
 	old.lacks("k2")
-	w.invariants()
+	w.checkInvariants()
 }
 
 // The end of an offer is told by whoever can read whose it was.
-func TestTheEndOfAnOfferIsLeftToWhoHasItsKey(t *testing.T) {
+func TestASecretOfAnotherKeyIsSkipped(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	old, later := w.replica(oldRing), w.replica(newRing)
-	w.store, w.desk = later.store, later.desk
-	at := offeredFor(time.Millisecond)(w)
+	w.store, w.service = later.store, later.service
+	at := finishedWithSecret(time.Millisecond)(w)
 	old.runs()
 	old.lacks("k2")
-	if n := w.told(at.ID, audit.Unseen); n != 0 || len(w.secretsLeft()) != 1 {
-		t.Errorf("told %d times, and there is left %v", n, w.secretsLeft())
+	if n := w.told(at.ID, audit.Unseen); n != 0 || len(w.remainingSecrets()) != 1 {
+		t.Errorf("told %d times, and there is left %v", n, w.remainingSecrets())
 	}
 	later.runs()
-	waitFor(t, "the offer to be gone", func() bool { return len(w.secretsLeft()) == 0 })
+	waitFor(t, "the offer to be gone", func() bool { return len(w.remainingSecrets()) == 0 })
 	if n := w.told(at.ID, audit.Unseen); n != 1 {
 		t.Errorf("told %d times", n)
 	}
@@ -469,7 +469,7 @@ func TestTheEndOfAnOfferIsLeftToWhoHasItsKey(t *testing.T) {
 	later.stop()
 
 	// A prepared secret that does not open here is not lost either.
-	h := w.begunWith(passwords(SecretPrepared))
+	h := w.startedExecution(passwords(SecretPrepared))
 	if value, err := old.store.secretValue(ctx, h.req.ID, 0); !errors.Is(err, ErrNoKey) || value != "" {
 		t.Errorf("it is %q, %v", value, err)
 	}
@@ -483,18 +483,18 @@ func TestTheEndOfAnOfferIsLeftToWhoHasItsKey(t *testing.T) {
 // while the other one works, and none ever meets what it cannot open.
 func TestAKeyIsRotatedInTwoSteps(t *testing.T) {
 	t.Parallel()
-	timing := calm()
+	timing := longTimings()
 	timing.Takeover = time.Minute
-	w := newWorld(t, timing)
+	w := newFixture(t, timing)
 	ctx := t.Context()
-	w.tenant = newTenant()
+	w.tenant = newTestTenant()
 	var told list[string]
 	start := func(keys string) *replica {
 		r := w.replica(keys)
-		w.store, w.desk = r.store, r.desk // the latest ring is the best to look with
+		w.store, w.service = r.store, r.service // the latest ring is the best to look with
 		r.runs()
 		r.reads(keys, func(ctx context.Context, e Arrival) error {
-			_, err := r.desk.Approve(ctx, e.Envelope, string(e.Payload), ravi)
+			_, err := r.service.Approve(ctx, e.Envelope, string(e.Payload), ravi)
 			return err
 		})
 		r.follows(func(_ context.Context, batch []audit.Event) (int, error) {
@@ -512,7 +512,7 @@ func TestAKeyIsRotatedInTwoSteps(t *testing.T) {
 		w.tenant.mu.Lock()
 		w.tenant.methods[stage] = true
 		w.tenant.mu.Unlock()
-		r, err := by.desk.Ask(ctx, "ask "+stage, Ask{Plan: deletes(ClassDestroy, dana, stage), Requester: hanna, Justification: "lost her phone", Ticket: "INC-7", Verified: "callback"})
+		r, err := by.service.Submit(ctx, "ask "+stage, Submit{Plan: deletionPlan(ClassDestroy, dana, stage), Requester: hanna, Justification: "lost her phone", Ticket: "INC-7", Verified: "callback"})
 		if err != nil {
 			t.Fatalf("%s: %v", stage, err)
 		}
@@ -536,8 +536,8 @@ func TestAKeyIsRotatedInTwoSteps(t *testing.T) {
 		}
 		for _, r := range open {
 			approve(all[n%2], r)
-			if got := w.until(r.ID); got.Outcome != Succeeded {
-				t.Errorf("%v: %s is %s because %q", rings, r.ID, got.Says(), got.Why)
+			if got := w.waitFinal(r.ID); got.Outcome != OutcomeSucceeded {
+				t.Errorf("%v: %s is %s because %q", rings, r.ID, got.Summary(), got.Why)
 			}
 		}
 		open = nil
@@ -546,8 +546,8 @@ func TestAKeyIsRotatedInTwoSteps(t *testing.T) {
 			asked = append(asked, now.ID, later.ID)
 			open = append(open, later)
 			approve(all[1-i], now)
-			if got := w.until(now.ID); got.Outcome != Succeeded {
-				t.Errorf("%v: %s is %s because %q", rings, now.ID, got.Says(), got.Why)
+			if got := w.waitFinal(now.ID); got.Outcome != OutcomeSucceeded {
+				t.Errorf("%v: %s is %s because %q", rings, now.ID, got.Summary(), got.Why)
 			}
 		}
 		waitFor(t, "the inbox to be empty", w.empty)
@@ -561,9 +561,9 @@ func TestAKeyIsRotatedInTwoSteps(t *testing.T) {
 	if !slices.Equal(told.all(), asked) || w.aside() > 0 {
 		t.Errorf("told of %v, want %v; aside are %d", told.all(), asked, w.aside())
 	}
-	w.invariants()
+	w.checkInvariants()
 	// What is new needs the old key no more.
-	alone, _ := w.ringed(w.rdb, laterKey)
+	alone, _ := w.newProcessWithKeys(w.rdb, laterKey)
 	for i, id := range []string{asked[0], asked[len(asked)-1]} {
 		if _, err := alone.Load(ctx, id); errors.Is(err, ErrNoKey) != (i == 0) || i == 1 && err != nil {
 			t.Errorf("without the old key, %s: %v", id, err)

@@ -29,15 +29,15 @@ var ErrSeal = errors.New("approvals: sealed data does not open: it was changed o
 // the ring. Another process may have it.
 var ErrNoKey = errors.New("approvals: sealed with a key that is not in COUNTERSIGN_KEYS")
 
-// noKey is an ErrNoKey.
-type noKey struct{ name string }
+// missingKeyError is an ErrNoKey.
+type missingKeyError struct{ name string }
 
-func (e noKey) Error() string        { return fmt.Sprintf("%v: %q", ErrNoKey, e.name) }
-func (e noKey) Is(target error) bool { return target == ErrNoKey || target == ErrSeal }
+func (e missingKeyError) Error() string        { return fmt.Sprintf("%v: %q", ErrNoKey, e.name) }
+func (e missingKeyError) Is(target error) bool { return target == ErrNoKey || target == ErrSeal }
 
-// missingKey is the name of the key that was missing.
-func missingKey(err error) (name string, ok bool) {
-	e, ok := errors.AsType[noKey](err)
+// missingKeyName is the name of the key that was missing.
+func missingKeyName(err error) (name string, ok bool) {
+	e, ok := errors.AsType[missingKeyError](err)
 	return e.name, ok
 }
 
@@ -77,7 +77,7 @@ func ParseRing(text string) (*Ring, error) {
 // Seal encrypts plain for one place: what kind of thing it is, and which.
 func (r *Ring) Seal(kind, id string, plain []byte) string {
 	name := r.names[0]
-	sealed := r.keys[name].Seal(nil, nil, plain, place(kind, id))
+	sealed := r.keys[name].Seal(nil, nil, plain, associatedData(kind, id))
 	return name + "." + base64.RawStdEncoding.EncodeToString(sealed)
 }
 
@@ -88,20 +88,20 @@ func (r *Ring) Open(kind, id, sealed string) ([]byte, error) {
 	key := r.keys[name]
 	raw, err := base64.RawStdEncoding.DecodeString(encoded)
 	switch {
-	case err != nil, len(raw) < overhead, name == "", strings.ContainsAny(name, "\n "):
+	case err != nil, len(raw) < sealOverhead, name == "", strings.ContainsAny(name, "\n "):
 		return nil, ErrSeal
 	case key == nil:
-		return nil, noKey{name[:min(len(name), 64)]} // whoever wrote it may have written a book
+		return nil, missingKeyError{name[:min(len(name), 64)]} // whoever wrote it may have written a book
 	}
-	plain, err := key.Open(nil, nil, raw, place(kind, id))
+	plain, err := key.Open(nil, nil, raw, associatedData(kind, id))
 	if err != nil {
 		return nil, ErrSeal
 	}
 	return plain, nil
 }
 
-// overhead is the nonce and the tag of AES-GCM.
-const overhead = 12 + 16
+// sealOverhead is the nonce and the tag of AES-GCM.
+const sealOverhead = 12 + 16
 
 // print is the same for the same words and tells nobody which they are: a
 // plain hash of a phone number is undone by trying all of them. Another first
@@ -116,4 +116,4 @@ func digest(key []byte, text string) []byte {
 	return mac.Sum(nil)
 }
 
-func place(kind, id string) []byte { return []byte(kind + "\x00" + id) }
+func associatedData(kind, id string) []byte { return []byte(kind + "\x00" + id) }

@@ -113,7 +113,7 @@ func TestParseRing(t *testing.T) {
 	}
 }
 
-func TestAPrintTellsNothing(t *testing.T) {
+func TestAFingerprintRevealsNothing(t *testing.T) {
 	a, b := ring(t, "k1:"+key(1)), ring(t, "k1:"+key(2))
 	if again := ring(t, "k1:"+key(1)+",k2:"+key(2)); a.print("add-phone", dana.ID, "+14255550100") != again.print("add-phone", dana.ID, "+14255550100") {
 		t.Error("two processes of one first key make different prints")

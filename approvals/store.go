@@ -23,34 +23,34 @@ import (
 //go:embed commit.lua
 var commitSource string
 
-// retention is how long a request that is over can still be looked up. The
+// requestRetention is how long a request that is over can still be looked up. The
 // audit log keeps it for ever.
-const retention = 90 * 24 * time.Hour
+const requestRetention = 90 * 24 * time.Hour
 
 // noteRetention is how long the answer to a refused or read-only operation is
 // remembered: longer than any redelivery.
 const noteRetention = time.Hour
 
-// dueAtOnce is how many due requests one sweep looks at.
-const dueAtOnce = 200
+// dueBatch is how many due requests one sweep looks at.
+const dueBatch = 200
 
-// recentTarget is how long somebody whose methods were destroyed, or whose
+// recentTargetWindow is how long somebody whose methods were destroyed, or whose
 // account could have been taken over, neither requests nor decides.
-const recentTarget = 48 * time.Hour
+const recentTargetWindow = 48 * time.Hour
 
 // Store keeps requests in Redis. Every write of a request is one run of
 // commit.lua; see the package comment for the keys.
 type Store struct {
-	rdb    redis.UniversalClient
-	ring   *Ring
-	keys   keys
-	commit *redis.Script
-	timing Timing
-	memory memory // of what this Redis has confirmed
-	wake   chan struct{}
-	outage outage
+	rdb      redis.UniversalClient
+	ring     *Ring
+	keys     keys
+	commit   *redis.Script
+	timing   Timing
+	rollback rollbackDetector // of what this Redis has confirmed
+	wake     chan struct{}
+	outage   outage
 
-	keyless keyless
+	missingKeys missingKeys
 }
 
 // NewStore returns a store over rdb. prefix keeps several Countersigns in one
@@ -58,7 +58,7 @@ type Store struct {
 func NewStore(rdb redis.UniversalClient, ring *Ring, prefix string, timing Timing) *Store {
 	return &Store{
 		rdb: rdb, ring: ring, keys: keysFor(prefix),
-		commit: redis.NewScript(commitSource), timing: timing, memory: memory{me: rand.Text()}, wake: make(chan struct{}, 1),
+		commit: redis.NewScript(commitSource), timing: timing, rollback: rollbackDetector{process: rand.Text()}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -83,7 +83,7 @@ func (k keys) same(print string) string     { return k.tag + "same:" + print }
 func (k keys) mine(person string) string    { return k.tag + "mine:" + person }
 func (k keys) mark(target string) string    { return k.tag + "recent-target:" + target }
 func (k keys) inbox() string                { return k.tag + "inbox" }
-func (k keys) aside() string                { return k.tag + "aside" }
+func (k keys) deadLetters() string          { return k.tag + "aside" }
 func (k keys) envelope(id string) string    { return k.tag + "envelope:" + id }
 func (k keys) lead(name string) string      { return k.tag + "lead:" + name }
 func (k keys) cursor(name string) string    { return k.tag + "cursor:" + name }
@@ -152,13 +152,13 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 	}
 	keys := []string{
 		cmp.Or(w.key, s.keys.request(id)), s.keys.due(), s.keys.open(), s.keys.sequence(), s.keys.events(),
-		s.keys.holder(w.request.Plan.Target.ID), s.keys.same(w.request.Print),
+		s.keys.holder(w.request.Plan.Target.ID), s.keys.same(w.request.Fingerprint),
 		s.keys.mine(w.request.Requester.ID), s.keys.mark(w.request.Plan.Target.ID), other,
 		s.keys.processes(), s.keys.lost(),
 	}
-	told := &telling{memory: &s.memory, commit: true}
+	told := &writeReport{memory: &s.rollback, commit: true}
 	args := []any{
-		id, w.op, w.mode, w.version, w.claim, s.memory.me, told, millis(w.before), millis(w.after), w.answer,
+		id, w.op, w.mode, w.version, w.claim, s.rollback.process, told, unixMillis(w.before), unixMillis(w.after), w.answer,
 		w.holder, w.same, w.open, w.mine, w.due, w.mark.Milliseconds(), w.keep.Milliseconds(),
 	}
 	args = append(args, len(w.tallies))
@@ -179,7 +179,7 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 		if err != nil {
 			return reply{}, err
 		}
-		args = append(args, s.ring.Seal("event", eventPlace(id, fmt.Sprintf("%s#%d", w.op, n+1)), body))
+		args = append(args, s.ring.Seal("event", eventContext(id, fmt.Sprintf("%s#%d", w.op, n+1)), body))
 	}
 	raw, err := s.commit.Run(ctx, s.rdb, keys, args...).StringSlice()
 	if err != nil {
@@ -188,12 +188,12 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 	if len(raw) != 7 {
 		return reply{}, fmt.Errorf("approvals: commit.lua answered %d values", len(raw))
 	}
-	r := reply{status: raw[0], answer: raw[1], version: number(raw[2]), now: instant(raw[3]), sequence: number(raw[4]), who: raw[5], kept: number(raw[6])}
-	if err := s.confirmed(ctx, w, told.sent, r); err != nil {
+	r := reply{status: raw[0], answer: raw[1], version: parseInt(raw[2]), now: parseInstant(raw[3]), sequence: parseInt(raw[4]), who: raw[5], kept: parseInt(raw[6])}
+	if err := s.verifyReply(ctx, w, told.sent, r); err != nil {
 		return r, err
 	}
 	if r.status == "ok" && w.due == "0" {
-		s.nudge()
+		s.wakeRunner()
 	}
 	return r, nil
 }
@@ -201,17 +201,17 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 // Timing is every duration of the engine, for those around it.
 func (s *Store) Timing() Timing { return s.timing }
 
-// nudge tells this process' runner that something is due, so that a press is
+// wakeRunner tells this process' runner that something is due, so that a press is
 // followed by its effect at once and not at the next sweep.
-func (s *Store) nudge() {
+func (s *Store) wakeRunner() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// body is the sealed part of a request: all that scripts never look at.
-func (s *Store) body(r Request) ([]string, error) {
+// sealBody is the sealed part of a request: all that scripts never look at.
+func (s *Store) sealBody(r Request) ([]string, error) {
 	plain, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
@@ -271,7 +271,7 @@ func readAt(ctx context.Context, rdb redis.Scripter, k keys, names ...string) (n
 	if len(lists[0]) != 2 {
 		return now, nil, fmt.Errorf("approvals: Redis does not tell the time, but %v", got[0])
 	}
-	now = time.Unix(number(lists[0][0]), number(lists[0][1])*int64(time.Microsecond)).UTC()
+	now = time.Unix(parseInt(lists[0][0]), parseInt(lists[0][1])*int64(time.Microsecond)).UTC()
 	for _, list := range lists[1:] {
 		hash := make(map[string]string, len(list)/2)
 		for pair := range slices.Chunk(list, 2) {
@@ -303,8 +303,8 @@ func (s *Store) decode(id string, fields map[string]string, now time.Time) (Snap
 	if err := json.Unmarshal(plain, &snap.Request); err != nil {
 		return snap, fmt.Errorf("approvals: request %s: %w", id, err)
 	}
-	snap.State, snap.Version, snap.Claim = State(fields["state"]), number(fields["version"]), number(fields["claim"])
-	snap.Deadline, snap.Lease = instant(fields["deadline"]), instant(fields["lease"])
+	snap.State, snap.Version, snap.Claim = State(fields["state"]), parseInt(fields["version"]), parseInt(fields["claim"])
+	snap.Deadline, snap.Lease = parseInstant(fields["deadline"]), parseInstant(fields["lease"])
 	if sealed := fields["halt"]; sealed != "" {
 		plain, err := s.ring.Open("halt", id, sealed)
 		if err != nil {
@@ -367,7 +367,7 @@ func (s *Store) Mine(ctx context.Context, person string) ([]Snapshot, error) {
 
 // create writes a new request. With CodeIdentical the refusal names the one
 // that is open already.
-func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (Snapshot, error) {
+func (s *Store) create(ctx context.Context, op string, a Submit, limits []tally) (Snapshot, error) {
 	now, err := s.clock(ctx)
 	if err != nil {
 		return Snapshot{}, err
@@ -376,15 +376,15 @@ func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (S
 	if err != nil {
 		return Snapshot{}, err
 	}
-	r.Print = s.ring.print(a.Plan.Command, a.Plan.Target.ID, a.Plan.Args)
-	fields, err := s.body(r)
+	r.Fingerprint = s.ring.print(a.Plan.Command, a.Plan.Target.ID, a.Plan.Args)
+	fields, err := s.sealBody(r)
 	if err != nil {
 		return Snapshot{}, err
 	}
-	life := ms(a.Terms.Lifetime)
+	life := formatMillis(a.Requirements.Lifetime)
 	got, err := s.run(ctx, write{
 		request: r, op: op, mode: "new", answer: "requested",
-		fields: fields, durations: []string{"deadline", life}, due: ms(a.Terms.Lifetime - s.timing.warning(a.Terms.Lifetime)),
+		fields: fields, durations: []string{"deadline", life}, due: formatMillis(a.Requirements.Lifetime - s.timing.warning(a.Requirements.Lifetime)),
 		same: "take", open: "add", mine: "add", tallies: limits, events: events,
 	})
 	if err != nil {
@@ -392,14 +392,14 @@ func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (S
 	}
 	switch got.status {
 	case "again":
-		if err := s.again(op, got.answer); err != nil {
+		if err := s.replayAnswer(op, got.answer); err != nil {
 			return Snapshot{}, err // refused when it was delivered before
 		}
 		return s.Load(ctx, r.ID)
 	case "ok":
 		return s.Load(ctx, r.ID)
 	case "same":
-		if gone, err := s.release(ctx, s.keys.same(r.Print), got.who); err != nil {
+		if gone, err := s.release(ctx, s.keys.same(r.Fingerprint), got.who); err != nil {
 			return Snapshot{}, err
 		} else if gone {
 			return s.create(ctx, op, a, limits)
@@ -410,7 +410,7 @@ func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (S
 		}
 		return Snapshot{}, identical(open.Request, a.Requester)
 	case "limited":
-		return Snapshot{}, limits[number(got.who)-1].full
+		return Snapshot{}, limits[parseInt(got.who)-1].full
 	}
 	return Snapshot{}, fmt.Errorf("approvals: creating %s: %s", r.ID, got.status)
 }
@@ -418,7 +418,7 @@ func (s *Store) create(ctx context.Context, op string, a Ask, limits []tally) (S
 // decide applies a person's action to a request: it reads, applies, compares
 // the version, and tries again when somebody else was quicker, so that two
 // approvals at one moment both count. The stored answer of an operation that
-// was carried out before is given again.
+// was executed before is given again.
 func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []tally) (Snapshot, error) {
 	for range 20 {
 		snap, err := s.Load(ctx, id)
@@ -426,7 +426,7 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []ta
 			return snap, err
 		}
 		if answer, ok := snap.ops[op]; ok {
-			return snap, s.again(op, answer)
+			return snap, s.replayAnswer(op, answer)
 		}
 		next, events, err := Apply(snap.Request, a, snap.Now)
 		if no := (*Refusal)(nil); errors.As(err, &no) {
@@ -435,8 +435,8 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []ta
 		if err != nil {
 			return snap, err
 		}
-		w := write{request: next, op: op, mode: "change", version: exactly(snap.Version), answer: "ok", tallies: limits, events: events}
-		if snap.State == Pending || snap.State == Approved {
+		w := write{request: next, op: op, mode: "change", version: formatInt(snap.Version), answer: "ok", tallies: limits, events: events}
+		if snap.State == StatePending || snap.State == StateApproved {
 			w.before = snap.Deadline // a press at the last moment counts only if Redis says so
 		}
 		if _, halting := a.(Stop); halting {
@@ -446,14 +446,14 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []ta
 				return snap, err
 			}
 			w.fields = []string{"halt", s.ring.Seal("halt", id, plain)}
-		} else if w.fields, err = s.body(next); err != nil {
+		} else if w.fields, err = s.sealBody(next); err != nil {
 			return snap, err
 		}
 		switch {
-		case next.State == Approved:
-			w.durations, w.due = []string{"deadline", ms(s.timing.start(next.Plan.Class))}, "0"
+		case next.State == StateApproved:
+			w.durations, w.due = []string{"deadline", formatMillis(s.timing.start(next.Plan.Class))}, "0"
 		case next.State.Final():
-			w.due, w.open, w.same, w.keep = "remove", "remove", "free", retention
+			w.due, w.open, w.same, w.keep = "remove", "remove", "free", requestRetention
 		}
 		got, err := s.run(ctx, w)
 		if err != nil {
@@ -463,11 +463,11 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []ta
 		case "ok":
 			return s.Load(ctx, id)
 		case "again":
-			return snap, s.again(op, got.answer)
+			return snap, s.replayAnswer(op, got.answer)
 		case "late":
 			return snap, expiredRefusal(snap.Request)
 		case "limited":
-			return snap, limits[number(got.who)-1].full
+			return snap, limits[parseInt(got.who)-1].full
 		case "conflict":
 			continue
 		}
@@ -516,14 +516,14 @@ func (s *Store) expire(ctx context.Context, snap Snapshot) error {
 	if err != nil {
 		return err
 	}
-	fields, err := s.body(next)
+	fields, err := s.sealBody(next)
 	if err != nil {
 		return err
 	}
 	_, err = s.run(ctx, write{
-		request: next, op: fmt.Sprintf("expire:%d", snap.Version), mode: "change", version: exactly(snap.Version),
+		request: next, op: fmt.Sprintf("expire:%d", snap.Version), mode: "change", version: formatInt(snap.Version),
 		after: snap.Deadline, answer: "ok", fields: fields, events: events,
-		due: "remove", open: "remove", same: "free", keep: retention,
+		due: "remove", open: "remove", same: "free", keep: requestRetention,
 	})
 	return err
 }
@@ -537,22 +537,22 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 		return snap, err
 	}
 	w := write{
-		request: next, op: fmt.Sprintf("claim:%d", next.Claim), mode: "change", version: exactly(snap.Version),
+		request: next, op: fmt.Sprintf("claim:%d", next.Claim), mode: "change", version: formatInt(snap.Version),
 		// Two workers of one name are two workers: only the one whose words
 		// these are may take "again" for a yes.
 		answer:    worker + "#" + rand.Text(),
-		durations: []string{"lease", ms(s.timing.Lease)}, due: ms(s.timing.Lease),
+		durations: []string{"lease", formatMillis(s.timing.Lease)}, due: formatMillis(s.timing.Lease),
 		holder: "take", events: events,
 	}
-	if snap.State == Approved {
+	if snap.State == StateApproved {
 		w.before = snap.Deadline
 	} else {
 		w.after = snap.Lease
 	}
 	if next.Plan.Class == ClassDestroy || next.Plan.Class == ClassTakeover {
-		w.mark = recentTarget
+		w.mark = recentTargetWindow
 	}
-	if w.fields, err = s.body(next); err != nil {
+	if w.fields, err = s.sealBody(next); err != nil {
 		return snap, err
 	}
 	got, err := s.run(ctx, w)
@@ -563,7 +563,7 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 		if _, err := s.release(ctx, s.keys.holder(next.Plan.Target.ID), got.who); err != nil {
 			return snap, err
 		}
-		return snap, heldBy{got.who} // or it was free by now, and the next look claims it
+		return snap, heldTargetError{got.who} // or it was free by now, and the next look claims it
 	}
 	if got.answer != w.answer {
 		return snap, fmt.Errorf("%w: %s (%s)", ErrFenced, next.ID, got.status)
@@ -572,11 +572,13 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 	return Snapshot{Request: next, Now: got.now}, nil
 }
 
-// heldBy is the [ErrFenced] of a request whose target another one holds.
-type heldBy struct{ id string }
+// heldTargetError is the [ErrFenced] of a request whose target another one holds.
+type heldTargetError struct{ id string }
 
-func (e heldBy) Error() string        { return fmt.Sprintf("%v: %s holds the target", ErrFenced, e.id) }
-func (e heldBy) Is(target error) bool { return target == ErrFenced }
+func (e heldTargetError) Error() string {
+	return fmt.Sprintf("%v: %s holds the target", ErrFenced, e.id)
+}
+func (e heldTargetError) Is(target error) bool { return target == ErrFenced }
 
 // releaseScript frees what a request keeps that is not there.
 var releaseScript = redis.NewScript(`
@@ -605,26 +607,26 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 		return r, err
 	}
 	lease := s.timing.Lease
-	if letGo, ok := a.(LetGo); ok {
-		lease = letGo.After
+	if release, ok := a.(Release); ok {
+		lease = release.After
 	}
 	w := write{
-		request: next, op: fmt.Sprintf("run:%d:%s", r.Claim, op), mode: "change", claim: exactly(r.Claim), answer: "ok",
-		durations: []string{"lease", ms(lease)}, due: ms(lease), events: events,
+		request: next, op: fmt.Sprintf("run:%d:%s", r.Claim, op), mode: "change", claim: formatInt(r.Claim), answer: "ok",
+		durations: []string{"lease", formatMillis(lease)}, due: formatMillis(lease), events: events,
 	}
 	switch a.(type) {
-	case Begin, HandOff:
-		w.version = exactly(r.Version)
+	case StartStep, HandOff:
+		w.version = formatInt(r.Version)
 	}
 	switch {
 	case next.State.Final():
-		w.durations, w.due, w.open, w.same, w.holder, w.keep = nil, "remove", "remove", "free", "free", retention
-	case next.State == HandedOff: // people hold no target, and their lease is until the next reminder
-		w.durations, w.due, w.holder = []string{"lease", ms(s.timing.Remind)}, ms(s.timing.Remind), "free"
-	case next.State == Review: // nothing is left to run, so the same may be asked for anew
-		w.durations, w.due, w.holder, w.same = []string{"lease", ms(s.timing.Remind)}, ms(s.timing.Remind), "free", "free"
+		w.durations, w.due, w.open, w.same, w.holder, w.keep = nil, "remove", "remove", "free", "free", requestRetention
+	case next.State == StateHandedOff: // people hold no target, and their lease is until the next reminder
+		w.durations, w.due, w.holder = []string{"lease", formatMillis(s.timing.Remind)}, formatMillis(s.timing.Remind), "free"
+	case next.State == StateReview: // nothing is left to run, so the same may be asked for anew
+		w.durations, w.due, w.holder, w.same = []string{"lease", formatMillis(s.timing.Remind)}, formatMillis(s.timing.Remind), "free", "free"
 	}
-	if w.fields, err = s.body(next); err != nil {
+	if w.fields, err = s.sealBody(next); err != nil {
 		return r, err
 	}
 	got, err := s.run(ctx, w)
@@ -647,10 +649,10 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 // so it is also where a process that commits nothing sees that this Redis has
 // lost writes.
 func (s *Store) due(ctx context.Context) ([]string, error) {
-	if err := s.look(ctx); err != nil {
+	if err := s.checkRollback(ctx); err != nil {
 		return nil, err
 	}
-	_, over, err := s.elapsed(ctx, s.keys.due(), dueAtOnce+s.keyless.count())
+	_, over, err := s.elapsed(ctx, s.keys.due(), dueBatch+s.missingKeys.count())
 	if err != nil {
 		return nil, fmt.Errorf("approvals: Redis does not tell what is due: %w", err)
 	}
@@ -692,7 +694,7 @@ func (s *Store) elapsed(ctx context.Context, set string, limit int) (sequence in
 		}
 		list = append(list, elapsed{pair[0], int64(at)})
 	}
-	return number(got[0]), list, nil
+	return parseInt(got[0]), list, nil
 }
 
 // postpone takes a request that cannot be read out of the way of the others
@@ -774,7 +776,7 @@ func (s *Store) SetCard(ctx context.Context, request, name string, c Card) error
 	}
 	pipe := s.rdb.TxPipeline()
 	pipe.HSet(ctx, s.keys.cards(request), name, raw)
-	pipe.PExpire(ctx, s.keys.cards(request), retention)
+	pipe.PExpire(ctx, s.keys.cards(request), requestRetention)
 	_, err = pipe.Exec(ctx)
 	return err
 }
@@ -806,8 +808,8 @@ func (s *Store) refusedAnswer(op string, no *Refusal) string {
 	return s.ring.Seal("answer", op, plain)
 }
 
-// again turns a stored answer into what the first delivery got.
-func (s *Store) again(op, answer string) error {
+// replayAnswer turns a stored answer into what the first delivery got.
+func (s *Store) replayAnswer(op, answer string) error {
 	if answer == "ok" || answer == "requested" || answer == revealed {
 		return nil
 	}
@@ -822,26 +824,26 @@ func (s *Store) again(op, answer string) error {
 	return no
 }
 
-func exactly(n int64) string { return strconv.FormatInt(n, 10) }
+func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
 
-func ms(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+func formatMillis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
 
-func millis(t time.Time) int64 {
+func unixMillis(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
 	return t.UnixMilli()
 }
 
-func instant(text string) time.Time {
-	n := number(text)
+func parseInstant(text string) time.Time {
+	n := parseInt(text)
 	if n == 0 {
 		return time.Time{}
 	}
 	return time.UnixMilli(n).UTC()
 }
 
-func number(text string) int64 {
+func parseInt(text string) int64 {
 	n, _ := strconv.ParseInt(text, 10, 64)
 	return n
 }

@@ -23,24 +23,24 @@ import (
 // are cut for good at one write, as when the process is killed there: either
 // that got through and nobody was left to hear of it, or it did not.
 type proc struct {
-	*world
-	store *Store
-	desk  *Desk
-	in    *Inbox
-	by    *writes.Saboteur // nil for one that lives
-	dead  atomic.Bool
+	*fixture
+	store   *Store
+	service *Service
+	in      *Inbox
+	by      *writes.Saboteur // nil for one that lives
+	dead    atomic.Bool
 }
 
 // proc starts one.
-func (w *world) proc(by *writes.Saboteur) *proc {
+func (w *fixture) proc(by *writes.Saboteur) *proc {
 	w.t.Helper()
-	p := &proc{world: w, by: by}
+	p := &proc{fixture: w, by: by}
 	line, quick := w.server.Client(w.t), w.server.Client(w.t)
 	if by != nil {
 		line.AddHook(p)
 		quick.AddHook(p)
 	}
-	p.store, p.desk = w.process(line)
+	p.store, p.service = w.newProcess(line)
 	p.in = NewInbox(p.store, quick, discard)
 	return p
 }
@@ -109,7 +109,7 @@ func (p *proc) until(what string, so func() bool) {
 // runs has the runner work until something is so.
 func (p *proc) runs(what string, so func() bool) {
 	p.t.Helper()
-	stop := background(p.t, (&Runner{Desk: p.desk, Work: p.tenant.Work, Name: "one name for all", Hands: 4, Log: discard}).Run)
+	stop := background(p.t, (&Runner{Service: p.service, Work: p.tenant.Work, Name: "one name for all", Concurrency: 4, Log: discard}).Run)
 	p.until(what, so)
 	if p.by == nil {
 		stop() // what is dead ends by itself, and holds nobody up
@@ -130,16 +130,16 @@ func (p *proc) follows(handle func(context.Context, []audit.Event) (int, error))
 // at that write, and then by another one, to which the same comes again: the
 // entry of the inbox, the next sweep, the next look.
 type story struct {
-	before func(w *world) Snapshot // makes the ground, on a sound line
+	before func(w *fixture) Snapshot // makes the ground, on a sound line
 	// play ends when all is as it should be, or when its process has ended.
 	play func(p *proc, at Snapshot) error
 	code Code // the refusal with which it ends, where it does
-	then func(w *world, at Snapshot, how writes.How)
+	then func(w *fixture, at Snapshot, how writes.How)
 }
 
 // brief lets everybody else go on soon where a process has ended.
 func brief() Timing {
-	t := calm()
+	t := longTimings()
 	t.GraphCall, t.GraphGrace, t.Lease = 50*time.Millisecond, 10*time.Millisecond, 300*time.Millisecond
 	t.Lead, t.Takeover = 150*time.Millisecond, 90*time.Millisecond
 	return t
@@ -161,9 +161,9 @@ func TestEveryWriteHasItsPair(t *testing.T) {
 				t.Fatalf("no story tells how %s", write.What)
 			}
 			for _, s := range list {
-				w := newWorld(t, brief())
+				w := newFixture(t, brief())
 				w.log = discard
-				w.store, w.desk = w.process(w.rdb)
+				w.store, w.service = w.newProcess(w.rdb)
 				var at Snapshot
 				if s.before != nil {
 					at = s.before(w)
@@ -177,8 +177,8 @@ func TestEveryWriteHasItsPair(t *testing.T) {
 					t.Errorf("writes that are on no list: %q", strangers)
 				}
 				// Nobody waits for the lease of the dead.
-				if at.ID != "" && w.rdb.HGet(t.Context(), w.store.keys.request(at.ID), "state").Val() == string(Running) {
-					w.die(at.ID)
+				if at.ID != "" && w.rdb.HGet(t.Context(), w.store.keys.request(at.ID), "state").Val() == string(StateRunning) {
+					w.expireLease(at.ID)
 				}
 				for range 2 { // and once more, when all is well
 					if err := s.play(w.proc(nil), at); code(err) != s.code {
@@ -188,7 +188,7 @@ func TestEveryWriteHasItsPair(t *testing.T) {
 				if s.then != nil {
 					s.then(w, at, how)
 				}
-				w.invariants()
+				w.checkInvariants()
 			}
 		}
 	})
@@ -207,59 +207,59 @@ func stories() map[string][]story {
 			}
 			tell(where, story{
 				before: f.prepare,
-				play:   func(p *proc, at Snapshot) error { return f.write(p.store, p.desk, at) },
+				play:   func(p *proc, at Snapshot) error { return f.write(p.store, p.service, at) },
 				code:   f.code,
-				then: func(w *world, at Snapshot, _ writes.How) {
-					if got := w.kinds(at.ID); !slices.Equal(got, f.kinds) {
+				then: func(w *fixture, at Snapshot, _ writes.How) {
+					if got := w.eventKinds(at.ID); !slices.Equal(got, f.kinds) {
 						w.t.Errorf("events %v, want %v", got, f.kinds)
 					}
 					if at.ID != "" && w.load(at.ID).State != f.state {
-						w.t.Errorf("it is %s, want %s", w.load(at.ID).Says(), f.state)
+						w.t.Errorf("it is %s, want %s", w.load(at.ID).Summary(), f.state)
 					}
 				},
 			})
 		}
 	}
 	same("Store.create run Run", "create")
-	same("Desk.Approve decide Run", "approve")
-	same("Desk.Deny decide Run", "deny")
-	same("Desk.Cancel decide Run", "cancel", "cancel a hand-off")
-	same("Desk.Stop decide Run", "halt")
-	same("Desk.BreakGlass decide Run", "break the glass")
-	same("Desk.Judge decide Run", "review")
-	same("Desk.Attest decide Run", "attest")
-	same("Desk.Confirm decide Run", "confirm")
-	same("Desk.Look note Run", "note of a read")
-	same("Desk.refused note Run", "note of a refused press", "note of a refused wish")
-	same("Desk.Reveal note Run", "reveal")
-	tell("Desk.Retract decide Run", story{before: attested,
+	same("Service.Approve decide Run", "approve")
+	same("Service.Deny decide Run", "deny")
+	same("Service.Cancel decide Run", "cancel", "cancel a hand-off")
+	same("Service.Stop decide Run", "halt")
+	same("Service.BreakGlass decide Run", "use break-glass")
+	same("Service.Review decide Run", "review")
+	same("Service.Attest decide Run", "attest")
+	same("Service.Confirm decide Run", "confirm")
+	same("Service.AuthorizeRead note Run", "note of a read")
+	same("Service.recordRefusal note Run", "note of a refused press", "note of a refused wish")
+	same("Service.Reveal note Run", "reveal")
+	tell("Service.Retract decide Run", story{before: attested,
 		play: func(p *proc, at Snapshot) error {
-			_, err := p.desk.Retract(p.t.Context(), "op-x", at.ID, olga)
+			_, err := p.service.Retract(p.t.Context(), "op-x", at.ID, olga)
 			return err
 		},
-		then: func(w *world, at Snapshot, _ writes.How) {
-			if n := w.told(at.ID, audit.Retracted); n != 1 || w.load(at.ID).State != HandedOff {
-				w.t.Errorf("it is %s, and was taken back %d times", w.load(at.ID).Says(), n)
+		then: func(w *fixture, at Snapshot, _ writes.How) {
+			if n := w.told(at.ID, audit.Retracted); n != 1 || w.load(at.ID).State != StateHandedOff {
+				w.t.Errorf("it is %s, and was taken back %d times", w.load(at.ID).Summary(), n)
 			}
 		}})
-	tell("Desk.Alarm note Run", story{
-		play: func(p *proc, _ Snapshot) error { return p.desk.Alarm(p.t.Context(), "op-x", sam, "strange") },
-		then: func(w *world, _ Snapshot, _ writes.How) {
-			if got := w.kinds(""); !slices.Equal(got, []audit.Kind{audit.Alarm}) {
+	tell("Service.RecordAlarm note Run", story{
+		play: func(p *proc, _ Snapshot) error { return p.service.RecordAlarm(p.t.Context(), "op-x", sam, "strange") },
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
+			if got := w.eventKinds(""); !slices.Equal(got, []audit.Kind{audit.Alarm}) {
 				w.t.Errorf("events %v, want one alarm", got)
 			}
 		}})
 
 	// What a runner does of itself. once is the event that must be there once.
-	run := func(where string, once audit.Kind, before func(*world) Snapshot, what string, so func(*proc, Snapshot) bool, then func(*world, Snapshot)) {
+	run := func(where string, once audit.Kind, before func(*fixture) Snapshot, what string, so func(*proc, Snapshot) bool, then func(*fixture, Snapshot)) {
 		tell(where, story{before: before,
 			play: func(p *proc, at Snapshot) error {
 				p.runs(what, func() bool { return so(p, at) })
 				return nil
 			},
-			then: func(w *world, at Snapshot, _ writes.How) {
+			then: func(w *fixture, at Snapshot, _ writes.How) {
 				if n := w.told(at.ID, once); once != "" && n != 1 {
-					w.t.Errorf("%s: %d events of %v", once, n, w.kinds(at.ID))
+					w.t.Errorf("%s: %d events of %v", once, n, w.eventKinds(at.ID))
 				}
 				if then != nil {
 					then(w, at)
@@ -268,106 +268,108 @@ func stories() map[string][]story {
 	}
 	over := func(p *proc, at Snapshot) bool { return p.load(at.ID).State.Final() }
 	told := func(k audit.Kind) func(*proc, Snapshot) bool {
-		return func(p *proc, at Snapshot) bool { return p.world.told(at.ID, k) > 0 }
+		return func(p *proc, at Snapshot) bool { return p.fixture.told(at.ID, k) > 0 }
 	}
-	run("Store.expire run Run", audit.Expired, func(w *world) Snapshot { at := pending(w); w.endsIn(at.ID, -time.Second); return at }, "the end", over, nil)
-	run("Store.warn run Run", audit.Reminded, func(w *world) Snapshot { at := pending(w); w.endsIn(at.ID, 50*time.Second); return at }, "the warning", told(audit.Reminded), nil)
-	for _, before := range []func(*world) Snapshot{handedOff, inReview} {
-		run("Store.remind run Run", audit.Reminded, func(w *world) Snapshot { at := before(w); w.die(at.ID); return at }, "the reminder", told(audit.Reminded), nil)
+	run("Store.expire run Run", audit.Expired, func(w *fixture) Snapshot { at := pending(w); w.endsIn(at.ID, -time.Second); return at }, "the end", over, nil)
+	run("Store.remindExpiry run Run", audit.Reminded, func(w *fixture) Snapshot { at := pending(w); w.endsIn(at.ID, 50*time.Second); return at }, "the warning", told(audit.Reminded), nil)
+	for _, before := range []func(*fixture) Snapshot{handedOff, inReview} {
+		run("Store.remind run Run", audit.Reminded, func(w *fixture) Snapshot { at := before(w); w.expireLease(at.ID); return at }, "the reminder", told(audit.Reminded), nil)
 	}
-	unseen := func(p *proc, _ Snapshot) bool { return len(p.secretsLeft()) == 0 }
-	run("Store.endOffer note Run", audit.Unseen, offeredFor(time.Millisecond), "the end of the offer", unseen, nil)
-	run("Store.endOffer dropSecret Run", audit.Unseen, offeredFor(time.Millisecond), "the end of the offer", unseen, nil)
-	score := func(w *world, id string) float64 {
+	unseen := func(p *proc, _ Snapshot) bool { return len(p.remainingSecrets()) == 0 }
+	run("Store.expireSecret note Run", audit.Unseen, finishedWithSecret(time.Millisecond), "the end of the offer", unseen, nil)
+	run("Store.expireSecret dropSecret Run", audit.Unseen, finishedWithSecret(time.Millisecond), "the end of the offer", unseen, nil)
+	score := func(w *fixture, id string) float64 {
 		return w.rdb.ZScore(w.t.Context(), w.store.keys.due(), id).Val()
 	}
 	sound := ""
-	run("Store.postpone ZAddArgs", "", func(w *world) Snapshot {
+	run("Store.postpone ZAddArgs", "", func(w *fixture) Snapshot {
 		at := pending(w)
 		key := w.store.keys.request(at.ID)
 		sound = w.rdb.HGet(w.t.Context(), key, "body").Val()
 		w.rdb.HSet(w.t.Context(), key, "body", "what does not open")
 		w.rdb.ZAdd(w.t.Context(), w.store.keys.due(), redisZ(1, at.ID))
 		return at
-	}, "the request to make way", func(p *proc, at Snapshot) bool { return score(p.world, at.ID) > 1 }, func(w *world, at Snapshot) {
+	}, "the request to make way", func(p *proc, at Snapshot) bool { return score(p.fixture, at.ID) > 1 }, func(w *fixture, at Snapshot) {
 		w.rdb.HSet(w.t.Context(), w.store.keys.request(at.ID), "body", sound)
 	})
 	gone := "R-GONE0000"
-	run("Runner.take ZRem", "", func(w *world) Snapshot {
+	run("Runner.claim ZRem", "", func(w *fixture) Snapshot {
 		w.rdb.ZAdd(w.t.Context(), w.store.keys.due(), redisZ(1, gone))
 		w.rdb.ZAdd(w.t.Context(), w.store.keys.open(), redisZ(1, gone))
 		return Snapshot{}
 	}, "the lists to be empty", func(p *proc, _ Snapshot) bool {
-		return p.rdb.ZCard(p.t.Context(), p.world.store.keys.due()).Val()+p.rdb.ZCard(p.t.Context(), p.world.store.keys.open()).Val() == 0
+		return p.rdb.ZCard(p.t.Context(), p.fixture.store.keys.due()).Val()+p.rdb.ZCard(p.t.Context(), p.fixture.store.keys.open()).Val() == 0
 	}, nil)
 
 	// kept leaves its target, or its wish, to a request that is gone.
-	kept := func(w *world, what func(Snapshot) string) {
-		at := w.claimed(deletes(ClassDestroy, dana, "m1"))
-		w.vanishes(at.ID)
-		for _, key := range []string{w.store.keys.holder(dana.ID), w.store.keys.same(at.Print)} {
+	kept := func(w *fixture, what func(Snapshot) string) {
+		at := w.claimed(deletionPlan(ClassDestroy, dana, "m1"))
+		w.deleteRequest(at.ID)
+		for _, key := range []string{w.store.keys.holder(dana.ID), w.store.keys.same(at.Fingerprint)} {
 			if key != what(at) {
 				w.rdb.Del(w.t.Context(), key)
 			}
 		}
 	}
 	tell("Store.release Run", story{
-		before: func(w *world) Snapshot {
-			kept(w, func(at Snapshot) string { return w.store.keys.same(at.Print) })
+		before: func(w *fixture) Snapshot {
+			kept(w, func(at Snapshot) string { return w.store.keys.same(at.Fingerprint) })
 			return Snapshot{}
 		},
 		play: func(p *proc, _ Snapshot) error {
-			_, err := p.desk.Ask(p.t.Context(), "op-x", Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna, Justification: "lost her phone"})
+			_, err := p.service.Submit(p.t.Context(), "op-x", Submit{Plan: deletionPlan(ClassDestroy, dana, "m1"), Requester: hanna, Justification: "lost her phone"})
 			return err
 		},
-		then: func(w *world, _ Snapshot, _ writes.How) {
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
 			if n := w.told(RequestID("op-x"), audit.Requested); n != 1 {
 				w.t.Errorf("it was requested %d times", n)
 			}
 		}})
-	run("Store.release Run", audit.Finished, func(w *world) Snapshot {
+	run("Store.release Run", audit.Finished, func(w *fixture) Snapshot {
 		kept(w, func(Snapshot) string { return w.store.keys.holder(dana.ID) })
-		return w.load(w.approved(deletes(ClassDestroy, dana, "m2")).ID)
-	}, "the end", over, func(w *world, _ Snapshot) { w.tenant.once(w.t, "m2") })
+		return w.load(w.approved(deletionPlan(ClassDestroy, dana, "m2")).ID)
+	}, "the end", over, func(w *fixture, _ Snapshot) { w.tenant.wantDeletedOnce(w.t, "m2") })
 
 	// A whole run. Each step is taken once.
-	ready := func(p Plan) func(*world) Snapshot { return func(w *world) Snapshot { return w.load(w.approved(p).ID) } }
-	two := ready(deletes(ClassDestroy, dana, "m1", "m2"))
-	ran := func(w *world, at Snapshot) {
-		if got := w.load(at.ID); got.Outcome != Succeeded {
-			w.t.Errorf("it is %s because %q, journal %+v", got.Says(), got.Why, got.Journal)
-		}
-		w.tenant.once(w.t, "m1", "m2")
+	ready := func(p Plan) func(*fixture) Snapshot {
+		return func(w *fixture) Snapshot { return w.load(w.approved(p).ID) }
 	}
-	for _, where := range []string{"Store.claim run Run", "hand.carryOut advance#3 Run", "hand.settle journal#2 Run", "hand.finish journal Run", "Store.look Run"} {
+	two := ready(deletionPlan(ClassDestroy, dana, "m1", "m2"))
+	ran := func(w *fixture, at Snapshot) {
+		if got := w.load(at.ID); got.Outcome != OutcomeSucceeded {
+			w.t.Errorf("it is %s because %q, journal %+v", got.Summary(), got.Why, got.Journal)
+		}
+		w.tenant.wantDeletedOnce(w.t, "m1", "m2")
+	}
+	for _, where := range []string{"Store.claim run Run", "execution.execute advance#3 Run", "execution.runStep journal#2 Run", "execution.finish journal Run", "Store.checkRollback Run"} {
 		run(where, audit.Finished, two, "the end", over, ran)
 	}
 	// throttled is a tenant that asks to wait at the first job of a kind.
-	throttled := func(kind JobKind) func(w *world) Snapshot {
-		return func(w *world) Snapshot {
+	throttled := func(kind JobKind) func(w *fixture) Snapshot {
+		return func(w *fixture) Snapshot {
 			var asked atomic.Bool
-			w.tenant.says(func(job Job) (Result, bool) {
+			w.tenant.setScript(func(job Job) (Result, bool) {
 				return Result{State: StepThrottled, After: 10 * time.Millisecond}, job.Kind == kind && asked.CompareAndSwap(false, true)
 			})
 			return two(w)
 		}
 	}
-	run("hand.carryOut advance#1 Run", audit.Finished, throttled(Check), "the end", over, ran)
-	run("hand.settle journal#1 Run", audit.Finished, throttled(Run), "the end", over, ran)
-	run("hand.carryOut advance#2 Run", audit.HandedOff, ready(byHand("m1", "m2")), "the hand-off", func(p *proc, at Snapshot) bool { return p.load(at.ID).State == HandedOff },
-		func(w *world, at Snapshot) { w.tenant.once(w.t, "m1", "m2") })
-	tell("hand.giveBack advance Run", story{before: two,
+	run("execution.execute advance#1 Run", audit.Finished, throttled(JobCheck), "the end", over, ran)
+	run("execution.runStep journal#1 Run", audit.Finished, throttled(JobRun), "the end", over, ran)
+	run("execution.execute advance#2 Run", audit.HandedOff, ready(byHand("m1", "m2")), "the hand-off", func(p *proc, at Snapshot) bool { return p.load(at.ID).State == StateHandedOff },
+		func(w *fixture, at Snapshot) { w.tenant.wantDeletedOnce(w.t, "m1", "m2") })
+	tell("execution.release advance Run", story{before: two,
 		play: func(p *proc, at Snapshot) error {
 			if p.by == nil {
-				p.tenant.says(nil)
+				p.tenant.setScript(nil)
 				p.runs("the end", func() bool { return over(p, at) })
 				return nil
 			}
-			begun, goOn := make(chan struct{}), make(chan struct{})
+			begun, resume := make(chan struct{}), make(chan struct{})
 			var once sync.Once
-			p.tenant.says(func(job Job) (Result, bool) {
-				if job.Kind != Check { // it is reconciled where the first call came too late
-					once.Do(func() { close(begun); <-goOn })
+			p.tenant.setScript(func(job Job) (Result, bool) {
+				if job.Kind != JobCheck { // it is reconciled where the first call came too late
+					once.Do(func() { close(begun); <-resume })
 				}
 				return Result{}, false
 			})
@@ -375,65 +377,65 @@ func stories() map[string][]story {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				(&Runner{Desk: p.desk, Work: p.tenant.Work, Name: "stops", Hands: 1, Log: discard}).Run(ctx)
+				(&Runner{Service: p.service, Work: p.tenant.Work, Name: "stops", Concurrency: 1, Log: discard}).Run(ctx)
 			}()
 			<-begun
 			stop()
-			close(goOn)
+			close(resume)
 			<-ended
 			return nil
 		},
-		then: func(w *world, at Snapshot, _ writes.How) { ran(w, at) }})
+		then: func(w *fixture, at Snapshot, _ writes.How) { ran(w, at) }})
 
 	// Runs with a secret: what is in force is what can be opened.
 	var set list[string]
-	reset := func(w *world) Snapshot { w.sets(&set); return ready(passwords(SecretPrepared))(w) }
-	opens := func(w *world, at Snapshot) {
-		got, err := w.desk.Reveal(w.t.Context(), w.op(), at.ID, hanna)
+	reset := func(w *fixture) Snapshot { w.sets(&set); return ready(passwords(SecretPrepared))(w) }
+	opens := func(w *fixture, at Snapshot) {
+		got, err := w.service.Reveal(w.t.Context(), w.op(), at.ID, hanna)
 		if all := set.all(); err != nil || len(all) == 0 || got.Value != all[len(all)-1] {
 			w.t.Errorf("Reveal gives %q, %v, and %q is in force", got.Value, err, all)
 		}
 	}
-	run("hand.prepare stash Run", audit.Finished, reset, "the end", over, opens)
-	run("hand.keepSecret stash Run", audit.Finished, reset, "the end", over, opens)
-	nothing := func(w *world, at Snapshot) { w.revealsNothing(w.load(at.ID).Request) }
-	run("hand.keepSecret dropSecret Run", audit.Finished, func(w *world) Snapshot {
+	run("execution.prepare storeSecret Run", audit.Finished, reset, "the end", over, opens)
+	run("execution.keepSecret storeSecret Run", audit.Finished, reset, "the end", over, opens)
+	nothing := func(w *fixture, at Snapshot) { w.wantNoSecret(w.load(at.ID).Request) }
+	run("execution.keepSecret dropSecret Run", audit.Finished, func(w *fixture) Snapshot {
 		at := reset(w)
-		w.tenant.says(func(job Job) (Result, bool) {
+		w.tenant.setScript(func(job Job) (Result, bool) {
 			switch job.Kind {
-			case Prepare:
+			case JobPrepare:
 				return Result{State: StepDone, Secret: "made"}, true
-			case Check:
+			case JobCheck:
 				return Result{State: StepDone}, true
 			}
 			return Result{State: StepFailed, Detail: "no"}, true
 		})
 		return at
 	}, "the end", over, nothing)
-	run("hand.forget dropSecret Run", audit.Finished, func(w *world) Snapshot {
+	run("execution.dropUnusedSecrets dropSecret Run", audit.Finished, func(w *fixture) Snapshot {
 		w.sets(&set)
-		h := w.hold(w.approved(passwords(SecretPrepared)).ID)
+		h := w.claimExecution(w.approved(passwords(SecretPrepared)).ID)
 		if ended, err := h.prepare(0); ended || err != nil {
 			w.t.Fatalf("preparing: %v, %v", ended, err)
 		}
-		w.die(h.req.ID)
-		w.directory.change(ravi, func(s *Standing) { s.Enabled = false }) // who approved it
+		w.expireLease(h.req.ID)
+		w.directory.change(ravi, func(s *Account) { s.Enabled = false }) // who approved it
 		return w.load(h.req.ID)
 	}, "the end", over, nothing)
-	tell("Desk.Shown dropSecret Run", story{before: offeredFor(time.Minute),
-		play: func(p *proc, at Snapshot) error { return p.desk.Shown(p.t.Context(), at.ID, Secret{Step: 0}) },
-		then: func(w *world, at Snapshot, _ writes.How) { nothing(w, at) }})
+	tell("Service.Shown dropSecret Run", story{before: finishedWithSecret(time.Minute),
+		play: func(p *proc, at Snapshot) error { return p.service.Shown(p.t.Context(), at.ID, Secret{Step: 0}) },
+		then: func(w *fixture, at Snapshot, _ writes.How) { nothing(w, at) }})
 
 	// The inbox.
-	putIn := func(w *world) Snapshot {
+	putIn := func(w *fixture) Snapshot {
 		if err := w.inbox().Put(w.t.Context(), "envelope-1", []byte("x")); err != nil {
 			w.t.Fatal(err)
 		}
 		return Snapshot{}
 	}
 	// left is an entry that a dead reader had in hand, for the nth time.
-	left := func(times int) func(w *world) Snapshot {
-		return func(w *world) Snapshot {
+	left := func(times int) func(w *fixture) Snapshot {
+		return func(w *fixture) Snapshot {
 			putIn(w)
 			ctx, inbox := w.t.Context(), w.store.keys.inbox()
 			if err := w.rdb.XGroupCreate(ctx, inbox, inboxGroup, "0").Err(); err != nil {
@@ -449,56 +451,56 @@ func stories() map[string][]story {
 			return Snapshot{}
 		}
 	}
-	reads := func(where string, before func(*world) Snapshot, aside int64, handle func(*proc) error) {
+	reads := func(where string, before func(*fixture) Snapshot, aside int64, handle func(*proc) error) {
 		handled := new(atomic.Int32)
 		tell(where, story{before: before,
 			play: func(p *proc, _ Snapshot) error {
 				stop := background(p.t, func(ctx context.Context) {
-					p.in.Work(ctx, "one name for all", 1, func(context.Context, Arrival) error { handled.Add(1); return handle(p) })
+					p.in.Consume(ctx, "one name for all", 1, func(context.Context, Arrival) error { handled.Add(1); return handle(p) })
 				})
 				p.until("the inbox to be empty", p.empty)
 				stop()
 				return nil
 			},
-			then: func(w *world, _ Snapshot, _ writes.How) {
+			then: func(w *fixture, _ Snapshot, _ writes.How) {
 				if n := handled.Load(); n < 1 || n > 2 {
 					w.t.Errorf("it was handed out %d times", n)
 				}
-				if n := w.rdb.XLen(w.t.Context(), w.store.keys.aside()).Val(); n != aside {
+				if n := w.rdb.XLen(w.t.Context(), w.store.keys.deadLetters()).Val(); n != aside {
 					w.t.Errorf("%d entries were set aside", n)
 				}
 			}})
 	}
 	tell("Inbox.Put Run", story{
 		play: func(p *proc, _ Snapshot) error { return p.in.Put(p.t.Context(), "envelope-1", []byte("x")) },
-		then: func(w *world, _ Snapshot, _ writes.How) {
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
 			if n := w.rdb.XLen(w.t.Context(), w.store.keys.inbox()).Val(); n != 1 {
 				w.t.Errorf("%d entries, want one", n)
 			}
 		}})
 	carriesOut := func(*proc) error { return nil }
-	reads("Inbox.Work XGroupCreateMkStream", putIn, 0, carriesOut)
+	reads("Inbox.Consume XGroupCreateMkStream", putIn, 0, carriesOut)
 	reads("Inbox.next XReadGroup", putIn, 0, carriesOut)
 	reads("Inbox.next XAutoClaim", left(1), 0, carriesOut)
-	reads("Inbox.done Exec", putIn, 0, carriesOut)
-	reads("Inbox.keep Do", putIn, 0, func(p *proc) error {
+	reads("Inbox.acknowledge Exec", putIn, 0, carriesOut)
+	reads("Inbox.keepAlive Do", putIn, 0, func(p *proc) error {
 		if p.by != nil {
 			p.until("its end", func() bool { return false })
 		}
 		return nil
 	})
-	reads("Inbox.leave Do", putIn, 0, func(p *proc) error {
+	reads("Inbox.skipForMissingKey Do", putIn, 0, func(p *proc) error {
 		if p.by != nil {
-			return noKey{"k2"}
+			return missingKeyError{"k2"}
 		}
 		return nil
 	})
-	reads("Inbox.setAside Exec", left(maxDeliveries), 1, func(*proc) error { return errors.New("no") })
+	reads("Inbox.moveToDeadLetters Exec", left(maxDeliveries), 1, func(*proc) error { return errors.New("no") })
 
 	// The projections.
 	follows := func(where string, patient bool) {
 		var got list[string]
-		tell(where, story{before: func(w *world) Snapshot { w.tell("a", "b"); return Snapshot{} },
+		tell(where, story{before: func(w *fixture) Snapshot { w.tell("a", "b"); return Snapshot{} },
 			play: func(p *proc, _ Snapshot) error {
 				p.follows(func(_ context.Context, batch []audit.Event) (int, error) {
 					if p.by != nil && patient {
@@ -511,7 +513,7 @@ func stories() map[string][]story {
 				})
 				return nil
 			},
-			then: func(w *world, _ Snapshot, _ writes.How) {
+			then: func(w *fixture, _ Snapshot, _ writes.How) {
 				if all := got.all(); !slices.Equal(all, []string{"a", "b"}) && !slices.Equal(all, []string{"a", "b", "a", "b"}) {
 					w.t.Errorf("handled %q", all)
 				}
@@ -520,10 +522,10 @@ func stories() map[string][]story {
 	follows("Store.followOnce lead#1 Run", false)
 	follows("Store.followOnce lead#2 Run", false)
 	follows("Store.followOnce lead#3 Run", false)
-	follows("Store.handOver lead Run", true)
+	follows("Store.handleBatch lead Run", true)
 	follows("Store.Follow Run", false)
 	tell("Store.Trim XTrimMinID", story{
-		before: func(w *world) Snapshot {
+		before: func(w *fixture) Snapshot {
 			w.tell("a")
 			waitFor(w.t, "another millisecond", func() bool { return w.lag("p") > 2*time.Millisecond })
 			w.tell("b")
@@ -531,59 +533,59 @@ func stories() map[string][]story {
 			return Snapshot{}
 		},
 		play: func(p *proc, _ Snapshot) error { return p.store.Trim(p.t.Context(), []string{"p"}, 0) },
-		then: func(w *world, _ Snapshot, _ writes.How) {
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
 			if got := w.events(); len(got) != 1 || got[0].Title != "b" {
 				w.t.Errorf("what is left is %v", got)
 			}
 		}})
 
-	// A Redis that goes back in time. Each process that notices stops the others
+	// A Redis that loses confirmed writes. Each process that notices stops the others
 	// by what it writes; where it ends before that, the next one has to notice.
-	goesBack := func(w *world, store *Store, desk *Desk) error {
+	goesBack := func(w *fixture, store *Store, service *Service) error {
 		restore := w.server.Save(w.t)
-		if err := desk.Alarm(w.t.Context(), w.op(), sam, "strange"); err != nil {
+		if err := service.RecordAlarm(w.t.Context(), w.op(), sam, "strange"); err != nil {
 			return err
 		}
 		restore()
-		return store.look(w.t.Context())
+		return store.checkRollback(w.t.Context())
 	}
 	tell("Store.writeLost Run", story{
 		play: func(p *proc, _ Snapshot) error {
-			if err := goesBack(p.world, p.store, p.desk); !errors.Is(err, ErrRewound) {
+			if err := goesBack(p.fixture, p.store, p.service); !errors.Is(err, ErrLostWrites) {
 				return fmt.Errorf("it goes on: %v", err)
 			}
 			return nil
 		},
-		then: func(w *world, _ Snapshot, _ writes.How) {
-			if list := w.losses(); len(list) != 1 {
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
+			if list := w.lostWrites(); len(list) != 1 {
 				w.t.Errorf("%d processes say that something is lost", len(list))
 			}
 			w.resume()
 		}})
 	tell("Store.Resume Run", story{
-		before: func(w *world) Snapshot {
-			if err := goesBack(w, w.store, w.desk); !errors.Is(err, ErrRewound) {
+		before: func(w *fixture) Snapshot {
+			if err := goesBack(w, w.store, w.service); !errors.Is(err, ErrLostWrites) {
 				w.t.Fatalf("it goes on: %v", err)
 			}
 			return Snapshot{}
 		},
 		play: func(p *proc, _ Snapshot) error {
-			list, err := p.store.Losses(p.t.Context())
+			list, err := p.store.LostWrites(p.t.Context())
 			if err != nil || len(list) == 0 {
 				return err
 			}
 			return p.store.Resume(p.t.Context(), list, "The operator")
 		},
-		then: func(w *world, _ Snapshot, _ writes.How) {
-			if got := w.kinds(""); !slices.Equal(got, []audit.Kind{audit.Alarm}) {
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
+			if got := w.eventKinds(""); !slices.Equal(got, []audit.Kind{audit.Alarm}) {
 				w.t.Errorf("events %v, want one that it goes on", got)
 			}
-			if err := w.proc(nil).desk.Alarm(w.t.Context(), w.op(), sam, "strange"); err != nil {
+			if err := w.proc(nil).service.RecordAlarm(w.t.Context(), w.op(), sam, "strange"); err != nil {
 				w.t.Errorf("nobody can go on: %v", err)
 			}
 		}})
 
-	// The witness of that, in a file. replaces is how a process writes it.
+	// The watermark of that, in a file. replaces is how a process writes it.
 	replaces := func(p *proc) func(string, []byte) error {
 		return func(name string, data []byte) error {
 			if p.dead.Load() {
@@ -605,26 +607,26 @@ func stories() map[string][]story {
 	}
 	path := ""
 	testifies := func(p *proc) error {
-		witness, err := p.store.openWitness(p.t.Context(), path, replaces(p))
+		watermark, err := p.store.openWatermark(p.t.Context(), path, replaces(p))
 		if err == nil {
-			err = p.desk.Alarm(p.t.Context(), p.op(), sam, "strange")
+			err = p.service.RecordAlarm(p.t.Context(), p.op(), sam, "strange")
 		}
 		if err == nil {
-			err = witness.write(p.t.Context())
+			err = watermark.write(p.t.Context())
 		}
 		return err
 	}
-	tell("Witness.write replace", story{
-		before: func(w *world) Snapshot {
-			path = filepath.Join(w.t.TempDir(), "witness")
+	tell("Watermark.write replace", story{
+		before: func(w *fixture) Snapshot {
+			path = filepath.Join(w.t.TempDir(), "watermark")
 			if err := testifies(w.proc(nil)); err != nil {
 				w.t.Fatal(err)
 			}
 			return Snapshot{}
 		},
 		play: func(p *proc, _ Snapshot) error { return testifies(p) },
-		then: func(w *world, _ Snapshot, _ writes.How) {
-			if list := w.losses(); len(list) > 0 {
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
+			if list := w.lostWrites(); len(list) > 0 {
 				w.t.Errorf("nothing is lost, and it says %+v", list)
 			}
 			restore := w.server.Save(w.t)
@@ -632,7 +634,7 @@ func stories() map[string][]story {
 				w.t.Fatal(err)
 			}
 			restore()
-			if _, err := w.proc(nil).store.OpenWitness(w.t.Context(), path); err != nil || len(w.losses()) == 0 {
+			if _, err := w.proc(nil).store.OpenWatermark(w.t.Context(), path); err != nil || len(w.lostWrites()) == 0 {
 				w.t.Errorf("Redis has gone back, and the file does not tell: %v", err)
 			}
 			w.resume()
@@ -647,7 +649,7 @@ func stories() map[string][]story {
 			}
 			return err
 		},
-		then: func(w *world, _ Snapshot, _ writes.How) {
+		then: func(w *fixture, _ Snapshot, _ writes.How) {
 			if dump := w.server.Dump(w.t); dump["{countersign}:pins:entra"] != "a U1" || dump["{countersign}:pins:slack"] != "U1 a" {
 				w.t.Errorf("it is pinned as %q and %q", dump["{countersign}:pins:entra"], dump["{countersign}:pins:slack"])
 			}
@@ -656,7 +658,7 @@ func stories() map[string][]story {
 		play: func(p *proc, at Snapshot) error {
 			return p.store.SetCard(p.t.Context(), at.ID, "approvers", Card{"C1", "1.1"})
 		},
-		then: func(w *world, at Snapshot, _ writes.How) {
+		then: func(w *fixture, at Snapshot, _ writes.How) {
 			cards, err := w.store.Cards(w.t.Context(), at.ID)
 			if err != nil || len(cards) != 1 || cards["approvers"] != (Card{"C1", "1.1"}) {
 				w.t.Errorf("the cards are %v, %v", cards, err)
@@ -670,7 +672,7 @@ func stories() map[string][]story {
 			}
 			return err
 		},
-		then: func(w *world, _ Snapshot, how writes.How) {
+		then: func(w *fixture, _ Snapshot, how writes.How) {
 			// What was counted and not heard of counts, so a limit may bite too
 			// early and never too late.
 			ok, err := w.store.Allow(w.t.Context(), "read", "x", 3, time.Minute)

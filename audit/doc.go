@@ -6,7 +6,7 @@
 // An [Event] is one transition: a request was made, approved, denied, started,
 // finished; somebody was refused; somebody looked at a person's methods. Its id
 // is its place in the event log of Redis ("milliseconds-sequence"), which rises
-// strictly for as long as Redis does not go back in time. It names people by
+// strictly for as long as Redis does not lose confirmed writes. It names people by
 // Entra object id and UPN. It never holds a password, a pass, a phone number or
 // the e-mail address of a method: steps arrive here with those masked. [Event.Line] is the event as one line of text
 // for people, in which nobody's free text can pass for another part.

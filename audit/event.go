@@ -41,28 +41,28 @@ type Kind string
 // The kinds of event. Every change of a request, every refusal and every
 // read of somebody's methods is exactly one of them.
 const (
-	Read       Kind = "read"        // somebody looked at a person's methods or at the desk
-	Refused    Kind = "refused"     // somebody was told no; Reason is what they were told, Outcome the verb they tried (approve, deny, …) if it was a press
-	Requested  Kind = "requested"   // a plan was put before the approvers
-	Approved   Kind = "approved"    // one approver said yes; Outcome is "approved" when that was enough
-	Denied     Kind = "denied"      // one approver said no: final
-	Cancelled  Kind = "cancelled"   // the requester took it back
-	Expired    Kind = "expired"     // nobody decided, or nobody could run it, in time
-	Started    Kind = "started"     // a worker claimed it: the record of intent, written before the first step
-	Stepped    Kind = "stepped"     // one step has an outcome; folded into the line of Finished
-	Waiting    Kind = "waiting"     // Microsoft Graph asked to wait; the worker let go until then
-	Halted     Kind = "halted"      // somebody stopped a running request between two steps
-	Finished   Kind = "finished"    // no step is left; Outcome is succeeded, partial, failed, uncertain or attested
-	HandedOff  Kind = "handed-off"  // the rest is for people to do by hand
-	Attested   Kind = "attested"    // somebody says that they did it
-	Retracted  Kind = "retracted"   // somebody says that it was not done after all
-	Confirmed  Kind = "confirmed"   // a second person says that it is so
-	Reminded   Kind = "reminded"    // people were reminded of what they have to do; Reason is where it stands, Outcome the state in one word
-	BrokeGlass Kind = "broke-glass" // somebody ran a containment before it was approved; Reason is why it could not wait
-	Reviewed   Kind = "reviewed"    // another person says of that whether it was justified, which is its Outcome
-	Revealed   Kind = "revealed"    // the requester opened a temporary password or a pass
-	Unseen     Kind = "unseen"      // nobody is known to have seen it in time, and it is gone; Outcome is "opened" if it was opened all the same
-	Alarm      Kind = "alarm"       // something only the security people can judge, such as a changed Slack account
+	Read           Kind = "read"        // somebody looked at a person's methods or at open requests
+	Refused        Kind = "refused"     // somebody was told no; Reason is what they were told, Outcome the verb they tried (approve, deny, …) if it was a press
+	Requested      Kind = "requested"   // a plan was put before the approvers
+	Approved       Kind = "approved"    // one approver said yes; Outcome is "approved" when that was enough
+	Denied         Kind = "denied"      // one approver said no: final
+	Cancelled      Kind = "cancelled"   // the requester took it back
+	Expired        Kind = "expired"     // nobody decided, or nobody could run it, in time
+	Started        Kind = "started"     // a worker claimed it: the record of intent, written before the first step
+	StepEnded      Kind = "stepped"     // one step has an outcome; folded into the line of Finished
+	Waiting        Kind = "waiting"     // Microsoft Graph asked to wait; the worker let go until then
+	Halted         Kind = "halted"      // somebody stopped a running request between two steps
+	Finished       Kind = "finished"    // no step is left; Outcome is succeeded, partial, failed, uncertain or attested
+	HandedOff      Kind = "handed-off"  // the rest is for people to do by hand
+	Attested       Kind = "attested"    // somebody says that they did it
+	Retracted      Kind = "retracted"   // somebody says that it was not done after all
+	Confirmed      Kind = "confirmed"   // a second person says that it is so
+	Reminded       Kind = "reminded"    // people were reminded of what they have to do; Reason is where it stands, Outcome the state in one word
+	UsedBreakGlass Kind = "broke-glass" // somebody ran a containment before it was approved; Reason is why it could not wait
+	Reviewed       Kind = "reviewed"    // another person says of that whether it was justified, which is its Outcome
+	Revealed       Kind = "revealed"    // the requester opened a temporary password or a pass
+	Unseen         Kind = "unseen"      // nobody is known to have seen it in time, and it is gone; Outcome is "opened" if it was opened all the same
+	Alarm          Kind = "alarm"       // something only the security people can judge, such as a changed Slack account
 )
 
 // Step is the outcome of one step of a plan, in words that mask every phone
@@ -95,7 +95,7 @@ type Event struct {
 	Verified      string    `json:"verified,omitempty"`
 	Approvers     []Person  `json:"approvers,omitempty"`
 	Needed        int       `json:"needed,omitempty"` // approvals the request needs
-	Glass         Person    `json:"glass,omitzero"`   // who broke the glass, so that it ran without them
+	BreakGlass    Person    `json:"glass,omitzero"`   // who used break-glass, so that it ran without them
 	Outcome       string    `json:"outcome,omitempty"`
 	Reason        string    `json:"reason,omitempty"`
 	Code          string    `json:"code,omitempty"` // of a refusal, for those who route events
@@ -117,7 +117,7 @@ func (e Event) Line() string {
 		switch e.Kind {
 		case Refused:
 			say("told: %s", quoted(e.Reason))
-		case Denied, Halted, BrokeGlass:
+		case Denied, Halted, UsedBreakGlass:
 			say("reason: %s", quoted(e.Reason))
 		case Reviewed:
 			say("remark: %s", quoted(e.Reason))
@@ -132,8 +132,8 @@ func (e Event) Line() string {
 	if e.Kind == Requested && e.Needed > 0 {
 		say("needs %s", count(e.Needed, "approval"))
 	}
-	if e.Glass != (Person{}) && e.Kind != BrokeGlass {
-		say("glass broken by %s", named(e.Glass))
+	if e.BreakGlass != (Person{}) && e.Kind != UsedBreakGlass {
+		say("break-glass used by %s", named(e.BreakGlass))
 	}
 	var others []string
 	for _, p := range e.Approvers {
@@ -157,7 +157,7 @@ func (e Event) Line() string {
 	if e.Verified != "" {
 		say("caller verification: %s", oneLine(e.Verified))
 	}
-	if e.Kind != Stepped {
+	if e.Kind != StepEnded {
 		for i, s := range e.Steps {
 			say("%d. %s", i+1, s.line())
 		}
@@ -204,7 +204,7 @@ func (e Event) headline() string {
 		return "Expired, nothing was done: " + what
 	case Started:
 		return "Started: " + what
-	case Stepped:
+	case StepEnded:
 		if len(e.Steps) == 1 {
 			return "One step of " + what + ": " + e.Steps[0].line()
 		}
@@ -221,10 +221,10 @@ func (e Event) headline() string {
 		return actor + " says that it was not done by hand after all: " + what
 	case Confirmed:
 		return actor + " confirms that it was done by hand: " + what
-	case BrokeGlass:
-		return actor + " broke the glass, so that it runs before it is approved: " + what
+	case UsedBreakGlass:
+		return actor + " used break-glass, so that it runs before it is approved: " + what
 	case Reviewed:
-		return actor + " reviewed what ran with broken glass and found it " + cmp.Or(oneLine(e.Outcome), "finished") + ": " + what
+		return actor + " reviewed what ran with break-glass and found it " + cmp.Or(oneLine(e.Outcome), "finished") + ": " + what
 	case Reminded:
 		return "Reminder: " + what
 	case Revealed:
@@ -277,7 +277,7 @@ func (s Step) line() string {
 }
 
 // tally counts the steps by what became of them, so that a partial request
-// says at once how much of it was carried out.
+// says at once how much of it was executed.
 func tally(steps []Step) string {
 	n := make(map[string]int)
 	for _, s := range steps {

@@ -88,7 +88,7 @@ func TestLine(t *testing.T) {
 			"Started: Require re-registration for Dana Whitfield (dana.whitfield@fernhill.example) · requested by Hanna Okafor (hanna.okafor@fernhill.example) · approved by Ravi Menon (ravi.menon@fernhill.example) and Olga Lindqvist (olga.lindqvist@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
 		},
 		"stepped": {
-			Event{Kind: Stepped, Request: "R-7KQ2", Title: "Require re-registration", Target: dana,
+			Event{Kind: StepEnded, Request: "R-7KQ2", Title: "Require re-registration", Target: dana,
 				Steps: []Step{{Words: "Delete the mobile phone +1 •••• 34", State: "failed", Detail: "Graph refused it.", RequestID: "8a0c"}}},
 			"One step of Require re-registration for Dana Whitfield (dana.whitfield@fernhill.example): Delete the mobile phone +1 •••• 34: failed (Graph refused it) [Graph request-id 8a0c] · R-7KQ2",
 		},
@@ -225,13 +225,13 @@ func TestLine(t *testing.T) {
 			Event{Kind: Alarm, Reason: "This Redis has lost writes that it had confirmed."},
 			"Alarm: This Redis has lost writes that it had confirmed.",
 		},
-		"broken glass": {
-			Event{Kind: BrokeGlass, Title: "Block sign-in", Target: dana, Actor: hanna, Requester: hanna, Glass: hanna, Reason: "an intruder reads her mail"},
-			"Hanna Okafor (hanna.okafor@fernhill.example) broke the glass, so that it runs before it is approved: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example) · reason: “an intruder reads her mail”",
+		"break-glass": {
+			Event{Kind: UsedBreakGlass, Title: "Block sign-in", Target: dana, Actor: hanna, Requester: hanna, BreakGlass: hanna, Reason: "an intruder reads her mail"},
+			"Hanna Okafor (hanna.okafor@fernhill.example) used break-glass, so that it runs before it is approved: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example) · reason: “an intruder reads her mail”",
 		},
 		"a review": {
-			Event{Kind: Reviewed, Title: "Block sign-in", Target: dana, Actor: ravi, Requester: hanna, Glass: hanna, Outcome: "not justified", Reason: "she was on a train"},
-			"Ravi Menon (ravi.menon@fernhill.example) reviewed what ran with broken glass and found it not justified: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example) · remark: “she was on a train” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · glass broken by Hanna Okafor (hanna.okafor@fernhill.example)",
+			Event{Kind: Reviewed, Title: "Block sign-in", Target: dana, Actor: ravi, Requester: hanna, BreakGlass: hanna, Outcome: "not justified", Reason: "she was on a train"},
+			"Ravi Menon (ravi.menon@fernhill.example) reviewed what ran with break-glass and found it not justified: Block sign-in for Dana Whitfield (dana.whitfield@fernhill.example) · remark: “she was on a train” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · break-glass used by Hanna Okafor (hanna.okafor@fernhill.example)",
 		},
 		"a kind of a later version": {
 			Event{Kind: "escalated", Title: "Block sign-in", Target: dana},
@@ -247,7 +247,7 @@ func TestLine(t *testing.T) {
 		})
 		seen[tt.event.Kind] = true
 	}
-	for _, kind := range []Kind{Read, Refused, Requested, Approved, Denied, Cancelled, Expired, Started, Stepped, Waiting, Halted, Finished, HandedOff, Attested, Confirmed, Reminded, Revealed, Unseen, Alarm, BrokeGlass, Reviewed} {
+	for _, kind := range []Kind{Read, Refused, Requested, Approved, Denied, Cancelled, Expired, Started, StepEnded, Waiting, Halted, Finished, HandedOff, Attested, Confirmed, Reminded, Revealed, Unseen, Alarm, UsedBreakGlass, Reviewed} {
 		if !seen[kind] {
 			t.Errorf("no line for an event of the kind %q", kind)
 		}

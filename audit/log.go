@@ -109,7 +109,7 @@ func open(dir string, k *key, d disk) (*Log, error) {
 
 // Append records the event and returns when it is on disk. An event whose id
 // is on record already is acknowledged and skipped. One with a lower id than
-// [Log.Last] that is not comes from a Redis that went back in time, and is
+// [Log.Last] that is not comes from a Redis that lost confirmed writes, and is
 // recorded like any other.
 //
 // After an error the event is not acknowledged, and may be brought again as

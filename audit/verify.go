@@ -133,7 +133,7 @@ type Report struct {
 	Records  int64     // that the checkpoint covers
 	Tree     string    // the checkpoint's hash over them, base64
 	LastID   string    // of the last event
-	Late     []int64   // records, counted from 1, that follow one with a higher id: Redis had gone back in time
+	Late     []int64   // records, counted from 1, that follow one with a higher id: Redis had lost confirmed writes
 	First    time.Time // when the first event happened, by Redis' clock
 	Last     time.Time // when the last one did
 	SignedBy string    // whose signature the checkpoint bears, empty for none

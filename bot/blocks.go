@@ -25,8 +25,8 @@ const (
 	maxMessage = 10_000 // of the blocks of one message as JSON; Slack refuses about 13,000 and does not document it (slackapi/bolt-js#2509)
 )
 
-// size is how long blocks are for Slack.
-func size(blocks []slack.Block) int {
+// sizeOf is how long blocks are for Slack.
+func sizeOf(blocks []slack.Block) int {
 	raw, err := json.Marshal(blocks)
 	if err != nil { // they are made here, of text
 		panic(err)
@@ -39,7 +39,7 @@ func pages(blocks []slack.Block) [][]slack.Block {
 	var all [][]slack.Block
 	var page []slack.Block
 	for _, b := range blocks {
-		if len(page) > 0 && (len(page) == maxBlocks || size(append(page[:len(page):len(page)], b)) > maxMessage) {
+		if len(page) > 0 && (len(page) == maxBlocks || sizeOf(append(page[:len(page):len(page)], b)) > maxMessage) {
 			all, page = append(all, page), nil
 		}
 		page = append(page, b)
@@ -51,19 +51,19 @@ func pages(blocks []slack.Block) [][]slack.Block {
 // somebody typed can become a mention, a link or formatting.
 type line []slack.RichTextSectionElement
 
-func say(format string, a ...any) line { return line{}.say(format, a...) }
+func textLine(format string, a ...any) line { return line{}.text(format, a...) }
 
-func (l line) say(format string, a ...any) line {
-	return append(l, slack.NewRichTextSectionTextElement(spaced(fmt.Sprintf(format, a...)), nil))
+func (l line) text(format string, a ...any) line {
+	return append(l, slack.NewRichTextSectionTextElement(plainKeepingSpace(fmt.Sprintf(format, a...)), nil))
 }
 
 func (l line) bold(text string) line {
-	return append(l, slack.NewRichTextSectionTextElement(spaced(text), &slack.RichTextSectionTextStyle{Bold: true}))
+	return append(l, slack.NewRichTextSectionTextElement(plainKeepingSpace(text), &slack.RichTextSectionTextStyle{Bold: true}))
 }
 
-// spaced makes text plain and keeps the space at its ends that parts it from
+// plainKeepingSpace makes text plain and keeps the space at its ends that parts it from
 // its neighbours.
-func spaced(text string) string {
+func plainKeepingSpace(text string) string {
 	clean := commands.Plain(text, maxText)
 	if strings.HasPrefix(text, " ") {
 		clean = " " + clean
@@ -78,7 +78,7 @@ func (l line) code(text string) line {
 	return append(l, slack.NewRichTextSectionTextElement(commands.Plain(text, maxText), &slack.RichTextSectionTextStyle{Code: true}))
 }
 
-func (l line) gap(text string) line { // line breaks of our own, which Plain would fold
+func (l line) raw(text string) line { // line breaks of our own, which Plain would fold
 	return append(l, slack.NewRichTextSectionTextElement(text, nil))
 }
 
@@ -100,13 +100,13 @@ func (l line) everybody() line {
 // who shows a person as Slack mention, where there is one, and as UPN.
 func (l line) who(p approvals.Person) line {
 	if p.Slack != "" {
-		l = append(l, slack.NewRichTextSectionUserElement(p.Slack, nil)).gap(" ")
+		l = append(l, slack.NewRichTextSectionUserElement(p.Slack, nil)).raw(" ")
 		if p.UPN != "" {
-			return l.say("(%s)", p.UPN)
+			return l.text("(%s)", p.UPN)
 		}
 		return l
 	}
-	return l.say("%s", p)
+	return l.text("%s", p)
 }
 
 // when shows an instant in the reader's own time zone.
@@ -120,7 +120,7 @@ func paragraphs(lines ...line) slack.Block {
 	var all line
 	for i, l := range lines {
 		if i > 0 {
-			all = all.gap("\n")
+			all = all.raw("\n")
 		}
 		all = append(all, l...)
 	}
@@ -141,7 +141,7 @@ func list(heading string, style slack.RichTextListElementType, items []line) []s
 		if from == 0 {
 			block.Elements = []slack.RichTextElement{slack.NewRichTextSection(line{}.bold(heading)...), part}
 		}
-		for ; from < len(items) && (len(part.Elements) == 0 || size([]slack.Block{block}) < long); from++ {
+		for ; from < len(items) && (len(part.Elements) == 0 || sizeOf([]slack.Block{block}) < long); from++ {
 			part.Elements = append(part.Elements, slack.NewRichTextSection(items[from]...))
 		}
 		blocks = append(blocks, block)

@@ -29,20 +29,20 @@ type Options struct {
 	Team             string // the workspace whose people are ours
 	ApprovalsChannel string // private: where cards go
 	AuditChannel     string // private: where the audit lines go
-	SecurityChannel  string // private, optional: who asked for what is protected, who broke the glass, and alarms
+	SecurityChannel  string // private, optional: who asked for what is protected, who used break-glass, and alarms
 	Prefix           string // of the slash commands, without the slash
 
 	People     map[string]string // Slack id to Entra object id
 	MatchEmail bool              // whether a confirmed Slack e-mail may name an Entra account, which is then pinned
 
-	Desk   *approvals.Desk
-	Inbox  *approvals.Inbox
-	Tenant *commands.Tenant
-	Audit  *audit.Log // optional: the tamper-evident log beside the channel
+	Service *approvals.Service
+	Inbox   *approvals.Inbox
+	Tenant  *commands.Tenant
+	Audit   *audit.Log // optional: the tamper-evident log beside the channel
 
-	Name  string // of this process
-	Hands int    // deeds at a time; 8 when zero
-	Log   *slog.Logger
+	Name        string // of this process
+	Concurrency int    // interactions at a time; 8 when zero
+	Log         *slog.Logger
 }
 
 // Bot is one process' end of the conversation with Slack.
@@ -64,9 +64,9 @@ type Bot struct {
 
 // New makes a Bot. It does not connect yet.
 func New(o Options) *Bot {
-	o.Hands = cmp.Or(o.Hands, 8)
+	o.Concurrency = cmp.Or(o.Concurrency, 8)
 	client := *o.HTTP
-	client.Transport = punctual{cmp.Or(client.Transport, http.DefaultTransport)}
+	client.Transport = deadlineTransport{cmp.Or(client.Transport, http.DefaultTransport)}
 	o.HTTP = &client
 	base := []slack.Option{slack.OptionAppLevelToken(o.AppToken), slack.OptionHTTPClient(o.HTTP)}
 	if o.APIURL != "" {
@@ -76,14 +76,14 @@ func New(o Options) *Bot {
 	b.now = slack.New(o.BotToken, base...)
 	// 429 only: a lost reply to a post is not a reason to post twice.
 	b.api = slack.New(o.BotToken, append(slices.Clone(base), slack.OptionRetry(2))...)
-	b.socket = socketmode.New(b.now, socketmode.OptionLog(quiet{o.Log}), socketmode.OptionReadLimit(maxFrame))
+	b.socket = socketmode.New(b.now, socketmode.OptionLog(debugLogger{o.Log}), socketmode.OptionReadLimit(maxFrame))
 	b.people = &people{api: b.api, options: o}
 	b.groups = &userGroups{people: b.people}
 	b.guard = &channelGuard{api: b.api, seen: map[string]channelCheck{}}
 	return b
 }
 
-// UserGroups tells who is in which Slack user group. The desk needs it where
+// UserGroups tells who is in which Slack user group. The service needs it where
 // the policy names such groups.
 func (b *Bot) UserGroups() approvals.UserGroups { return b.groups }
 
@@ -105,27 +105,27 @@ func (b *Bot) Check(ctx context.Context) error {
 		channels["slack.security_channel"] = b.SecurityChannel
 	}
 	for setting, channel := range channels {
-		if err := b.guard.fit(ctx, channel, 0); err != nil {
+		if err := b.guard.check(ctx, channel, 0); err != nil {
 			return fmt.Errorf("%s: %w", setting, err)
 		}
 	}
-	return b.groups.check(ctx, b.Desk.Policy)
+	return b.groups.check(ctx, b.Service.Policy)
 }
 
 // Run connects and works until ctx ends, then stops in order: no new
-// envelopes, deeds in hand finish, projections stop. It returns an error when
+// envelopes, interactions in hand finish, projections stop. It returns an error when
 // Slack says that it will never accept us.
 func (b *Bot) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var all sync.WaitGroup
-	all.Go(func() { b.Inbox.Work(ctx, b.Name, b.Hands, b.carry) })
+	all.Go(func() { b.Inbox.Consume(ctx, b.Name, b.Concurrency, b.handleArrival) })
 	for _, p := range b.projections() {
-		all.Go(func() { b.Desk.Store.Follow(ctx, b.Name, p, b.Log) })
+		all.Go(func() { b.Service.Store.Follow(ctx, b.Name, p, b.Log) })
 	}
 	all.Go(func() { b.trim(ctx) })
 	all.Go(func() { b.watchStore(ctx) })
-	all.Go(func() { b.watchLosses(ctx) })
+	all.Go(func() { b.watchLostWrites(ctx) })
 	all.Go(func() { stop(b.listen(ctx)) })
 	<-ctx.Done()
 	all.Wait()
@@ -149,7 +149,7 @@ func (b *Bot) trim(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := b.Desk.Store.Trim(ctx, names, 7*24*time.Hour); err != nil {
+		if err := b.Service.Store.Trim(ctx, names, 7*24*time.Hour); err != nil {
 			b.Log.Warn("old events were not dropped", "error", err)
 		}
 	}
@@ -171,24 +171,24 @@ type channelGuard struct {
 
 type channelCheck struct {
 	at     time.Time
-	no     *unfit
+	no     *unfitChannel
 	shared bool // with people outside
 }
 
-// unfit says why a channel is not one for cards, and what to do about it. Any
+// unfitChannel says why a channel is not one for cards, and what to do about it. Any
 // other error of fit means that Slack could not be asked.
-type unfit struct{ sentence string }
+type unfitChannel struct{ sentence string }
 
-func (u *unfit) Error() string { return u.sentence }
+func (u *unfitChannel) Error() string { return u.sentence }
 
-// guardAge is how old an answer about a channel may be for a message: Slack
+// channelMaxAge is how old an answer about a channel may be for a message: Slack
 // takes some fifty such questions a minute. A press is worth a fresh one.
-const guardAge = 2 * time.Second
+const channelMaxAge = 2 * time.Second
 
-// fit says why a channel is not one for cards; nil when it is. The answer may
+// check says why a channel is not one for cards; nil when it is. The answer may
 // be as old as age.
-func (g *channelGuard) fit(ctx context.Context, id string, age time.Duration) error {
-	known, err := g.check(ctx, id, age)
+func (g *channelGuard) check(ctx context.Context, id string, age time.Duration) error {
+	known, err := g.lookUp(ctx, id, age)
 	if err == nil && known.no != nil {
 		return known.no
 	}
@@ -198,14 +198,14 @@ func (g *channelGuard) fit(ctx context.Context, id string, age time.Duration) er
 // shared says that Slack shows a channel as shared with people outside. A no may
 // be as old as age.
 func (g *channelGuard) shared(ctx context.Context, id string, age time.Duration) (bool, error) {
-	known, err := g.check(ctx, id, age)
+	known, err := g.lookUp(ctx, id, age)
 	if err == nil && known.shared {
-		known, err = g.check(ctx, id, 0)
+		known, err = g.lookUp(ctx, id, 0)
 	}
 	return known.shared, err
 }
 
-func (g *channelGuard) check(ctx context.Context, id string, age time.Duration) (channelCheck, error) {
+func (g *channelGuard) lookUp(ctx context.Context, id string, age time.Duration) (channelCheck, error) {
 	const most = 200 // that are remembered: people type in many
 	g.mu.Lock()
 	known, ok := g.seen[id]
@@ -214,7 +214,7 @@ func (g *channelGuard) check(ctx context.Context, id string, age time.Duration) 
 		return known, nil
 	}
 	c, err := g.api.GetConversationInfoContext(ctx, &slack.GetConversationInfoInput{ChannelID: id})
-	no, err := judge(id, c, err)
+	no, err := checkChannel(id, c, err)
 	if err != nil {
 		return channelCheck{}, fmt.Errorf("asking Slack about the channel %s: %w", id, err)
 	}
@@ -228,8 +228,10 @@ func (g *channelGuard) check(ctx context.Context, id string, age time.Duration) 
 	return known, nil
 }
 
-func judge(id string, c *slack.Channel, err error) (*unfit, error) {
-	no := func(format string, a ...any) (*unfit, error) { return &unfit{fmt.Sprintf(format, a...)}, nil }
+func checkChannel(id string, c *slack.Channel, err error) (*unfitChannel, error) {
+	no := func(format string, a ...any) (*unfitChannel, error) {
+		return &unfitChannel{fmt.Sprintf(format, a...)}, nil
+	}
 	switch {
 	case errIs(err, "channel_not_found"):
 		return no("Countersign does not see the channel %s. Invite it there with /invite.", id)
@@ -259,11 +261,11 @@ func errIs(err error, codes ...string) bool {
 	return slices.Contains(codes, code)
 }
 
-// quiet passes slack-go's own remarks to the log at debug level. They name
+// debugLogger passes slack-go's own remarks to the log at debug level. They name
 // envelopes, never what is in them, as long as its debug option stays off.
-type quiet struct{ log *slog.Logger }
+type debugLogger struct{ log *slog.Logger }
 
-func (q quiet) Output(_ int, text string) error {
+func (q debugLogger) Output(_ int, text string) error {
 	q.log.Debug("slack-go", "says", text)
 	return nil
 }

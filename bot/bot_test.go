@@ -56,14 +56,14 @@ func workspace(t *testing.T) (*Bot, *sandbox.Server) {
 	s.SetBase(server.URL)
 	return New(Options{
 		BotToken: "xoxb-bot", AppToken: "xapp-app", APIURL: server.URL + "/api/", HTTP: server.Client(),
-		Team: "T0HERE", ApprovalsChannel: approvers, Prefix: "entra-", Log: slog.New(slog.DiscardHandler), Desk: &approvals.Desk{},
+		Team: "T0HERE", ApprovalsChannel: approvers, Prefix: "entra-", Log: slog.New(slog.DiscardHandler), Service: &approvals.Service{},
 	}), s
 }
 
 // posts fails the test when Slack does not take blocks as one message.
 func (b *Bot) posts(t *testing.T, what string, blocks []slack.Block) {
 	t.Helper()
-	if n := size(blocks); n > maxMessage {
+	if n := sizeOf(blocks); n > maxMessage {
 		t.Errorf("%s: %d characters of blocks", what, n)
 	}
 	if _, _, err := b.api.PostMessageContext(t.Context(), approvers, slack.MsgOptionText("text", false), slack.MsgOptionBlocks(blocks...)); err != nil {
@@ -82,33 +82,33 @@ func worst(steps int, state approvals.State) approvals.Request {
 	evil := func(n int) string { return strings.Repeat(`<&"`, n/3+1)[:n] }
 	r := approvals.Request{
 		ID: "R-7K3M9QXA", State: state, Requester: person("hanna"), Justification: evil(commands.MaxJustification), Ticket: evil(commands.MaxTicket),
-		Verified: "in-person", Created: time.Now(), Deadline: time.Now(), Terms: approvals.Terms{Approvals: 2, Why: []string{evil(300)}},
+		Verified: "in-person", Created: time.Now(), Deadline: time.Now(), Requirements: approvals.Requirements{Approvals: 2, Why: []string{evil(300)}},
 		Plan: approvals.Plan{Command: "require-reregister", Title: "Require re-registration", Class: approvals.ClassDestroy, Target: person("dana"),
 			Warnings: []string{evil(400), evil(400), evil(400), evil(400)}},
 		Approvals: []approvals.Decision{{By: person("ravi"), At: time.Now()}, {By: person("olga"), At: time.Now()}},
-		Journal:   make([]approvals.Entry, steps),
+		Journal:   make([]approvals.JournalEntry, steps),
 	}
 	for i := range steps {
 		r.Plan.Steps = append(r.Plan.Steps, approvals.Step{Words: fmt.Sprintf("Step-%02d delete %s", i, evil(140))})
 		r.Plan.Keeps = append(r.Plan.Keeps, evil(100))
-		if state == approvals.Done {
-			r.Journal[i] = approvals.Entry{State: approvals.StepFailed, Detail: evil(400), RequestID: "0d8cf5b1-1e5a-4c7c-9a55-000000000000", Started: time.Now(), Ended: time.Now()}
+		if state == approvals.StateDone {
+			r.Journal[i] = approvals.JournalEntry{State: approvals.StepFailed, Detail: evil(400), RequestID: "0d8cf5b1-1e5a-4c7c-9a55-000000000000", Started: time.Now(), Ended: time.Now()}
 		}
 	}
 	switch state {
-	case approvals.Denied:
+	case approvals.StateDenied:
 		r.Denial = &approvals.Decision{By: person("ravi"), At: time.Now(), Reason: evil(commands.MaxJustification)}
-	case approvals.Running:
+	case approvals.StateRunning:
 		r.Halt = &approvals.Halt{By: person("ravi"), At: time.Now(), Why: "pressed Halt"}
-	case approvals.Done:
-		r.Outcome, r.Why, r.Ended = approvals.Uncertain, evil(800), time.Now()
-	case approvals.Review:
-		r.Outcome, r.Ended = approvals.Succeeded, time.Now()
+	case approvals.StateDone:
+		r.Outcome, r.Why, r.Ended = approvals.OutcomeUncertain, evil(800), time.Now()
+	case approvals.StateReview:
+		r.Outcome, r.Ended = approvals.OutcomeSucceeded, time.Now()
 	}
-	if (state == approvals.Review || state == approvals.Done) && steps <= 10 { // containment has few
-		r.Glass = &approvals.Decision{By: person("olga"), At: time.Now(), Reason: evil(commands.MaxJustification - 1)}
-		if state == approvals.Done {
-			r.Reviewed = &approvals.Verdict{By: person("ravi"), At: time.Now(), Verdict: approvals.NotJustified, Remark: evil(commands.MaxJustification)}
+	if (state == approvals.StateReview || state == approvals.StateDone) && steps <= 10 { // containment has few
+		r.BreakGlass = &approvals.Decision{By: person("olga"), At: time.Now(), Reason: evil(commands.MaxJustification - 1)}
+		if state == approvals.StateDone {
+			r.Reviewed = &approvals.Verdict{By: person("ravi"), At: time.Now(), Verdict: approvals.VerdictNotJustified, Remark: evil(commands.MaxJustification)}
 		}
 	}
 	return r
@@ -118,7 +118,7 @@ func worst(steps int, state approvals.State) approvals.Request {
 // sight, and what is cut is cut visibly.
 func TestCardsFit(t *testing.T) {
 	b, _ := workspace(t)
-	for _, state := range []approvals.State{approvals.Pending, approvals.Approved, approvals.Running, approvals.Review, approvals.Done, approvals.Denied, approvals.Expired, approvals.Cancelled} {
+	for _, state := range []approvals.State{approvals.StatePending, approvals.StateApproved, approvals.StateRunning, approvals.StateReview, approvals.StateDone, approvals.StateDenied, approvals.StateExpired, approvals.StateCancelled} {
 		for _, steps := range []int{1, 10, 30} {
 			r := worst(steps, state)
 			for name, blocks := range map[string][]slack.Block{"card": b.card(r), "receipt": b.receipt(r, true)} {
@@ -137,7 +137,7 @@ func TestCardsFit(t *testing.T) {
 		}
 	}
 	// Details, and an answer to requests, are whole.
-	whole := append(draw(worst(30, approvals.Done), room{}, false), journal(worst(30, approvals.Done))...)
+	whole := append(draw(worst(30, approvals.StateDone), textLimits{}, false), journalBlocks(worst(30, approvals.StateDone))...)
 	if shown := text(whole); strings.Contains(shown, "…") {
 		t.Error("the details are cut")
 	}
@@ -182,10 +182,10 @@ func text(blocks []slack.Block) string {
 func TestOwnAccount(t *testing.T) {
 	b, _ := workspace(t)
 	for state, says := range map[approvals.State][2]string{
-		approvals.Pending:   {"Nobody has verified the caller yet: do that yourself before you approve.", "You ask for your own account. Whoever approves makes sure first that it is you."},
-		approvals.Approved:  {"⚠️ They ask for their own account.", "You ask for your own account."},
-		approvals.Done:      {"They asked for their own account.", "You asked for your own account."},
-		approvals.Cancelled: {"They asked for their own account.", "You asked for your own account."},
+		approvals.StatePending:   {"Nobody has verified the caller yet: do that yourself before you approve.", "You ask for your own account. Whoever approves makes sure first that it is you."},
+		approvals.StateApproved:  {"⚠️ They ask for their own account.", "You ask for your own account."},
+		approvals.StateDone:      {"They asked for their own account.", "You asked for your own account."},
+		approvals.StateCancelled: {"They asked for their own account.", "You asked for your own account."},
 	} {
 		r := worst(3, state)
 		r.Requester = r.Plan.Target
@@ -202,13 +202,13 @@ func TestOwnAccount(t *testing.T) {
 // What ended before any step began says that nothing was done.
 func TestNothingWasDone(t *testing.T) {
 	b, _ := workspace(t)
-	r := worst(2, approvals.Done)
-	r.Glass, r.Reviewed, r.Outcome, r.Why = nil, nil, approvals.Failed, "A method is gone."
+	r := worst(2, approvals.StateDone)
+	r.BreakGlass, r.Reviewed, r.Outcome, r.Why = nil, nil, approvals.OutcomeFailed, "A method is gone."
 	if shown := text(b.card(r)); !strings.Contains(shown, "What happened: ") || strings.Contains(shown, "othing was done") {
 		t.Errorf("steps were tried, and the card says: %s", shown)
 	}
 	for i := range r.Journal {
-		r.Journal[i] = approvals.Entry{State: approvals.StepSkipped}
+		r.Journal[i] = approvals.JournalEntry{State: approvals.StepSkipped}
 	}
 	shown := text(b.card(r))
 	for _, part := range []string{"failed, nothing was done", "Nothing was done: ", "What was to happen"} {
@@ -224,14 +224,14 @@ func TestNothingWasDone(t *testing.T) {
 // The last thing an approver reads names the target first, whatever is cut.
 func TestConfirmation(t *testing.T) {
 	b, _ := workspace(t)
-	r := worst(3, approvals.Pending)
+	r := worst(3, approvals.StatePending)
 	for _, block := range b.card(r) {
 		actions, ok := block.(*slack.ActionBlock)
 		if !ok {
 			continue
 		}
 		for _, e := range actions.Elements.ElementSet {
-			if button := e.(*slack.ButtonBlockElement); button.ActionID == pressApprove {
+			if button := e.(*slack.ButtonBlockElement); button.ActionID == actionApprove {
 				got := button.Confirm.Text.Text
 				if utf8.RuneCountInString(got) > maxConfirm || !strings.Contains(got, r.Plan.Title+" for "+r.Plan.Target.UPN+". Caller verified: in-person.") {
 					t.Errorf("the confirmation says: %s", got)
@@ -243,7 +243,7 @@ func TestConfirmation(t *testing.T) {
 	t.Error("there is no Approve button")
 }
 
-// A person's profile, the desk and a choice of people fit into messages
+// A person's profile, the service and a choice of people fit into messages
 // however long their names are.
 func TestAnswersFit(t *testing.T) {
 	b, _ := workspace(t)
@@ -263,9 +263,9 @@ func TestAnswersFit(t *testing.T) {
 	}
 	var all []approvals.Snapshot
 	for range 30 {
-		all = append(all, approvals.Snapshot{Request: worst(3, approvals.Denied)})
+		all = append(all, approvals.Snapshot{Request: worst(3, approvals.StateDenied)})
 	}
-	for i, page := range pages(deskBlocks("On the desk", all, "")) {
+	for i, page := range pages(requestList("Open requests", all, "")) {
 		b.posts(t, fmt.Sprintf("page %d of the desk", i+1), page)
 	}
 }
@@ -278,7 +278,7 @@ func TestRecord(t *testing.T) {
 		for i := range steps {
 			e.Steps = append(e.Steps, audit.Step{Words: fmt.Sprintf("step-%02d %s", i, strings.Repeat("d", 120)), State: "failed", Detail: strings.Repeat("x", 200)})
 		}
-		blocks := record(e)
+		blocks := auditLine(e)
 		b.posts(t, fmt.Sprintf("the record of %d steps", steps), blocks)
 		var shown strings.Builder
 		for _, element := range blocks[0].(*slack.RichTextBlock).Elements[0].(*slack.RichTextSection).Elements {
@@ -323,7 +323,7 @@ func TestFilled(t *testing.T) {
 		"an empty form":             {nil, "", []string{"justification", "target_name"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			in, wrong := b.filled(reregister, "U0ANN", "", c.values)
+			in, wrong := b.readForm(reregister, "U0ANN", "", c.values)
 			var blocks []string
 			for block := range wrong {
 				blocks = append(blocks, block)
@@ -363,7 +363,7 @@ func TestFormsFit(t *testing.T) {
 			if strings.Contains(view.Title.Text, "…") {
 				t.Errorf("the title of its form is cut: %s", view.Title.Text)
 			}
-			_, err := b.now.OpenViewContext(t.Context(), "1.2.abc", b.form(form{in: in, channel: approvers, notes: []slack.Block{paragraphs(say("a note"))}, glass: true}))
+			_, err := b.now.OpenViewContext(t.Context(), "1.2.abc", b.form(form{in: in, channel: approvers, notes: []slack.Block{paragraphs(textLine("a note"))}, breakGlass: true}))
 			if !errIs(err, "expired_trigger_id") { // everything else was in order
 				answer, _ := errors.AsType[slack.SlackErrorResponse](err)
 				t.Errorf("the form of %s: %v %v", c.Name, err, answer.ResponseMetadata.Messages)
@@ -372,21 +372,21 @@ func TestFormsFit(t *testing.T) {
 	}
 }
 
-// Whatever is told of broken glass is taken by Slack, and so are its forms.
-func TestGlassFits(t *testing.T) {
+// Whatever is told of break-glass is taken by Slack, and so are its forms.
+func TestBreakGlassFormFits(t *testing.T) {
 	b, _ := workspace(t)
-	r := worst(3, approvals.Review)
-	e := audit.Event{Kind: audit.BrokeGlass, Request: r.ID, Title: r.Plan.Title, At: time.Now(), Actor: person("olga"), Requester: r.Requester, Target: r.Plan.Target, Reason: r.Glass.Reason}
+	r := worst(3, approvals.StateReview)
+	e := audit.Event{Kind: audit.UsedBreakGlass, Request: r.ID, Title: r.Plan.Title, At: time.Now(), Actor: person("olga"), Requester: r.Requester, Target: r.Plan.Target, Reason: r.BreakGlass.Reason}
 	card := approvals.Card{Channel: approvers, TS: "1700000000.000100"}
-	b.posts(t, "the alarm", b.alarmBlocks(t.Context(), e, map[string]approvals.Card{cardApprovers: card}, []string{"S0ONE", "S0TWO"}, countOf(7, 3)))
-	if _, _, err := b.api.PostMessageContext(t.Context(), approvers, b.glassNews(t.Context(), e, nil, card)...); err != nil {
+	b.posts(t, "the alarm", b.breakGlassBlocks(t.Context(), e, map[string]approvals.Card{cardApprovers: card}, []string{"S0ONE", "S0TWO"}, notifiedCount(7, 3)))
+	if _, _, err := b.api.PostMessageContext(t.Context(), approvers, b.breakGlassNotice(t.Context(), e, nil, card)...); err != nil {
 		t.Errorf("the news for an approver: %v", err)
 	}
-	d := deed{Request: r.ID, Channel: approvers, Card: card}
+	d := interaction{Request: r.ID, Channel: approvers, Card: card}
 	for what, view := range map[string]slack.ModalViewRequest{
-		"break the glass": b.glassForm(d, paragraphs(say("a note"))),
-		"justified":       reviewForm(deed{Request: r.ID, Press: pressJustified}, draw(r, room{}, false)...),
-		"not justified":   reviewForm(deed{Request: r.ID, Press: pressNotJustified}, draw(r, room{}, false)...),
+		"use break-glass": b.breakGlassForm(d, paragraphs(textLine("a note"))),
+		"justified":       reviewForm(interaction{Request: r.ID, ActionID: actionJustified}, draw(r, textLimits{}, false)...),
+		"not justified":   reviewForm(interaction{Request: r.ID, ActionID: actionNotJustified}, draw(r, textLimits{}, false)...),
 	} {
 		if _, err := b.now.OpenViewContext(t.Context(), "1.2.abc", view); !errIs(err, "expired_trigger_id") {
 			answer, _ := errors.AsType[slack.SlackErrorResponse](err)
@@ -406,7 +406,7 @@ func TestCountOf(t *testing.T) {
 		{2, 1, "2 other people could have approved it and were told by direct message. One who could have approved it was not: their Slack account is not known or does not take messages."},
 		{0, 2, "2 who could have approved it were not told: their Slack accounts are not known or do not take messages."},
 	} {
-		if got := countOf(c.told, c.missed); got != c.says {
+		if got := notifiedCount(c.told, c.missed); got != c.says {
 			t.Errorf("%d and %d: %q", c.told, c.missed, got)
 		}
 	}
@@ -420,16 +420,16 @@ func TestOutsider(t *testing.T) {
 	}{
 		"a member":               {func(*slack.User) {}, ""},
 		"an owner":               {func(u *slack.User) { u.IsOwner, u.IsAdmin = true, true }, ""},
-		"deactivated":            {func(u *slack.User) { u.Deleted = true }, approvals.CodeOutsider},
-		"a bot":                  {func(u *slack.User) { u.IsBot = true }, approvals.CodeOutsider},
-		"an app":                 {func(u *slack.User) { u.IsAppUser = true }, approvals.CodeOutsider},
-		"Slackbot":               {func(u *slack.User) { u.ID = "USLACKBOT" }, approvals.CodeOutsider},
-		"a stranger":             {func(u *slack.User) { u.IsStranger = true }, approvals.CodeOutsider},
-		"from another team":      {func(u *slack.User) { u.TeamID = "T0THERE" }, approvals.CodeOutsider},
-		"of no team":             {func(u *slack.User) { u.TeamID = "" }, approvals.CodeOutsider},
+		"deactivated":            {func(u *slack.User) { u.Deleted = true }, approvals.CodeNotMember},
+		"a bot":                  {func(u *slack.User) { u.IsBot = true }, approvals.CodeNotMember},
+		"an app":                 {func(u *slack.User) { u.IsAppUser = true }, approvals.CodeNotMember},
+		"Slackbot":               {func(u *slack.User) { u.ID = "USLACKBOT" }, approvals.CodeNotMember},
+		"a stranger":             {func(u *slack.User) { u.IsStranger = true }, approvals.CodeNotMember},
+		"from another team":      {func(u *slack.User) { u.TeamID = "T0THERE" }, approvals.CodeNotMember},
+		"of no team":             {func(u *slack.User) { u.TeamID = "" }, approvals.CodeNotMember},
 		"a guest":                {func(u *slack.User) { u.IsRestricted = true }, approvals.CodeGuest},
 		"a single-channel guest": {func(u *slack.User) { u.IsUltraRestricted = true }, approvals.CodeGuest},
-		"invited":                {func(u *slack.User) { u.IsInvitedUser = true }, approvals.CodeOutsider},
+		"invited":                {func(u *slack.User) { u.IsInvitedUser = true }, approvals.CodeNotMember},
 	} {
 		u := fine
 		c.change(&u)
@@ -457,12 +457,12 @@ func (d directory) Person(_ context.Context, ref string) (approvals.Person, erro
 	return approvals.Person{}, approvals.ErrNoPerson
 }
 
-func (d directory) Standing(ctx context.Context, id string, _ bool) (approvals.Standing, error) {
+func (d directory) Account(ctx context.Context, id string, _ bool) (approvals.Account, error) {
 	p, err := d.Person(ctx, id)
-	return approvals.Standing{Person: p, Enabled: true}, err
+	return approvals.Account{Person: p, Enabled: true}, err
 }
 
-func newDesk(t *testing.T, people directory, tune ...func(*approvals.Timing)) *approvals.Desk {
+func newService(t *testing.T, people directory, tune ...func(*approvals.Timing)) *approvals.Service {
 	t.Helper()
 	ring, err := approvals.ParseRing("k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=")
 	if err != nil {
@@ -473,7 +473,7 @@ func newDesk(t *testing.T, people directory, tune ...func(*approvals.Timing)) *a
 	for _, f := range tune {
 		f(&timing)
 	}
-	return &approvals.Desk{
+	return &approvals.Service{
 		Store: approvals.NewStore(redistest.Start(t).Client(t), ring, "", timing), Directory: people, Log: slog.New(slog.DiscardHandler),
 	}
 }
@@ -501,17 +501,17 @@ func TestForeign(t *testing.T) {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
-	b.Desk = newDesk(t, directory{})
+	b.Service = newService(t, directory{})
 	for range 2 {
-		err := b.carryOut(t.Context(), "envelope", deed{Command: "revoke-sessions", Text: "<@U0ANN>", User: "U0STRANGER", Foreign: "its author is from workspace T0THERE"})
-		if no := (*approvals.Refusal)(nil); !errors.As(err, &no) || no.Code != approvals.CodeOutsider {
+		err := b.execute(t.Context(), "envelope", interaction{Command: "revoke-sessions", Text: "<@U0ANN>", User: "U0STRANGER", Foreign: "its author is from workspace T0THERE"})
+		if no := (*approvals.Refusal)(nil); !errors.As(err, &no) || no.Code != approvals.CodeNotMember {
 			t.Fatalf("it was answered with %v", err)
 		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var seen []audit.Event
-	b.Desk.Store.Follow(ctx, "test", approvals.Projection{Name: "test", Handle: func(_ context.Context, batch []audit.Event) (int, error) {
+	b.Service.Store.Follow(ctx, "test", approvals.Projection{Name: "test", Handle: func(_ context.Context, batch []audit.Event) (int, error) {
 		seen = append(seen, batch...)
 		cancel()
 		return len(batch), nil
@@ -523,7 +523,7 @@ func TestForeign(t *testing.T) {
 
 func TestAccount(t *testing.T) {
 	ann, ben := approvals.Person{ID: "ann-id", UPN: "ann@here.example"}, approvals.Person{ID: "ben-id", UPN: "ben@here.example"}
-	desk := newDesk(t, directory{"ann-id": ann, "ben-id": ben, "ann@here.example": ann, "ben@here.example": ben})
+	service := newService(t, directory{"ann-id": ann, "ben-id": ben, "ann@here.example": ann, "ben@here.example": ben})
 	user := func(id, mail string, confirmed bool) slack.User {
 		return slack.User{ID: id, IsEmailConfirmed: confirmed, Profile: slack.UserProfile{Email: mail}}
 	}
@@ -547,9 +547,9 @@ func TestAccount(t *testing.T) {
 		{"pinned, and now with another e-mail", true, user("U0ANN", "ben@here.example", true), "", true},
 	} {
 		for _, self := range []bool{true, false} {
-			p := people{options: Options{People: table, MatchEmail: c.match, Desk: desk}}
+			p := people{options: Options{People: table, MatchEmail: c.match, Service: service}}
 			who, err := p.account(t.Context(), c.user, self)
-			no, pair := (*approvals.Refusal)(nil), (*misledPair)(nil)
+			no, pair := (*approvals.Refusal)(nil), (*changedPair)(nil)
 			switch {
 			case who.Slack != c.user.ID:
 				t.Errorf("%s: it is not said whose Slack account it was: %+v", c.what, who)
@@ -570,19 +570,19 @@ func TestChannels(t *testing.T) {
 	for channel, says := range map[string]string{
 		approvers: "", shared: "shared with people outside", public: "not a private channel", elsewhere: "does not see", "C0NOWHERE": "does not see",
 	} {
-		err := b.guard.fit(t.Context(), channel, 0)
-		no := (*unfit)(nil)
+		err := b.guard.check(t.Context(), channel, 0)
+		no := (*unfitChannel)(nil)
 		if says == "" && err != nil || says != "" && (!errors.As(err, &no) || !strings.Contains(no.sentence, says)) {
 			t.Errorf("%s: %v", channel, err)
 		}
 	}
 	// A question that Slack does not answer is no answer.
 	b.guard.api = slack.New("xoxb-bot", slack.OptionAPIURL("http://127.0.0.1:1/"), slack.OptionHTTPClient(&http.Client{Timeout: time.Second}))
-	no := (*unfit)(nil)
-	if err := b.guard.fit(t.Context(), approvers, 0); err == nil || errors.As(err, &no) {
+	no := (*unfitChannel)(nil)
+	if err := b.guard.check(t.Context(), approvers, 0); err == nil || errors.As(err, &no) {
 		t.Errorf("when Slack cannot be asked: %v", err)
 	}
-	if err := b.guard.fit(t.Context(), approvers, time.Minute); err != nil {
+	if err := b.guard.check(t.Context(), approvers, time.Minute); err != nil {
 		t.Errorf("what was told a moment ago is forgotten: %v", err)
 	}
 }
@@ -591,7 +591,7 @@ func TestChannels(t *testing.T) {
 // was not written is kept for when they do not.
 func TestRecordIsKeptInside(t *testing.T) {
 	b, _ := workspace(t)
-	batch := []audit.Event{{Kind: audit.Requested, Request: "R-7K3M9QXA", Title: "Revoke sessions"}, {Kind: audit.Stepped}, {Kind: audit.Approved}}
+	batch := []audit.Event{{Kind: audit.Requested, Request: "R-7K3M9QXA", Title: "Revoke sessions"}, {Kind: audit.StepEnded}, {Kind: audit.Approved}}
 	for channel, done := range map[string]int{shared: 0, public: 0, elsewhere: 0, approvers: 3} {
 		b.AuditChannel = channel
 		if n, err := b.keepRecord(t.Context(), batch); n != done || (err == nil) != (done == 3) {
@@ -609,7 +609,7 @@ func TestAsTyped(t *testing.T) {
 		"in <#C012|general> &lt;!channel&gt;":              "in #general <!channel>",
 		"<":                                                "<",
 	} {
-		if got := asTyped(sent); got != want {
+		if got := withoutMarkup(sent); got != want {
 			t.Errorf("%q is shown as %q, not %q", sent, got, want)
 		}
 	}
@@ -618,7 +618,7 @@ func TestAsTyped(t *testing.T) {
 // An answer in an ack is never so long that Slack drops it.
 func TestAcksAreShort(t *testing.T) {
 	for _, text := range []string{strings.Repeat("&", 5000), strings.Repeat("<@U0DANA>", 900), strings.Repeat("𝔘", 5000)} {
-		raw, err := json.Marshal(whisperPayload(text, "You typed: "+text))
+		raw, err := json.Marshal(ephemeralPayload(text, "You typed: "+text))
 		if err != nil || len(raw) > 16<<10 {
 			t.Errorf("%d bytes, %v", len(raw), err)
 		}
@@ -632,7 +632,7 @@ func TestFullQueue(t *testing.T) {
 	queue := make(chan socketmode.Event, 1)
 	stop := func(error) { t.Error("a full queue ends the program") }
 	for range 3 {
-		b.notice(socketmode.Event{Type: socketmode.EventTypeSlashCommand, Request: &socketmode.Request{EnvelopeID: "e"}}, queue, stop)
+		b.handleSocketEvent(socketmode.Event{Type: socketmode.EventTypeSlashCommand, Request: &socketmode.Request{EnvelopeID: "e"}}, queue, stop)
 	}
 	if len(queue) != 1 {
 		t.Errorf("%d envelopes are in the queue", len(queue))
@@ -647,7 +647,7 @@ func TestFatalErrors(t *testing.T) {
 		"internal_error": false, "ratelimited": false, "fatal_error": false,
 	} {
 		var ended error
-		b.notice(socketmode.Event{Type: socketmode.EventTypeConnectionError, Data: &slack.ConnectionErrorEvent{ErrorObj: slack.SlackErrorResponse{Err: code}}},
+		b.handleSocketEvent(socketmode.Event{Type: socketmode.EventTypeConnectionError, Data: &slack.ConnectionErrorEvent{ErrorObj: slack.SlackErrorResponse{Err: code}}},
 			make(chan socketmode.Event, 1), func(err error) { ended = err })
 		if (ended != nil) != fatal {
 			t.Errorf("%s: %v", code, ended)
@@ -657,20 +657,20 @@ func TestFatalErrors(t *testing.T) {
 
 // A panic over one envelope is contained, and those that are slow do not pile
 // up without end.
-func TestContain(t *testing.T) {
+func TestRecoverPanic(t *testing.T) {
 	b, _ := workspace(t)
-	b.contain("e", func() { panic("boom") })
+	b.recoverPanic("e", func() { panic("boom") })
 	hold := make(chan struct{})
 	for range cap(b.spare) + 10 {
-		b.afterwards("e", func() { <-hold })
+		b.runInBackground("e", func() { <-hold })
 	}
 	if len(b.spare) != cap(b.spare) {
 		t.Errorf("%d run beside the hands, of %d", len(b.spare), cap(b.spare))
 	}
-	b.afterwards("e", func() { t.Error("there was no place for this") })
+	b.runInBackground("e", func() { t.Error("there was no place for this") })
 	close(hold)
 	b.beside.Wait()
-	b.afterwards("e", func() { panic("boom") })
+	b.runInBackground("e", func() { panic("boom") })
 	b.beside.Wait()
 }
 
@@ -702,10 +702,10 @@ func TestPassing(t *testing.T) {
 // that was on its way already, it looks again.
 func TestNothingOldIsShown(t *testing.T) {
 	ann, ben := approvals.Person{ID: "ann-id", UPN: "ann@here.example"}, approvals.Person{ID: "ben-id", UPN: "ben@here.example"}
-	for name, want := range map[string][]approvals.State{"before": {approvals.Cancelled}, "behind": {approvals.Pending, approvals.Cancelled}} {
+	for name, want := range map[string][]approvals.State{"before": {approvals.StateCancelled}, "behind": {approvals.StatePending, approvals.StateCancelled}} {
 		b, _ := workspace(t)
-		b.Desk = newDesk(t, directory{"ann-id": ann, "ben-id": ben}, func(timing *approvals.Timing) { timing.Lead = 300 * time.Millisecond })
-		r, err := b.Desk.Ask(t.Context(), "asked", approvals.Ask{Requester: ann, Terms: approvals.Terms{Approvals: 1, Lifetime: time.Hour},
+		b.Service = newService(t, directory{"ann-id": ann, "ben-id": ben}, func(timing *approvals.Timing) { timing.Lead = 300 * time.Millisecond })
+		r, err := b.Service.Submit(t.Context(), "asked", approvals.Submit{Requester: ann, Requirements: approvals.Requirements{Approvals: 1, Lifetime: time.Hour},
 			Plan: approvals.Plan{Command: "revoke-sessions", Class: approvals.ClassContain, Target: ben, Steps: []approvals.Step{{Op: "revoke-sessions"}}}})
 		if err != nil {
 			t.Fatal(err)
@@ -718,10 +718,10 @@ func TestNothingOldIsShown(t *testing.T) {
 					return
 				}
 				stood = true
-				if _, err := b.Desk.Cancel(t.Context(), "cancelled", r.ID, ann); err != nil {
+				if _, err := b.Service.Cancel(t.Context(), "cancelled", r.ID, ann); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(b.Desk.Store.Timing().Lead)
+				time.Sleep(b.Service.Store.Timing().Lead)
 			}
 			stands("before")
 			_, _, err := b.api.PostMessageContext(ctx, approvers, slack.MsgOptionText(string(r.State), false))
@@ -739,17 +739,17 @@ func TestNothingOldIsShown(t *testing.T) {
 
 // What is given up is told as what it is: somebody may have died just behind
 // carrying it out.
-func TestGivenUp(t *testing.T) {
+func TestSlackErrorsThatStay(t *testing.T) {
 	for what, c := range map[string]approvals.Arrival{
 		"was not carried out: it waited":                           {Stale: true, Deliveries: 1},
 		"may not have been carried out: it waited":                 {Stale: true, Deliveries: 2},
 		"may not have been carried out: it failed again and again": {Poisoned: true, Deliveries: 6},
 	} {
 		b, s := workspace(t)
-		b.Desk = newDesk(t, directory{})
+		b.Service = newService(t, directory{})
 		c.Envelope, c.At = "envelope", time.Now()
 		c.Payload = []byte(`{"command":"revoke-sessions","text":"x","user":"U0ANN","channel":"` + approvers + `"}`)
-		if err := b.carry(t.Context(), c); err != nil {
+		if err := b.handleArrival(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 		read := httptest.NewRecorder()

@@ -13,70 +13,70 @@ import (
 	"countersign/commands"
 )
 
-// room is how many characters of something long are shown, of each step, each
+// textLimits is how many characters of something long are shown, of each step, each
 // step's result, and each other text. Zero is all of them.
-type room struct{ step, result, text int }
+type textLimits struct{ step, result, text int }
 
 // card is a request as it now is, for the approvers, in one message.
 func (b *Bot) card(r approvals.Request) []slack.Block {
 	var buttons []slack.BlockElement
 	switch {
-	case r.State == approvals.Pending:
-		approve := button(pressApprove, r.ID, "Approve", slack.StylePrimary)
+	case r.State == approvals.StatePending:
+		approve := button(actionApprove, r.ID, "Approve", slack.StylePrimary)
 		approve.Confirm = slack.NewConfirmationBlockObject(plain("Approve?", 100), plain(confirmation(r), maxConfirm), plain("Approve", 30), plain("Back", 30))
-		buttons = []slack.BlockElement{approve, button(pressDeny, r.ID, "Deny", slack.StyleDanger)}
-		if r.Terms.Glass {
-			buttons = append(buttons, glassButton(r))
+		buttons = []slack.BlockElement{approve, button(actionDeny, r.ID, "Deny", slack.StyleDanger)}
+		if r.Requirements.BreakGlass {
+			buttons = append(buttons, breakGlassButton(r))
 		}
-	case r.State == approvals.Running && r.Halt == nil:
-		buttons = []slack.BlockElement{button(pressHalt, r.ID, "Halt", slack.StyleDanger)}
-	case r.State == approvals.HandedOff:
+	case r.State == approvals.StateRunning && r.Halt == nil:
+		buttons = []slack.BlockElement{button(actionHalt, r.ID, "Halt", slack.StyleDanger)}
+	case r.State == approvals.StateHandedOff:
 		buttons = handOffButtons(r)
-	case r.State == approvals.Review:
-		buttons = []slack.BlockElement{button(pressJustified, r.ID, "Justified", slack.StylePrimary), button(pressNotJustified, r.ID, "Not justified", slack.StyleDanger)}
+	case r.State == approvals.StateReview:
+		buttons = []slack.BlockElement{button(actionJustified, r.ID, "Justified", slack.StylePrimary), button(actionNotJustified, r.ID, "Not justified", slack.StyleDanger)}
 	}
-	return fitting(r, buttons, false)
+	return drawWithin(r, buttons, false)
 }
 
-// glassButton leads to the form in which somebody breaks the glass.
-func glassButton(r approvals.Request) slack.BlockElement {
-	return button(pressGlass, r.ID, "Break glass", slack.StyleDefault)
+// breakGlassButton leads to the form in which somebody uses break-glass.
+func breakGlassButton(r approvals.Request) slack.BlockElement {
+	return button(actionBreakGlass, r.ID, "Use break-glass", slack.StyleDefault)
 }
 
-// receipt is the requester's copy of a request. glass says that they may break
-// the glass.
-func (b *Bot) receipt(r approvals.Request, glass bool) []slack.Block {
+// receipt is the requester's copy of a request. glass says that they may use
+// break-glass.
+func (b *Bot) receipt(r approvals.Request, breakGlass bool) []slack.Block {
 	var buttons []slack.BlockElement
 	switch {
-	case r.State == approvals.Pending && r.Terms.Glass && glass:
-		buttons = []slack.BlockElement{button(pressCancel, r.ID, "Cancel the request", slack.StyleDefault), glassButton(r)}
-	case r.State == approvals.Pending || r.State == approvals.Approved,
-		r.State == approvals.HandedOff && r.Journal[len(r.Journal)-1].DoneBy == nil:
-		buttons = []slack.BlockElement{button(pressCancel, r.ID, "Cancel the request", slack.StyleDefault)}
-	case r.State == approvals.Running && r.Halt == nil:
-		buttons = []slack.BlockElement{button(pressHalt, r.ID, "Halt", slack.StyleDanger)}
+	case r.State == approvals.StatePending && r.Requirements.BreakGlass && breakGlass:
+		buttons = []slack.BlockElement{button(actionCancel, r.ID, "Cancel the request", slack.StyleDefault), breakGlassButton(r)}
+	case r.State == approvals.StatePending || r.State == approvals.StateApproved,
+		r.State == approvals.StateHandedOff && r.Journal[len(r.Journal)-1].DoneBy == nil:
+		buttons = []slack.BlockElement{button(actionCancel, r.ID, "Cancel the request", slack.StyleDefault)}
+	case r.State == approvals.StateRunning && r.Halt == nil:
+		buttons = []slack.BlockElement{button(actionHalt, r.ID, "Halt", slack.StyleDanger)}
 	}
-	return fitting(r, buttons, true)
+	return drawWithin(r, buttons, true)
 }
 
-// fitting draws a request so that Slack takes it as one message. Where it is
+// drawWithin draws a request so that Slack takes it as one message. Where it is
 // too long, texts are cut, and the card says so; every step stays in sight.
-func fitting(r approvals.Request, buttons []slack.BlockElement, own bool) []slack.Block {
-	details := button(pressDetails, r.ID, "Details", slack.StyleDefault)
+func drawWithin(r approvals.Request, buttons []slack.BlockElement, own bool) []slack.Block {
+	details := button(actionDetails, r.ID, "Details", slack.StyleDefault)
 	var blocks []slack.Block
-	for _, tight := range []room{{}, {240, 240, 800}, {160, 100, 400}, {100, 50, 250}, {60, 20, 120}, {40, 10, 60}, {20, 3, 30}} {
+	for _, tight := range []textLimits{{}, {240, 240, 800}, {160, 100, 400}, {100, 50, 250}, {60, 20, 120}, {40, 10, 60}, {20, 3, 30}} {
 		blocks = draw(r, tight, own)
 		row := buttons
-		if tight != (room{}) {
+		if tight != (textLimits{}) {
 			blocks = append(blocks, small("Some texts are cut to fit here. Details shows them whole."))
 		}
-		if tight != (room{}) || len(buttons) > 0 {
+		if tight != (textLimits{}) || len(buttons) > 0 {
 			row = append(slices.Clip(buttons), details)
 		}
 		if len(row) > 0 {
 			blocks = append(blocks, slack.NewActionBlock("decide", row...))
 		}
-		if size(blocks) <= maxMessage {
+		if sizeOf(blocks) <= maxMessage {
 			break
 		}
 	}
@@ -85,7 +85,7 @@ func fitting(r approvals.Request, buttons []slack.BlockElement, own bool) []slac
 
 // draw shows a request without its buttons. own says that its requester reads
 // it.
-func draw(r approvals.Request, in room, own bool) []slack.Block {
+func draw(r approvals.Request, in textLimits, own bool) []slack.Block {
 	cut := func(text string) string { return commands.Plain(text, in.text) }
 	blocks := []slack.Block{header(fmt.Sprintf("%s %s: %s", stateIcon(r), r.Plan.Title, headline(r)))}
 	facts := []line{
@@ -97,40 +97,40 @@ func draw(r approvals.Request, in room, own bool) []slack.Block {
 		if r.Verified == approvals.VerifiedCompromise {
 			heading = "Caller: "
 		}
-		facts = append(facts, line{}.bold(heading).say("%s", verifiedWords(r)))
+		facts = append(facts, line{}.bold(heading).text("%s", verifiedWords(r)))
 	}
 	if r.Requester.ID == r.Plan.Target.ID {
 		facts = append(facts, line{}.bold(ownAccount(r, own)))
 	}
 	if r.Justification != "" {
-		facts = append(facts, line{}.bold("Why: ").say("%s", cut(r.Justification)))
+		facts = append(facts, line{}.bold("Why: ").text("%s", cut(r.Justification)))
 	}
 	if r.Ticket != "" {
-		facts = append(facts, line{}.bold("Ticket: ").say("%s", r.Ticket))
+		facts = append(facts, line{}.bold("Ticket: ").text("%s", r.Ticket))
 	}
 	for _, d := range r.Approvals {
-		facts = append(facts, line{}.bold("Approved by ").who(d.By).gap(", ").when(d.At))
+		facts = append(facts, line{}.bold("Approved by ").who(d.By).raw(", ").when(d.At))
 	}
 	if r.Denial != nil {
-		l := line{}.bold("Denied by ").who(r.Denial.By).gap(", ").when(r.Denial.At)
+		l := line{}.bold("Denied by ").who(r.Denial.By).raw(", ").when(r.Denial.At)
 		if r.Denial.Reason != "" {
-			l = l.say(": %s", cut(r.Denial.Reason))
+			l = l.text(": %s", cut(r.Denial.Reason))
 		}
 		facts = append(facts, l)
 	}
-	facts = append(append(facts, glassFacts(r, cut)...), handOffFacts(r)...)
+	facts = append(append(facts, breakGlassFacts(r, cut)...), handOffFacts(r)...)
 	if r.Halt != nil {
-		facts = append(facts, line{}.bold("Halted by ").who(r.Halt.By).gap(", ").when(r.Halt.At).say(": no further step is begun"))
+		facts = append(facts, line{}.bold("Halted by ").who(r.Halt.By).raw(", ").when(r.Halt.At).text(": no further step is started"))
 	}
 	if r.Why != "" {
 		what := "What happened: "
-		if untouched(r) {
+		if noStepStarted(r) {
 			what = "Nothing was done: "
 		}
-		facts = append(facts, line{}.bold(what).say("%s", cut(r.Why)))
+		facts = append(facts, line{}.bold(what).text("%s", cut(r.Why)))
 	}
 	for n := len(facts); len(facts) > 0; n = len(facts) {
-		for n > 1 && size([]slack.Block{paragraphs(facts[:n]...)}) > maxMessage/2 {
+		for n > 1 && sizeOf([]slack.Block{paragraphs(facts[:n]...)}) > maxMessage/2 {
 			n--
 		}
 		blocks, facts = append(blocks, paragraphs(facts[:n]...)), facts[n:]
@@ -138,9 +138,9 @@ func draw(r approvals.Request, in room, own bool) []slack.Block {
 
 	heading := "What will happen"
 	switch {
-	case r.State.Final() && r.State != approvals.Done, untouched(r):
+	case r.State.Final() && r.State != approvals.StateDone, noStepStarted(r):
 		heading = "What was to happen"
-	case r.State.Final(), r.State == approvals.Review:
+	case r.State.Final(), r.State == approvals.StateReview:
 		heading = "What happened"
 	}
 	steps := make([]line, len(r.Plan.Steps))
@@ -154,8 +154,8 @@ func draw(r approvals.Request, in room, own bool) []slack.Block {
 			blocks = append(blocks, small("%s", string(part)))
 		}
 	}
-	if !r.State.Final() && r.State != approvals.Review {
-		for _, w := range slices.Concat(r.Plan.Warnings, r.Terms.Why) {
+	if !r.State.Final() && r.State != approvals.StateReview {
+		for _, w := range slices.Concat(r.Plan.Warnings, r.Requirements.Why) {
 			if w == approvals.WhySelf {
 				continue // it stands further up, in bold
 			}
@@ -164,66 +164,66 @@ func draw(r approvals.Request, in room, own bool) []slack.Block {
 	}
 	foot := line{}.code(r.ID)
 	switch {
-	case r.State == approvals.Pending:
-		foot = foot.say(" · %d of %d approvals · expires ", len(r.Approvals), r.Terms.Approvals).when(r.Deadline)
-	case r.State == approvals.Running && !r.NotBefore.IsZero():
-		foot = foot.gap(" · Microsoft Graph asked to wait until ").when(r.NotBefore)
+	case r.State == approvals.StatePending:
+		foot = foot.text(" · %d of %d approvals · expires ", len(r.Approvals), r.Requirements.Approvals).when(r.Deadline)
+	case r.State == approvals.StateRunning && !r.NotBefore.IsZero():
+		foot = foot.raw(" · Microsoft Graph asked to wait until ").when(r.NotBefore)
 	case !r.Ended.IsZero():
-		foot = foot.gap(" · ended ").when(r.Ended)
+		foot = foot.raw(" · ended ").when(r.Ended)
 	}
 	return append(blocks, paragraphs(foot))
 }
 
 // ownAccount says that somebody asks for themselves, and what that asks of whom.
 func ownAccount(r approvals.Request, own bool) string {
-	over := r.State.Final() || r.State == approvals.Review
+	over := r.State.Final() || r.State == approvals.StateReview
 	switch {
 	case own && over:
 		return "You asked for your own account."
-	case own && r.State == approvals.Pending:
+	case own && r.State == approvals.StatePending:
 		return "You ask for your own account. Whoever approves makes sure first that it is you."
 	case own:
 		return "You ask for your own account."
 	case over:
 		return "They asked for their own account."
-	case r.State == approvals.Pending:
+	case r.State == approvals.StatePending:
 		return "⚠️ They ask for their own account. Nobody has verified the caller yet: do that yourself before you approve."
 	}
 	return "⚠️ They ask for their own account."
 }
 
-// untouched says that a request ended without any step having begun.
-func untouched(r approvals.Request) bool {
-	return r.Outcome == approvals.Failed && !slices.ContainsFunc(r.Journal, func(e approvals.Entry) bool { return e.State != approvals.StepSkipped })
+// noStepStarted says that a request ended without any step having begun.
+func noStepStarted(r approvals.Request) bool {
+	return r.Outcome == approvals.OutcomeFailed && !slices.ContainsFunc(r.Journal, func(e approvals.JournalEntry) bool { return e.State != approvals.StepSkipped })
 }
 
 // stepLine is one step and what became of it.
-func stepLine(r approvals.Request, i int, in room) line {
-	words, e := commands.Plain(r.Plan.Steps[i].Words, in.step), approvals.Entry{}
+func stepLine(r approvals.Request, i int, in textLimits) line {
+	words, e := commands.Plain(r.Plan.Steps[i].Words, in.step), approvals.JournalEntry{}
 	if i < len(r.Journal) {
 		e = r.Journal[i]
 	}
 	detail := commands.Plain(e.Detail, in.result)
 	if e.State == approvals.StepWaiting {
 		if detail == "" {
-			return say("%s", words)
+			return textLine("%s", words)
 		}
-		return say("%s (%s)", words, detail)
+		return textLine("%s (%s)", words, detail)
 	}
-	l := say("%s %s", stepIcon(e.State), words)
+	l := textLine("%s %s", stepIcon(e.State), words)
 	switch e.State {
 	case approvals.StepDone, approvals.StepHandedOff, approvals.StepAttested: // the icon says it
 	default:
-		l = say("%s %s: %s", stepIcon(e.State), strings.TrimSuffix(words, "."), e.State)
+		l = textLine("%s %s: %s", stepIcon(e.State), strings.TrimSuffix(words, "."), e.State)
 	}
 	if detail != "" {
 		if !strings.HasSuffix(words, ".") || e.State != approvals.StepDone && e.State != approvals.StepAttested {
-			l = l.say(".")
+			l = l.text(".")
 		}
-		l = l.say(" %s", detail)
+		l = l.text(" %s", detail)
 	}
 	if e.RequestID != "" && e.State != approvals.StepDone && e.State != approvals.StepAlready && in.result == 0 {
-		l = l.say(" Graph request-id %s.", e.RequestID)
+		l = l.text(" Graph request-id %s.", e.RequestID)
 	}
 	return l
 }
@@ -248,102 +248,102 @@ func confirmation(r approvals.Request) string {
 // headline is the state in a few words, for the top of a card.
 func headline(r approvals.Request) string {
 	switch r.State {
-	case approvals.Pending:
+	case approvals.StatePending:
 		return "waiting for approval"
-	case approvals.Approved:
-		if r.Glass != nil {
-			return "glass broken, about to run"
+	case approvals.StateApproved:
+		if r.BreakGlass != nil {
+			return "break-glass used, about to run"
 		}
 		return "approved"
-	case approvals.Running:
+	case approvals.StateRunning:
 		text := "running"
-		if r.Glass != nil {
-			text = "glass broken, running"
+		if r.BreakGlass != nil {
+			text = "break-glass used, running"
 		}
 		if !r.NotBefore.IsZero() {
 			return text + ", waiting for Microsoft Graph"
 		}
 		return text
-	case approvals.HandedOff:
+	case approvals.StateHandedOff:
 		if r.Journal[len(r.Journal)-1].DoneBy != nil {
 			return "done by hand, to be confirmed by somebody else"
 		}
 		return "approved, to be done by hand"
-	case approvals.Review:
-		return ended(r) + " with broken glass, review due"
-	case approvals.Done:
+	case approvals.StateReview:
+		return outcomeWords(r) + " with break-glass, review due"
+	case approvals.StateDone:
 		if r.Reviewed != nil {
-			return ended(r) + " with broken glass, " + r.Reviewed.Verdict
+			return outcomeWords(r) + " with break-glass, " + r.Reviewed.Verdict
 		}
-		return ended(r)
+		return outcomeWords(r)
 	}
 	return string(r.State)
 }
 
-// ended is how a request went, in a few words.
-func ended(r approvals.Request) string {
+// outcomeWords is how a request went, in a few words.
+func outcomeWords(r approvals.Request) string {
 	switch r.Outcome {
-	case approvals.Succeeded:
+	case approvals.OutcomeSucceeded:
 		return "done"
-	case approvals.Attested:
+	case approvals.OutcomeAttested:
 		return "done by hand and confirmed"
-	case approvals.Partial:
+	case approvals.OutcomePartial:
 		return "only partly done"
-	case approvals.Uncertain:
+	case approvals.OutcomeUncertain:
 		return "uncertain, somebody has to look"
 	}
-	if untouched(r) {
+	if noStepStarted(r) {
 		return "failed, nothing was done"
 	}
 	return "failed"
 }
 
-// glassFacts say who broke the glass, why, and what somebody else said of it.
-func glassFacts(r approvals.Request, cut func(string) string) []line {
-	if r.Glass == nil {
+// breakGlassFacts say who used break-glass, why, and what somebody else said of it.
+func breakGlassFacts(r approvals.Request, cut func(string) string) []line {
+	if r.BreakGlass == nil {
 		return nil
 	}
 	facts := []line{
-		line{}.bold("🚨 Glass broken by ").who(r.Glass.By).gap(", ").when(r.Glass.At),
+		line{}.bold("🚨 Break-glass used by ").who(r.BreakGlass.By).raw(", ").when(r.BreakGlass.At),
 	}
-	if r.Glass.Reason != r.Justification { // typed at once it is the same
-		facts = append(facts, line{}.bold("Why it could not wait: ").say("%s", cut(r.Glass.Reason)))
+	if r.BreakGlass.Reason != r.Justification { // typed at once it is the same
+		facts = append(facts, line{}.bold("Why it could not wait: ").text("%s", cut(r.BreakGlass.Reason)))
 	}
 	switch {
 	case r.Reviewed != nil:
-		l := line{}.bold("Reviewed by ").who(r.Reviewed.By).gap(", ").when(r.Reviewed.At).say(": ").bold(r.Reviewed.Verdict)
+		l := line{}.bold("Reviewed by ").who(r.Reviewed.By).raw(", ").when(r.Reviewed.At).text(": ").bold(r.Reviewed.Verdict)
 		if r.Reviewed.Remark != "" {
-			l = l.say(". %s", cut(r.Reviewed.Remark))
+			l = l.text(". %s", cut(r.Reviewed.Remark))
 		}
 		facts = append(facts, l)
-	case r.State == approvals.Review:
-		facts = append(facts, line{}.bold("Review due: ").say("somebody else has to say whether that was justified."))
+	case r.State == approvals.StateReview:
+		facts = append(facts, line{}.bold("Review due: ").text("somebody else has to say whether that was justified."))
 	}
 	return facts
 }
 
 func stateIcon(r approvals.Request) string {
-	if r.Glass != nil && !r.State.Final() || r.Reviewed != nil && r.Reviewed.Verdict == approvals.NotJustified {
+	if r.BreakGlass != nil && !r.State.Final() || r.Reviewed != nil && r.Reviewed.Verdict == approvals.VerdictNotJustified {
 		return "🚨"
 	}
 	switch r.State {
-	case approvals.Pending:
+	case approvals.StatePending:
 		return "⏳"
-	case approvals.Approved, approvals.Running:
+	case approvals.StateApproved, approvals.StateRunning:
 		return "▶️"
-	case approvals.HandedOff:
+	case approvals.StateHandedOff:
 		return "🤝"
-	case approvals.Done:
+	case approvals.StateDone:
 		switch r.Outcome {
-		case approvals.Succeeded, approvals.Attested:
+		case approvals.OutcomeSucceeded, approvals.OutcomeAttested:
 			return "✅"
-		case approvals.Partial:
+		case approvals.OutcomePartial:
 			return "⚠️"
-		case approvals.Uncertain:
+		case approvals.OutcomeUncertain:
 			return "❓"
 		}
 		return "❌"
-	case approvals.Denied:
+	case approvals.StateDenied:
 		return "⛔"
 	}
 	return "⌛"
@@ -384,7 +384,7 @@ func profileBlocks(p commands.Profile) []slack.Block {
 	}
 	blocks := []slack.Block{header(who)}
 	if p.Protected {
-		return append(blocks, paragraphs(line{}.who(p.Person), say("This is a protected target. Countersign shows nothing more about it.")))
+		return append(blocks, paragraphs(line{}.who(p.Person), textLine("This is a protected target. Countersign shows nothing more about it.")))
 	}
 	state := "Enabled"
 	if !p.Enabled {
@@ -398,9 +398,9 @@ func profileBlocks(p commands.Profile) []slack.Block {
 	if p.Synced {
 		home = "synced from on-premises AD"
 	}
-	facts := []line{line{}.who(p.Person), say("%s · %s · %s", state, kind, home)}
+	facts := []line{line{}.who(p.Person), textLine("%s · %s · %s", state, kind, home)}
 	if job := strings.Trim(p.Title+", "+p.Department, ", "); job != "" {
-		facts = append(facts, say("%s", job))
+		facts = append(facts, textLine("%s", job))
 	}
 	if p.Manager.ID != "" {
 		facts = append(facts, line{}.bold("Manager ").who(p.Manager))
@@ -419,25 +419,25 @@ func profileBlocks(p commands.Profile) []slack.Block {
 	for i, m := range p.Methods {
 		l := line{}.bold(m.Kind)
 		if m.What != "" {
-			l = l.say(" %s", m.What)
+			l = l.text(" %s", m.What)
 		}
 		if m.Default {
-			l = l.say(" (default)")
+			l = l.text(" (default)")
 		}
 		if !m.LastUsed.IsZero() {
-			l = l.gap(", last used ").when(m.LastUsed)
+			l = l.raw(", last used ").when(m.LastUsed)
 		} else if !m.Created.IsZero() {
-			l = l.gap(", since ").say("%s", m.Created.Format(time.DateOnly))
+			l = l.raw(", since ").text("%s", m.Created.Format(time.DateOnly))
 		}
 		for _, flag := range m.Flags {
-			l = l.say(" · %s", flag)
+			l = l.text(" · %s", flag)
 		}
 		items[i] = l
 	}
 	if len(items) > 0 {
 		blocks = append(blocks, list("Authentication methods", slack.RTEListBullet, items)...)
 	} else {
-		blocks = append(blocks, paragraphs(say("No authentication methods.")))
+		blocks = append(blocks, paragraphs(textLine("No authentication methods.")))
 	}
 	for _, gap := range p.Gaps {
 		blocks = append(blocks, small("%s", gap))
@@ -445,41 +445,41 @@ func profileBlocks(p commands.Profile) []slack.Block {
 	return blocks
 }
 
-// usage is how a command is typed, by somebody who may break the glass or not.
-func usage(c commands.Command, glass bool) string {
-	if glass {
+// usage is how a command is typed, by somebody who may use break-glass or not.
+func usage(c commands.Command, breakGlass bool) string {
+	if breakGlass {
 		return c.Usage
 	}
-	return strings.Replace(c.Usage, " ["+commands.BreakGlass+"]", "", 1)
+	return strings.Replace(c.Usage, " ["+commands.BreakGlassWord+"]", "", 1)
 }
 
 // helpBlocks lists what this person may ask for, and what they may decide.
 func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Block, error) {
-	standing, err := b.Desk.Rights(ctx, who)
+	account, err := b.Service.Rights(ctx, who)
 	if err != nil {
-		return nil, unchecked(err, "What you may do could not be looked up. %s", sentence(err))
+		return nil, unchecked(err, "What you may do could not be looked up. %s", errorSentence(err))
 	}
 	var may, decides, breaks []line
 	var shut *approvals.Refusal // why this person may do nothing whatever the policy says
 	for _, c := range commands.Table() {
 		slash := commands.Slash(b.Prefix, c)
-		glass := b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing) == nil
-		does := line{}.code(slash+" "+usage(c, glass)).gap("\n").say("%s.", capital(c.Does))
-		no := b.Desk.Policy.MayRequest(c.Name, c.Class, standing, false)
+		breakGlass := b.Service.Policy.MayBreakGlass(c.Name, c.Class, account) == nil
+		does := line{}.code(slash+" "+usage(c, breakGlass)).raw("\n").text("%s.", capitalize(c.Does))
+		no := b.Service.Policy.MayRequest(c.Name, c.Class, account, false)
 		if no != nil && no.Code != approvals.CodeNotAllowed {
 			shut = no
 		}
 		switch {
 		case no == nil:
 			may = append(may, does)
-		case b.Desk.Policy.MayRequest(c.Name, c.Class, standing, true) == nil:
-			may = append(may, does.say(" For your own account only."))
+		case b.Service.Policy.MayRequest(c.Name, c.Class, account, true) == nil:
+			may = append(may, does.text(" For your own account only."))
 		}
-		if c.Class != approvals.ClassRead && b.Desk.Policy.MayDecide(c.Name, c.Class, standing, false) == nil {
+		if c.Class != approvals.ClassRead && b.Service.Policy.MayDecide(c.Name, c.Class, account, false) == nil {
 			decides = append(decides, line{}.code(slash))
 		}
-		if glass {
-			breaks = append(breaks, line{}.code(slash+" @user "+commands.BreakGlass+" why"))
+		if breakGlass {
+			breaks = append(breaks, line{}.code(slash+" @user "+commands.BreakGlassWord+" why"))
 		}
 	}
 	var blocks []slack.Block
@@ -493,10 +493,10 @@ func (b *Bot) helpBlocks(ctx context.Context, who approvals.Person) ([]slack.Blo
 		blocks = append(blocks, list("What you may run before anybody approves it (break-glass): at once, told to everybody who could have approved it, and reviewed", slack.RTEListBullet, breaks)...)
 	}
 	if len(blocks) == 0 && shut != nil {
-		return []slack.Block{paragraphs(say("%s", shut.Sentence))}, nil
+		return []slack.Block{paragraphs(textLine("%s", shut.Sentence))}, nil
 	}
 	if len(blocks) == 0 {
-		return []slack.Block{paragraphs(say("The policy lets you use no command here. Ask your help desk."))}, nil
+		return []slack.Block{paragraphs(textLine("You may not use any command here. Ask your help desk."))}, nil
 	}
 	return append(blocks, small("What changes an account waits until somebody else approves it in the approvals channel. Type %s with a command's name to read more.", b.slash("help"))), nil
 }

@@ -25,9 +25,9 @@ type userGroups struct {
 	known map[string]slack.UserGroup
 }
 
-// groupAge is how old an answer about user groups may be: Slack takes some
+// groupMaxAge is how old an answer about user groups may be: Slack takes some
 // twenty such questions a minute, and what one press leads to asks several.
-const groupAge = 2 * time.Second
+const groupMaxAge = 2 * time.Second
 
 // all are the workspace's user groups by id, with who is in them. Slack lists
 // those that are disabled only to who asks for them, and this does not: they
@@ -38,7 +38,7 @@ const groupAge = 2 * time.Second
 func (g *userGroups) all(ctx context.Context) (map[string]slack.UserGroup, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.known != nil && time.Since(g.at) < groupAge {
+	if g.known != nil && time.Since(g.at) < groupMaxAge {
 		return g.known, nil
 	}
 	asked := time.Now()
@@ -76,7 +76,7 @@ func (g *userGroups) In(ctx context.Context, who approvals.Person, groups []stri
 		return slices.ContainsFunc(all[id].Users, func(member string) bool { _, listed := g.options.People[member]; return !listed })
 	})
 	if len(accounts) == 0 && g.options.MatchEmail && open {
-		if accounts, err = g.unseen(ctx, who.ID); err != nil {
+		if accounts, err = g.unpinnedAccounts(ctx, who.ID); err != nil {
 			return nil, err
 		}
 	}
@@ -102,7 +102,7 @@ func (p *people) accounts(ctx context.Context, objectID string) ([]string, error
 	if len(ids) > 0 || !p.options.MatchEmail {
 		return ids, nil // the table wins over a pin of earlier days
 	}
-	pinned, err := p.options.Desk.Store.Pinned(ctx, objectID)
+	pinned, err := p.options.Service.Store.Pinned(ctx, objectID)
 	if err != nil || pinned == "" {
 		return nil, err
 	}
@@ -112,10 +112,10 @@ func (p *people) accounts(ctx context.Context, objectID string) ([]string, error
 	return []string{pinned}, nil
 }
 
-// unseen are the Slack accounts that would speak for an Entra account if they
+// unpinnedAccounts are the Slack accounts that would speak for an Entra account if they
 // did anything now: those with any of the addresses by which actor would find
 // it.
-func (p *people) unseen(ctx context.Context, objectID string) ([]string, error) {
+func (p *people) unpinnedAccounts(ctx context.Context, objectID string) ([]string, error) {
 	who, err := p.options.Tenant.Contact(ctx, objectID)
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (g *groupsUnknown) Error() string {
 // Sentence is what approvals tells the person whose press needed it.
 func (g *groupsUnknown) Sentence() string {
 	if g.Permanent() {
-		return capital(g.Error()) + ". An administrator has to look."
+		return capitalize(g.Error()) + ". An administrator has to look."
 	}
 	return "Slack does not answer. Try again in a minute."
 }
@@ -187,9 +187,9 @@ type audience struct {
 	tooMany  bool     // too many for a message to each of them
 }
 
-// tellMost is how many people get a direct message of their own. Slack takes
+// maxNotified is how many people get a direct message of their own. Slack takes
 // about one a second.
-const tellMost = 100
+const maxNotified = 100
 
 // approversOf finds everybody who could have approved a request, except some
 // people. A policy group may be an Entra group, a Slack user group or single
@@ -197,8 +197,8 @@ const tellMost = 100
 func (b *Bot) approversOf(ctx context.Context, r approvals.Request, except ...approvals.Person) (audience, error) {
 	var a audience
 	people, accounts := map[string]commands.Contact{}, map[string]bool{} // by object id and by Slack id
-	for _, name := range b.Desk.Policy.Approvers(r.Plan.Command, r.Plan.Class, r.Requester.ID == r.Plan.Target.ID) {
-		group := b.Desk.Policy.Groups[name]
+	for _, name := range b.Service.Policy.Approvers(r.Plan.Command, r.Plan.Class, r.Requester.ID == r.Plan.Target.ID) {
+		group := b.Service.Policy.Groups[name]
 		for _, id := range group.Entra {
 			members, err := b.Tenant.Members(ctx, id)
 			if err != nil {
@@ -231,7 +231,7 @@ func (b *Bot) approversOf(ctx context.Context, r approvals.Request, except ...ap
 			}
 		}
 	}
-	if a.tooMany = len(people)+len(accounts) > tellMost; a.tooMany {
+	if a.tooMany = len(people)+len(accounts) > maxNotified; a.tooMany {
 		return a, nil
 	}
 	for _, id := range slices.Sorted(maps.Keys(people)) {

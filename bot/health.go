@@ -16,10 +16,10 @@ import (
 // when it does again. It needs nothing but Slack for that. Each process tells
 // for itself: it may be its own line to Redis that is cut, and only it knows.
 func (b *Bot) watchStore(ctx context.Context) {
-	after := b.Desk.Store.Timing().Outage
+	after := b.Service.Store.Timing().Outage
 	tick := time.NewTicker(min(2*time.Second, max(after/10, 20*time.Millisecond)))
 	defer tick.Stop()
-	var told *notice
+	var told *noticeMessage
 	var tried time.Time // Slack may have taken what it did not confirm, so it is not posted again at once
 	for {
 		select {
@@ -33,15 +33,15 @@ func (b *Bot) watchStore(ctx context.Context) {
 			return
 		case time.Since(tried) < after:
 		case told == nil && !since.IsZero() && time.Since(since) >= after:
-			told, tried = b.tellOutage(ctx, since), time.Now()
+			told, tried = b.announceOutage(ctx, since), time.Now()
 		case told != nil && since.IsZero():
-			told, tried = b.tellBack(ctx, told), time.Now()
+			told, tried = b.announceRecovery(ctx, told), time.Now()
 		}
 	}
 }
 
-// notice is the message about an outage.
-type notice struct {
+// noticeMessage is the message about an outage.
+type noticeMessage struct {
 	since time.Time
 	ts    string
 }
@@ -49,39 +49,39 @@ type notice struct {
 // urgent is the way out while Countersign is of no use.
 const urgent = "If it cannot wait, block the account in the Entra admin center and tell your security people."
 
-// tellOutage returns nil where Slack did not confirm the message.
-func (b *Bot) tellOutage(ctx context.Context, since time.Time) *notice {
-	what := say("⚠️ Countersign has not been able to reach its Redis since %s, or to write to it.", hour(since))
+// announceOutage returns nil where Slack did not confirm the message.
+func (b *Bot) announceOutage(ctx context.Context, since time.Time) *noticeMessage {
+	what := textLine("⚠️ Countersign has not been able to reach its Redis since %s, or to write to it.", hour(since))
 	ts, err := b.announce(ctx, "Countersign cannot reach its Redis", what,
-		say("What it confirmed before is kept there and goes on when Redis is back. Until then, commands and presses are answered with “could not be confirmed”, and nothing is started. %s An administrator finds the reason in the log of process %s.", urgent, b.Name))
+		textLine("What it confirmed before is kept there and continues when Redis is back. Until then, commands and presses are answered with “could not be confirmed”, and nothing is started. %s An administrator finds the reason in the log of process %s.", urgent, b.Name))
 	if err != nil {
 		b.Log.Warn("people could not be told that Redis does not answer; trying again", "error", err)
 		return nil
 	}
-	return &notice{since, ts}
+	return &noticeMessage{since, ts}
 }
 
-// tellBack posts a message of its own, because an updated one notifies
+// announceRecovery posts a message of its own, because an updated one notifies
 // nobody, and takes the alarm out of the one before. It returns what is still
 // to be told, which is nothing or all of it. A Redis that comes back with less
 // than it had is no good news: what it lost has a message of its own.
-func (b *Bot) tellBack(ctx context.Context, told *notice) *notice {
+func (b *Bot) announceRecovery(ctx context.Context, told *noticeMessage) *noticeMessage {
 	span := fmt.Sprintf("%s to %s", hour(told.since), hour(time.Now()))
-	news, then := say("✅ Countersign reaches its Redis again, after %s (%s).", lasted(time.Since(told.since)), span), "What was waiting goes on."
-	switch err := b.Desk.Store.Look(ctx); {
-	case errors.Is(err, approvals.ErrRewound):
-		news, then = say("⚠️ Redis answers Countersign again, after %s (%s), but it has lost something.", lasted(time.Since(told.since)), span),
-			"Countersign has stopped until an administrator has looked: nothing is decided or carried out."
+	news, then := textLine("✅ Countersign reaches its Redis again, after %s (%s).", lasted(time.Since(told.since)), span), "Waiting requests continue."
+	switch err := b.Service.Store.CheckRollback(ctx); {
+	case errors.Is(err, approvals.ErrLostWrites):
+		news, then = textLine("⚠️ Redis answers Countersign again, after %s (%s), but it has lost something.", lasted(time.Since(told.since)), span),
+			"Countersign has stopped until an administrator resumes it: nothing is decided or executed."
 	case err != nil: // away once more
 		return told
 	}
 	_, err := b.announce(ctx, "Redis answers Countersign again", news,
-		say("%s Whoever was answered “could not be confirmed”: look at %s, and do it again if it is not there. Process %s.", then, b.slash("requests"), b.Name))
+		textLine("%s Whoever was answered “could not be confirmed”: look at %s, and do it again if it is not there. Process %s.", then, b.slash("requests"), b.Name))
 	if err != nil {
 		b.Log.Warn("people could not be told that Redis is back; trying again", "error", err)
 		return told
 	}
-	over := say("Over: Countersign could not reach its Redis from %s. Process %s.", span, b.Name)
+	over := textLine("Over: Countersign could not reach its Redis from %s. Process %s.", span, b.Name)
 	_, _, _, err = b.api.UpdateMessageContext(ctx, b.ApprovalsChannel, told.ts, slack.MsgOptionText(fallback("Countersign could not reach its Redis"), false), slack.MsgOptionBlocks(paragraphs(over)))
 	if err != nil { // it is only out of date, and the news stands below it
 		b.Log.Warn("the message that Redis does not answer still stands", "error", err)
@@ -90,8 +90,8 @@ func (b *Bot) tellBack(ctx context.Context, told *notice) *notice {
 }
 
 func (b *Bot) announce(ctx context.Context, text string, lines ...line) (ts string, err error) {
-	if err := b.guard.fit(ctx, b.ApprovalsChannel, guardAge); err != nil {
-		if no := (*unfit)(nil); !errors.As(err, &no) {
+	if err := b.guard.check(ctx, b.ApprovalsChannel, channelMaxAge); err != nil {
+		if no := (*unfitChannel)(nil); !errors.As(err, &no) {
 			return "", err
 		}
 		return "", fmt.Errorf("the approvals channel: %w", err)

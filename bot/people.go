@@ -24,23 +24,23 @@ type people struct {
 	options Options
 }
 
-// misledPair refuses a Slack account that points at an Entra account which it
+// changedPair refuses a Slack account that points at an Entra account which it
 // may not speak for: somebody changed an e-mail address, and only the security
 // people can judge why.
-type misledPair struct {
+type changedPair struct {
 	*approvals.Refusal
 	Reason string // for the security people
 }
 
-func (m *misledPair) Unwrap() error { return m.Refusal }
+func (m *changedPair) Unwrap() error { return m.Refusal }
 
-// stranger is the refusal for people of other workspaces.
-var stranger = approvals.Refuse(approvals.CodeOutsider, "You are from another workspace. Only people of this one use Countersign.")
+// errOtherWorkspace is the refusal for people of other workspaces.
+var errOtherWorkspace = approvals.Refuse(approvals.CodeNotMember, "You are from another workspace. Only people of this one use Countersign.")
 
-// comer is the person who did something, where they may do anything at all:
+// actor is the person who did something, where they may do anything at all:
 // not in a channel that people outside read. Even beside an error the person
 // says who it was, as far as that is known.
-func (b *Bot) comer(ctx context.Context, d deed) (approvals.Person, error) {
+func (b *Bot) actor(ctx context.Context, d interaction) (approvals.Person, error) {
 	who, err := b.people.actor(ctx, d.User)
 	if err == nil {
 		err = b.inside(ctx, d.Channel)
@@ -55,8 +55,8 @@ func (b *Bot) inside(ctx context.Context, channel string) error {
 	if channel == "" || strings.HasPrefix(channel, "D") {
 		return nil
 	}
-	err := approvals.Patiently(ctx, b.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
-		shared, err := b.guard.shared(ctx, channel, guardAge)
+	err := approvals.RetryLookUp(ctx, b.Service.Store.Timing().LookUps, func(ctx context.Context) error {
+		shared, err := b.guard.shared(ctx, channel, channelMaxAge)
 		switch {
 		case errIs(err, "missing_scope", "method_not_supported_for_channel_type"):
 			return approvals.Refuse(approvals.CodeChannel, "Countersign may not see what kind of channel this is. Do it in a direct message with Countersign.")
@@ -66,7 +66,7 @@ func (b *Bot) inside(ctx context.Context, channel string) error {
 		return err
 	})
 	if err != nil {
-		return unchecked(err, "Slack did not tell whether this channel is shared with people outside, and what cannot be checked is refused. Try again in a minute.")
+		return unchecked(err, "Slack did not say whether this channel is shared with people outside, and what cannot be checked is refused. Try again in a minute.")
 	}
 	return nil
 }
@@ -89,10 +89,10 @@ func (b *Bot) Active(ctx context.Context, slackID string) error {
 func (p *people) actor(ctx context.Context, slackID string) (approvals.Person, error) {
 	user, err := p.user(ctx, slackID)
 	if err != nil {
-		return approvals.Person{Slack: slackID}, unchecked(err, "Slack did not tell who you are, and what cannot be checked is refused. Try again in a minute.")
+		return approvals.Person{Slack: slackID}, unchecked(err, "Slack did not say who you are, and what cannot be checked is refused. Try again in a minute.")
 	}
 	if no := outsider(user, p.options.Team); no != nil {
-		return known(user), no
+		return personOf(user), no
 	}
 	return p.account(ctx, user, true)
 }
@@ -102,19 +102,19 @@ func (p *people) actor(ctx context.Context, slackID string) (approvals.Person, e
 func (p *people) target(ctx context.Context, slackID string) (approvals.Person, error) {
 	user, err := p.user(ctx, slackID)
 	if err != nil {
-		return approvals.Person{Slack: slackID}, unchecked(err, "Slack did not tell whom you mentioned. Try again in a minute, or type the user principal name.")
+		return approvals.Person{Slack: slackID}, unchecked(err, "Slack did not say who you mentioned. Try again in a minute, or type the user principal name.")
 	}
 	if user.IsBot || user.IsAppUser || user.IsWorkflowBot || user.IsConnectorBot || user.ID == "USLACKBOT" {
-		return approvals.Person{Slack: slackID}, approvals.Refuse(approvals.CodeNobody, "That is a bot, not a person.")
+		return approvals.Person{Slack: slackID}, approvals.Refuse(approvals.CodeUnknownPerson, "That is a bot, not a person.")
 	}
 	if user.IsStranger || user.TeamID != p.options.Team { // what another workspace says of an e-mail address is not believed
-		return known(user), approvals.Refuse(approvals.CodeNobody, "The Slack account that you mentioned is from another workspace. Type the user principal name instead of mentioning it.")
+		return personOf(user), approvals.Refuse(approvals.CodeUnknownPerson, "The Slack account that you mentioned is from another workspace. Type the user principal name instead of mentioning it.")
 	}
 	return p.account(ctx, user, false)
 }
 
-// known is what Slack says of somebody who is nobody in Entra yet.
-func known(u slack.User) approvals.Person {
+// personOf is what Slack says of somebody who is nobody in Entra yet.
+func personOf(u slack.User) approvals.Person {
 	return approvals.Person{Slack: u.ID, Name: commands.Plain(cmp.Or(u.RealName, u.Profile.RealName), 80)}
 }
 
@@ -122,11 +122,11 @@ func known(u slack.User) approvals.Person {
 // somebody could have changed since.
 func (p *people) user(ctx context.Context, id string) (slack.User, error) {
 	var user slack.User
-	err := approvals.Patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) error {
+	err := approvals.RetryLookUp(ctx, p.options.Service.Store.Timing().LookUps, func(ctx context.Context) error {
 		found, err := p.api.GetUserInfoContext(ctx, id)
 		switch {
 		case errIs(err, "user_not_found", "user_not_visible"):
-			return approvals.Refuse(approvals.CodeNobody, "Slack does not know that person.")
+			return approvals.Refuse(approvals.CodeUnknownPerson, "Slack does not know that person.")
 		case err == nil && found.ID != id:
 			return approvals.Refuse(approvals.CodeUnchecked, "Slack answered about another account, and what cannot be checked is refused.")
 		case err == nil:
@@ -141,15 +141,15 @@ func (p *people) user(ctx context.Context, id string) (slack.User, error) {
 func outsider(u slack.User, team string) *approvals.Refusal {
 	switch {
 	case u.Deleted:
-		return approvals.Refuse(approvals.CodeOutsider, "This Slack account is deactivated, so it cannot use Countersign.")
+		return approvals.Refuse(approvals.CodeNotMember, "This Slack account is deactivated, so it cannot use Countersign.")
 	case u.IsBot || u.IsAppUser || u.IsWorkflowBot || u.IsConnectorBot || u.ID == "USLACKBOT":
-		return approvals.Refuse(approvals.CodeOutsider, "Bots and apps cannot use Countersign.")
+		return approvals.Refuse(approvals.CodeNotMember, "Bots and apps cannot use Countersign.")
 	case u.IsStranger || u.TeamID != team:
-		return stranger
+		return errOtherWorkspace
 	case u.IsRestricted || u.IsUltraRestricted:
 		return approvals.Refuse(approvals.CodeGuest, "You are a guest in this workspace. Guests neither request nor decide.")
 	case u.IsInvitedUser:
-		return approvals.Refuse(approvals.CodeOutsider, "Your Slack account is not set up yet: accept the invitation first.")
+		return approvals.Refuse(approvals.CodeNotMember, "Your Slack account is not set up yet: accept the invitation first.")
 	}
 	return nil
 }
@@ -163,7 +163,7 @@ func (p *people) account(ctx context.Context, u slack.User, self bool) (approval
 		whose, instead = "the Slack account that you mentioned", " You can type the user principal name instead of mentioning them."
 	}
 	nobody := func(format string, a ...any) (approvals.Person, error) {
-		return known(u), approvals.Refuse(approvals.CodeNobody, format+instead, a...)
+		return personOf(u), approvals.Refuse(approvals.CodeUnknownPerson, format+instead, a...)
 	}
 	ref, listed := p.options.People[u.ID]
 	switch {
@@ -176,22 +176,22 @@ func (p *people) account(ctx context.Context, u slack.User, self bool) (approval
 		ref = u.Profile.Email
 	}
 	var person approvals.Person
-	err := approvals.Patiently(ctx, p.options.Desk.Store.Timing().LookUps, func(ctx context.Context) (err error) {
-		person, err = p.options.Desk.Directory.Person(ctx, ref)
+	err := approvals.RetryLookUp(ctx, p.options.Service.Store.Timing().LookUps, func(ctx context.Context) (err error) {
+		person, err = p.options.Service.Directory.Person(ctx, ref)
 		return err
 	})
 	if errors.Is(err, approvals.ErrNoPerson) {
 		return nobody("No single Entra account belongs to %s, and Countersign does not guess. An administrator lists it under people.table.", whose)
 	}
 	if err != nil {
-		return known(u), unchecked(err, "Microsoft Entra did not tell which account belongs to %s, and what cannot be checked is refused: %s", whose, sentence(err))
+		return personOf(u), unchecked(err, "Microsoft Entra did not say which account belongs to %s, and what cannot be checked is refused: %s", whose, errorSentence(err))
 	}
 	person.Slack = u.ID
 	if listed {
 		return person, nil
 	}
 	misled := func(reason, format string, a ...any) (approvals.Person, error) {
-		return known(u), &misledPair{approvals.Refuse(approvals.CodeNobody, format+instead, a...), reason}
+		return personOf(u), &changedPair{approvals.Refuse(approvals.CodeUnknownPerson, format+instead, a...), reason}
 	}
 	for other, object := range p.options.People {
 		if strings.EqualFold(object, person.ID) {
@@ -199,7 +199,7 @@ func (p *people) account(ctx context.Context, u slack.User, self bool) (approval
 				"The e-mail address of %s is that of somebody who has another Slack account by people.table, so Countersign does not trust it. The security people have been told.", whose)
 		}
 	}
-	same, err := p.options.Desk.Store.Pin(ctx, u.ID, person.ID)
+	same, err := p.options.Service.Store.Pin(ctx, u.ID, person.ID)
 	if err != nil {
 		return person, err
 	}

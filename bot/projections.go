@@ -17,27 +17,27 @@ import (
 	"countersign/commands"
 )
 
-// AuditProjection is the name of the projection that keeps the record. The
-// runner starts nothing while it lags.
+// AuditProjection is the projection that writes the audit log. The runner starts
+// nothing while it lags.
 const AuditProjection = "audit"
 
-// projections are the ways in which events become something to see.
-// Each has one reader among all processes and its own cursor.
+// projections turn events into messages. All processes share one reader and one
+// cursor of each.
 func (b *Bot) projections() []approvals.Projection {
 	return []approvals.Projection{
 		{Name: "cards", Handle: b.showCards},
-		{Name: "people", Handle: b.tellPeople},
+		{Name: "people", Handle: b.notifyPeople},
 		{Name: "glass", Handle: b.alertApprovers},
 		{Name: AuditProjection, Handle: b.keepRecord},
 	}
 }
 
-// lastPost is how long a post may go on when this process stops. A reply cut
-// off would leave a message too many.
+// lastPost is how long a post may continue when this process stops. If its reply
+// were cut off, there would be a message too many.
 const lastPost = 5 * time.Second
 
-// each hands events to do, one after the other, and says how many are done.
-// When ctx ends, the one in hand is finished.
+// each passes events to do, one after the other, and returns how many are done.
+// When ctx ends, it finishes the current one.
 func each(ctx context.Context, batch []audit.Event, do func(context.Context, audit.Event) error) (int, error) {
 	steady, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -60,8 +60,8 @@ const (
 	cardRequester = "requester"
 )
 
-// showCards brings the cards of every request in the batch up to date. A
-// card shows the request as it now is, so ten events make one update.
+// showCards updates the cards of every request in the batch. A card shows the
+// current state of the request, so ten events make one update.
 func (b *Bot) showCards(ctx context.Context, batch []audit.Event) (int, error) {
 	var done []string
 	return each(ctx, batch, func(ctx context.Context, e audit.Event) error {
@@ -74,14 +74,14 @@ func (b *Bot) showCards(ctx context.Context, batch []audit.Event) (int, error) {
 }
 
 func (b *Bot) showCard(ctx context.Context, e audit.Event) error {
-	glass := b.offersGlass(ctx, e.Request) // beforehand: what is shown must be fresh, and this may take its time
+	breakGlass := b.offersBreakGlass(ctx, e.Request) // beforehand: what is shown must be fresh, and this may take its time
 	err := b.upToDate(ctx, e.Request, true, func(ctx context.Context, r approvals.Request) error {
 		to := r.Requester.Slack
 		if to == "" {
 			return nil
 		}
-		return b.show(ctx, e, cardRequester, cardText(r), b.receipt(r, glass), func(o ...slack.MsgOption) (approvals.Card, error) {
-			return b.direct(ctx, to, o...)
+		return b.show(ctx, e, cardRequester, cardText(r), b.receipt(r, breakGlass), func(o ...slack.MsgOption) (approvals.Card, error) {
+			return b.postDirect(ctx, to, o...)
 		})
 	})
 	if err != nil {
@@ -89,7 +89,7 @@ func (b *Bot) showCard(ctx context.Context, e audit.Event) error {
 	}
 	// An unfit channel holds the cards up until somebody has mended it: they
 	// are not lost, and nobody outside reads them.
-	if err := b.guard.fit(ctx, b.ApprovalsChannel, guardAge); err != nil {
+	if err := b.guard.check(ctx, b.ApprovalsChannel, channelMaxAge); err != nil {
 		return fmt.Errorf("the approvals channel: %w", err)
 	}
 	return b.upToDate(ctx, e.Request, true, func(ctx context.Context, r approvals.Request) error {
@@ -106,10 +106,10 @@ func (b *Bot) showCard(ctx context.Context, e audit.Event) error {
 // at that moment is looked at again. Whoever leads a projection need not look
 // at what is newer after a moment, because that has an event of its own.
 func (b *Bot) upToDate(ctx context.Context, request string, leads bool, show func(context.Context, approvals.Request) error) error {
-	fresh := b.Desk.Store.Timing().Lead / 2
+	fresh := b.Service.Store.Timing().Lead / 2
 	for range 5 {
 		sendBy := time.Now().Add(fresh)
-		snap, err := b.Desk.Store.Load(ctx, request)
+		snap, err := b.Service.Store.Load(ctx, request)
 		if err != nil {
 			return ignore(err, approvals.ErrNoRequest)
 		}
@@ -118,7 +118,7 @@ func (b *Bot) upToDate(ctx context.Context, request string, leads bool, show fun
 		var done context.CancelFunc
 		ctx, done = context.WithTimeout(context.WithoutCancel(ctx), lastPost)
 		defer done()
-		now, gone := b.Desk.Store.Load(ctx, request)
+		now, gone := b.Service.Store.Load(ctx, request)
 		newer := gone == nil && now.Version != snap.Version && (!leads || now.Now.Sub(snap.Now) >= fresh)
 		if !newer && !errors.Is(err, errTooOld) {
 			return err
@@ -133,10 +133,10 @@ type sendByKey struct{}
 
 var errTooOld = errors.New("bot: what was to be shown may be old by now")
 
-// punctual sends nothing behind the instant that a context names.
-type punctual struct{ http.RoundTripper }
+// deadlineTransport sends nothing behind the instant that a context names.
+type deadlineTransport struct{ http.RoundTripper }
 
-func (p punctual) RoundTrip(req *http.Request) (*http.Response, error) {
+func (p deadlineTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if by, ok := req.Context().Value(sendByKey{}).(time.Time); ok && time.Now().After(by) {
 		if req.Body != nil {
 			req.Body.Close()
@@ -146,11 +146,10 @@ func (p punctual) RoundTrip(req *http.Request) (*http.Response, error) {
 	return p.RoundTripper.RoundTrip(req)
 }
 
-// show updates a message and its spares, or posts it where there is none yet.
-// A reply that was lost after posting leaves one card too many; its buttons
-// work, and a press adopts it as a spare.
+// show updates a message and its extra copies, or posts it if there is none. A
+// lost reply leaves one card too many; its buttons work, and a click adopts it.
 func (b *Bot) show(ctx context.Context, e audit.Event, name, text string, blocks []slack.Block, post func(...slack.MsgOption) (approvals.Card, error)) error {
-	known, err := b.Desk.Store.Cards(ctx, e.Request)
+	known, err := b.Service.Store.Cards(ctx, e.Request)
 	if err != nil {
 		return err
 	}
@@ -176,21 +175,21 @@ func (b *Bot) show(ctx context.Context, e audit.Event, name, text string, blocks
 	if err != nil {
 		return b.passing(e, err)
 	}
-	return b.Desk.Store.SetCard(ctx, e.Request, name, card)
+	return b.Service.Store.SetCard(ctx, e.Request, name, card)
 }
 
-// lost is how long an answer that nobody here knows is taken for one that
-// passes. Then it no longer holds up what stands behind it.
+// lost is how long an unknown error is treated as temporary. Then it no longer
+// blocks the events behind it.
 const lost = 10 * time.Minute
 
-// passing tells trouble that passes, which is tried again, from trouble that
-// stays: that is logged, and the other requests go on.
+// passing returns an error that is temporary, so that it is tried again. It logs
+// any other, and the other requests continue.
 func (b *Bot) passing(e audit.Event, err error) error {
 	answer, said := errors.AsType[slack.SlackErrorResponse](err)
 	switch {
 	case err == nil:
 		return nil
-	case !said, slices.Contains(hopeless, answer.Err): // the network, a limit, or an administrator's to mend
+	case !said, slices.Contains(permanentErrors, answer.Err): // the network, a limit, or an administrator's to mend
 		return err
 	case slices.Contains([]string{"channel_not_found", "not_in_channel", "is_archived", "user_not_found", "cannot_dm_bot", "user_disabled",
 		"restricted_action", "invalid_blocks", "msg_blocks_too_long", "msg_too_long", "edit_window_closed", "messages_tab_disabled"}, answer.Err):
@@ -201,19 +200,19 @@ func (b *Bot) passing(e audit.Event, err error) error {
 	return nil
 }
 
-// tellPeople sends the requester a message of its own when a request ends: an
+// notifyPeople sends the requester a new message when a request ends, because an
 // updated card notifies nobody.
-func (b *Bot) tellPeople(ctx context.Context, batch []audit.Event) (int, error) {
-	return each(ctx, batch, b.tell)
+func (b *Bot) notifyPeople(ctx context.Context, batch []audit.Event) (int, error) {
+	return each(ctx, batch, b.notifyRequester)
 }
 
-func (b *Bot) tell(ctx context.Context, e audit.Event) error {
+func (b *Bot) notifyRequester(ctx context.Context, e audit.Event) error {
 	switch {
 	case e.Kind == audit.Alarm, e.Kind == audit.Refused && e.Code == string(approvals.CodeProtected):
 		return b.warn(ctx, e)
-	case e.Kind == audit.Reminded && e.Outcome == string(approvals.Pending):
+	case e.Kind == audit.Reminded && e.Outcome == string(approvals.StatePending):
 		return b.remindExpiry(ctx, e)
-	case e.Kind == audit.Reminded && e.Outcome == string(approvals.Review):
+	case e.Kind == audit.Reminded && e.Outcome == string(approvals.StateReview):
 		return b.remindReview(ctx, e)
 	case e.Kind == audit.Reminded:
 		return b.remind(ctx, e)
@@ -223,99 +222,99 @@ func (b *Bot) tell(ctx context.Context, e audit.Event) error {
 		return nil
 	}
 	var buttons []slack.BlockElement
-	about := say("%s for ", e.Title).who(e.Target).gap(" (").code(e.Request).gap(")")
+	about := textLine("%s for ", e.Title).who(e.Target).raw(" (").code(e.Request).raw(")")
 	var l line
 	var text string
 	switch e.Kind {
 	case audit.Denied:
-		l, text = line{}.say("⛔ ").who(e.Actor).say(" denied your request: "), "denied"
+		l, text = line{}.text("⛔ ").who(e.Actor).text(" denied your request: "), "denied"
 		l = append(l, about...)
 		if e.Reason != "" {
-			l = l.say(". Why: %s", e.Reason)
+			l = l.text(". Why: %s", e.Reason)
 		}
-	case audit.BrokeGlass:
-		l = append(line{}.say("🚨 ").who(e.Actor).say(" broke the glass for your request: "), about...).say(". It runs before anybody approved it. Why: %s", e.Reason)
-		text = "glass broken"
+	case audit.UsedBreakGlass:
+		l = append(line{}.text("🚨 ").who(e.Actor).text(" used break-glass for your request: "), about...).text(". It runs before anybody approved it. Why: %s", e.Reason)
+		text = "break-glass used"
 	case audit.Expired:
-		l, text = append(line{}.say("⌛ Your request expired: "), about...).say(". %s Nothing was done. Request it again if it is still needed.", e.Reason), "expired"
-		buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
+		l, text = append(line{}.text("⌛ Your request expired: "), about...).text(". %s Nothing was done. Request it again if it is still needed.", e.Reason), "expired"
+		buttons = append(buttons, button(actionAgain, e.Request, "Request it again", slack.StyleDefault))
 	case audit.Unseen:
-		l, text = line{}.say("⌛ Not opened in time, and gone: "), "not opened in time"
+		l, text = line{}.text("⌛ Not opened in time, and gone: "), "not opened in time"
 		if e.Outcome == "opened" { // Slack did not confirm that the view showed it
-			l, text = line{}.say("⌛ Opened, but perhaps never shown, and gone now: "), "gone"
+			l, text = line{}.text("⌛ Opened, but perhaps never shown, and gone now: "), "gone"
 		}
-		l = append(l, about...).say(". Request it again if it is still needed.")
-		buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
+		l = append(l, about...).text(". Request it again if it is still needed.")
+		buttons = append(buttons, button(actionAgain, e.Request, "Request it again", slack.StyleDefault))
 	case audit.HandedOff:
-		l, text = append(line{}.say("🤝 Approved, and now somebody has to do it by hand: "), about...).say(". The card in the approvals channel says how."), "to be done by hand"
+		l, text = append(line{}.text("🤝 Approved, and now somebody has to do it by hand: "), about...).text(". The card in the approvals channel says how."), "to be done by hand"
 	case audit.Finished:
 		text = e.Outcome
 		switch approvals.Outcome(e.Outcome) {
-		case approvals.Succeeded:
-			l = append(line{}.say("✅ Done: "), about...)
-		case approvals.Partial:
-			l = append(line{}.say("⚠️ Only partly done: "), about...).say(". The card says which steps failed, and why.")
-		case approvals.Attested:
-			l = append(line{}.say("✅ Done by hand and confirmed: "), about...)
-		case approvals.Uncertain:
-			l = append(line{}.say("❓ Uncertain: "), about...).say(". A step may or may not have been carried out. Look at the account before you go on.")
+		case approvals.OutcomeSucceeded:
+			l = append(line{}.text("✅ Done: "), about...)
+		case approvals.OutcomePartial:
+			l = append(line{}.text("⚠️ Only partly done: "), about...).text(". The card says which steps failed, and why.")
+		case approvals.OutcomeAttested:
+			l = append(line{}.text("✅ Done by hand and confirmed: "), about...)
+		case approvals.OutcomeUncertain:
+			l = append(line{}.text("❓ Uncertain: "), about...).text(". A step may or may not have been carried out. Look at the account before you go on.")
 		default:
-			l = append(line{}.say("❌ Failed: "), about...)
+			l = append(line{}.text("❌ Failed: "), about...)
 		}
 		if e.Reason != "" {
-			l = l.say(". %s", e.Reason)
+			l = l.text(". %s", e.Reason)
 		}
-		snap, err := b.Desk.Store.Load(ctx, e.Request)
+		snap, err := b.Service.Store.Load(ctx, e.Request)
 		if err != nil {
 			return ignore(err, approvals.ErrNoRequest)
 		}
-		offered, err := b.Desk.Store.Offered(ctx, snap.Request)
+		offered, err := b.Service.Store.OfferedSecret(ctx, snap.Request)
 		switch {
 		case err != nil:
 			return err
 		case offered:
-			l = l.say(". %s", b.offered())
-			buttons = append(buttons, button(pressReveal, e.Request, "Reveal", slack.StylePrimary))
-		case approvals.Outcome(e.Outcome) == approvals.Failed:
-			buttons = append(buttons, button(pressAgain, e.Request, "Request it again", slack.StyleDefault))
+			l = l.text(". %s", b.offered())
+			buttons = append(buttons, button(actionReveal, e.Request, "Reveal", slack.StylePrimary))
+		case approvals.Outcome(e.Outcome) == approvals.OutcomeFailed:
+			buttons = append(buttons, button(actionAgain, e.Request, "Request it again", slack.StyleDefault))
 		}
-		if e.Glass.ID != "" {
-			l = l.say(". It ran with broken glass, so somebody else has to review it.")
+		if e.BreakGlass.ID != "" {
+			l = l.text(". It ran with break-glass, so somebody else has to review it.")
 		}
 	case audit.Halted:
-		l, text = append(line{}.say("✋ ").who(e.Actor).say(" halted: "), about...), "halted"
+		l, text = append(line{}.text("✋ ").who(e.Actor).text(" halted: "), about...), "halted"
 	default:
 		return nil
 	}
-	if err := b.tellBreaker(ctx, e, text, l); err != nil {
+	if err := b.notifyBreakGlassUser(ctx, e, text, l); err != nil {
 		return err
 	}
 	blocks := []slack.Block{paragraphs(l)}
 	if len(buttons) > 0 {
 		blocks = append(blocks, slack.NewActionBlock("next", buttons...))
 	}
-	_, err := b.direct(ctx, e.Requester.Slack, slack.MsgOptionText(fallback("%s for %s: %s (%s)", e.Title, e.Target, text, e.Request), false), slack.MsgOptionBlocks(blocks...))
+	_, err := b.postDirect(ctx, e.Requester.Slack, slack.MsgOptionText(fallback("%s for %s: %s (%s)", e.Title, e.Target, text, e.Request), false), slack.MsgOptionBlocks(blocks...))
 	return b.passing(e, err)
 }
 
-// warn tells the security people, where they have a channel of their own.
+// warn notifies the security team, if it has a channel of its own.
 func (b *Bot) warn(ctx context.Context, e audit.Event) error {
 	if b.SecurityChannel == "" {
 		return nil
 	}
-	return b.note(ctx, e, b.SecurityChannel, record(e))
+	return b.note(ctx, e, b.SecurityChannel, auditLine(e))
 }
 
-// remind asks the approvals channel for what people still have to do by hand.
+// remind reminds the approvals channel of what people still have to do manually.
 func (b *Bot) remind(ctx context.Context, e audit.Event) error {
 	return b.note(ctx, e, b.ApprovalsChannel, []slack.Block{paragraphs(
-		line{}.say("🔔 Still to be done by hand, or to be confirmed: %s for ", e.Title).who(e.Target).gap(" (").code(e.Request).gap("). ").say("Its card is further up in this channel."))})
+		line{}.text("🔔 Still to be done by hand, or to be confirmed: %s for ", e.Title).who(e.Target).raw(" (").code(e.Request).raw("). ").text("Its card is further up in this channel."))})
 }
 
 // note posts a line into one of our private channels.
 func (b *Bot) note(ctx context.Context, e audit.Event, channel string, blocks []slack.Block) error {
-	err := b.guard.fit(ctx, channel, guardAge)
-	if no := (*unfit)(nil); errors.As(err, &no) {
+	err := b.guard.check(ctx, channel, channelMaxAge)
+	if no := (*unfitChannel)(nil); errors.As(err, &no) {
 		// The record has it, and the news of others must not wait for this.
 		b.Log.Error("a line was not posted", "event", e.Kind, "request", e.Request, "error", no)
 		return nil
@@ -327,9 +326,9 @@ func (b *Bot) note(ctx context.Context, e audit.Event, channel string, blocks []
 	return b.passing(e, err)
 }
 
-// keepRecord writes each event into the tamper-evident log, where there is
-// one, and then into the audit channel. Trouble of any kind stops it here,
-// and with it the runner: what is not recorded is not done.
+// keepRecord writes each event into the tamper-evident log, if there is one, and
+// then into the audit channel. Any failure stops it here, and with it the
+// runner: nothing is executed that cannot be recorded.
 func (b *Bot) keepRecord(ctx context.Context, batch []audit.Event) (int, error) {
 	return each(ctx, batch, func(ctx context.Context, e audit.Event) error {
 		if b.Audit != nil {
@@ -337,21 +336,21 @@ func (b *Bot) keepRecord(ctx context.Context, batch []audit.Event) (int, error) 
 				return err
 			}
 		}
-		if !told(e.Kind) {
+		if !isPostedToAudit(e.Kind) {
 			return nil
 		}
-		if err := b.guard.fit(ctx, b.AuditChannel, guardAge); err != nil {
+		if err := b.guard.check(ctx, b.AuditChannel, channelMaxAge); err != nil {
 			return fmt.Errorf("the audit channel: %w", err)
 		}
-		_, _, err := b.api.PostMessageContext(ctx, b.AuditChannel, slack.MsgOptionText(fallback("%s", e.Line()), false), slack.MsgOptionBlocks(record(e)...))
+		_, _, err := b.api.PostMessageContext(ctx, b.AuditChannel, slack.MsgOptionText(fallback("%s", e.Line()), false), slack.MsgOptionBlocks(auditLine(e)...))
 		return err
 	})
 }
 
-// record is an audit line with what happened in bold, so that the eye finds
+// auditLine is an audit line with what happened in bold, so that the eye finds
 // it. A line that Slack would not take is cut before its end, which is the
 // request's id.
-func record(e audit.Event) []slack.Block {
+func auditLine(e audit.Event) []slack.Block {
 	what, rest, _ := strings.Cut(e.Line(), " · ")
 	for long := utf8.RuneCountInString(rest); ; long = long * 3 / 4 {
 		l := line{}.bold(what)
@@ -363,9 +362,9 @@ func record(e audit.Event) []slack.Block {
 			text = " · " + text
 		}
 		for part := range slices.Chunk([]rune(text), maxText) {
-			l = l.say("%s", string(part))
+			l = l.text("%s", string(part))
 		}
-		if blocks := []slack.Block{paragraphs(l)}; size(blocks) <= maxMessage || long < 100 {
+		if blocks := []slack.Block{paragraphs(l)}; sizeOf(blocks) <= maxMessage || long < 100 {
 			return blocks
 		}
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/slack-go/slack/socketmode"
 )
 
-// queueLength is how many envelopes may wait for a hand. When it is full,
-// new ones are not acked, and Slack tells the person that it did not work.
+// queueLength is how many envelopes may wait for a worker. When the queue is
+// full, new ones are not acked, and Slack tells the person that the app did not
+// respond.
 const queueLength = 200
 
 // maxFrame is more than any envelope that concerns us, in bytes: views and
@@ -31,40 +32,40 @@ const ackTime = 2 * time.Second
 // not wait.
 const lastAcks = 100 * time.Millisecond
 
-// hopeless are answers of Slack after which trying again cannot help until an
+// permanentErrors are answers of Slack after which trying again cannot help until an
 // administrator has changed something. slack-go retries most of them for ever.
-var hopeless = []string{
+var permanentErrors = []string{
 	"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "not_allowed_token_type",
 	"missing_scope", "no_permission", "forbidden_team", "team_disabled", "team_access_not_granted", "user_removed_from_team",
 	"access_denied", "accesslimited",
 }
 
-// listen keeps the socket until ctx ends, or until Slack says that it will
-// never have us, which is the error. Then it takes nothing new, finishes what
-// is in hand, acks it and closes the socket.
+// listen keeps the connection until ctx ends, or until Slack refuses the app for
+// good, which is the error. Then it accepts nothing new, finishes and acks what
+// is in progress, and closes the connection.
 func (b *Bot) listen(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	socket, cut := context.WithCancel(context.WithoutCancel(ctx)) // outlives ctx: the last acks go out on it
 	defer cut()
 	queue := make(chan socketmode.Event, queueLength)
-	var ends, hands sync.WaitGroup
+	var ends, workers sync.WaitGroup
 	ends.Go(func() {
-		if err := b.socket.RunContext(socket); errIs(err, hopeless...) {
-			stop(unwelcome(err))
+		if err := b.socket.RunContext(socket); errIs(err, permanentErrors...) {
+			stop(fatalSlackError(err))
 		} else {
 			stop(fmt.Errorf("the socket to Slack ended and will not come back: %v", err))
 		}
 	})
 	ends.Go(func() { b.drain(ctx, socket, queue, stop) })
-	for range b.Hands {
-		hands.Go(func() {
+	for range b.Concurrency {
+		workers.Go(func() {
 			for evt := range queue {
-				b.contain(evt.Request.EnvelopeID, func() { b.arrive(ctx, evt) })
+				b.recoverPanic(evt.Request.EnvelopeID, func() { b.arrive(ctx, evt) })
 			}
 		})
 	}
-	hands.Wait()
+	workers.Wait()
 	b.beside.Wait()
 	time.Sleep(time.Until(time.Unix(0, b.acked.Load()).Add(lastAcks)))
 	cut()
@@ -83,7 +84,7 @@ func (b *Bot) drain(ctx, socket context.Context, queue chan<- socketmode.Event, 
 		select {
 		case <-ctx.Done():
 		case evt := <-b.socket.Events:
-			b.notice(evt, queue, stop)
+			b.handleSocketEvent(evt, queue, stop)
 		}
 	}
 	close(queue)
@@ -96,24 +97,24 @@ func (b *Bot) drain(ctx, socket context.Context, queue chan<- socketmode.Event, 
 	}
 }
 
-// notice sorts one event of the socket: envelopes into the queue, news about
-// the connection into the log.
-func (b *Bot) notice(evt socketmode.Event, queue chan<- socketmode.Event, stop context.CancelCauseFunc) {
+// handleSocketEvent puts envelopes into the queue and news about the connection
+// into the log.
+func (b *Bot) handleSocketEvent(evt socketmode.Event, queue chan<- socketmode.Event, stop context.CancelCauseFunc) {
 	switch evt.Type {
 	case socketmode.EventTypeHello:
 		if evt.Request != nil {
-			b.greeted(evt.Request)
+			b.learnApp(evt.Request)
 		}
 		b.once.Do(func() { close(b.ready) })
 	case socketmode.EventTypeInvalidAuth:
-		stop(unwelcome(errors.New("it knows no such app"))) // an HTTP 404
+		stop(fatalSlackError(errors.New("it knows no such app"))) // an HTTP 404
 	case socketmode.EventTypeConnectionError:
 		failure, _ := evt.Data.(*slack.ConnectionErrorEvent)
 		if failure == nil {
 			return
 		}
-		if errIs(failure.ErrorObj, hopeless...) {
-			stop(unwelcome(failure.ErrorObj))
+		if errIs(failure.ErrorObj, permanentErrors...) {
+			stop(fatalSlackError(failure.ErrorObj))
 			return
 		}
 		b.Log.Warn("no connection to Slack; trying again", "attempt", failure.Attempt, "in", failure.Backoff, "error", failure.ErrorObj)
@@ -134,9 +135,9 @@ func (b *Bot) notice(evt socketmode.Event, queue chan<- socketmode.Event, stop c
 	}
 }
 
-// greeted learns from Slack's first greeting which app we are. A token is one
+// learnApp learns from Slack's first greeting which app we are. A token is one
 // app's, so no later greeting changes that.
-func (b *Bot) greeted(hello *socketmode.Request) {
+func (b *Bot) learnApp(hello *socketmode.Request) {
 	app := hello.ConnectionInfo.AppID
 	if app != "" {
 		b.appID.CompareAndSwap(nil, app)
@@ -147,13 +148,13 @@ func (b *Bot) greeted(hello *socketmode.Request) {
 	b.Log.Info("connected to Slack", "sockets_of_this_app", hello.NumConnections)
 }
 
-// unwelcome ends the program, with what an administrator has to look at.
-func unwelcome(why error) error {
+// fatalSlackError ends the program, with what an administrator has to look at.
+func fatalSlackError(why error) error {
 	return fmt.Errorf("no Socket Mode: Slack does not let Countersign in. Check SLACK_APP_TOKEN, its scope connections:write, and that the app's Socket Mode is on: %w", why)
 }
 
-// contain keeps a panic over one envelope from ending the program.
-func (b *Bot) contain(envelope string, work func()) {
+// recoverPanic keeps a panic about one envelope from ending the program.
+func (b *Bot) recoverPanic(envelope string, work func()) {
 	defer func() {
 		if p := recover(); p != nil {
 			b.Log.Error("an envelope made its handler panic", "envelope", envelope, "panic", p, "stack", string(debug.Stack()))
@@ -162,9 +163,9 @@ func (b *Bot) contain(envelope string, work func()) {
 	work()
 }
 
-// afterwards does what may take long, look-ups above all, beside the hands:
-// these must stay free for the next ack.
-func (b *Bot) afterwards(envelope string, work func()) {
+// runInBackground runs what may take long, such as look-ups, outside the
+// workers, which must stay free for the next ack.
+func (b *Bot) runInBackground(envelope string, work func()) {
 	select {
 	case b.spare <- struct{}{}:
 	default:
@@ -173,7 +174,7 @@ func (b *Bot) afterwards(envelope string, work func()) {
 	}
 	b.beside.Go(func() {
 		defer func() { <-b.spare }()
-		b.contain(envelope, work)
+		b.recoverPanic(envelope, work)
 	})
 }
 

@@ -29,12 +29,12 @@ const (
 // viewMeta travels with a view and comes back with its submission. It holds
 // nothing that is believed: whoever submits is looked up again.
 type viewMeta struct {
-	Command string         `json:"command,omitempty"`
-	Request string         `json:"request,omitempty"`
-	Channel string         `json:"channel,omitempty"`
-	Card    approvals.Card `json:"card,omitzero"`
-	Press   string         `json:"press,omitempty"` // which of two buttons led here
-	Self    string         `json:"self,omitempty"`  // what was typed and means the author; looked up again like everything
+	Command  string         `json:"command,omitempty"`
+	Request  string         `json:"request,omitempty"`
+	Channel  string         `json:"channel,omitempty"`
+	Card     approvals.Card `json:"card,omitzero"`
+	ActionID string         `json:"press,omitempty"` // which of two buttons led here
+	Self     string         `json:"self,omitempty"`  // what was typed and means the author; looked up again like everything
 }
 
 func (m viewMeta) String() string {
@@ -70,28 +70,28 @@ func (b *Bot) open(ctx context.Context, trigger string, view slack.ModalViewRequ
 // openForm asks for what a command lacks, with the rest filled in. The form
 // opens at once; who the target is, and whether this may be asked at all, is
 // filled in when it is known.
-func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Input, d deed) {
-	f := form{in: in, channel: d.Channel, self: in.Target.Slack != "" && in.Target.Slack == d.User, glass: in.Glass}
+func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Input, d interaction) {
+	f := form{in: in, channel: d.Channel, self: in.Target.Slack != "" && in.Target.Slack == d.User, breakGlass: in.BreakGlass}
 	view, err := b.open(ctx, trigger, b.form(f))
 	if err != nil {
-		b.tooLate(ctx, d, in)
+		b.offerFormAgain(ctx, d, in)
 		return
 	}
-	b.afterwards(id, func() {
-		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
+	b.runInBackground(id, func() {
+		ctx, cancel := context.WithTimeout(ctx, b.Service.Store.Timing().LookUps)
 		defer cancel()
 		filled, err := b.lookUp(ctx, id, f, d)
 		if err != nil {
-			err = b.refused(ctx, id, d, filled.who, err)
+			err = b.recordRefusal(ctx, id, d, filled.who, err)
 		}
 		no := (*approvals.Refusal)(nil)
 		switch {
 		case err == nil:
 			b.fill(ctx, view, b.form(filled))
 		case errors.As(err, &no) && no.Code != approvals.CodeUnchecked:
-			b.fill(ctx, view, modal(formTitle(in.Command), "", viewMeta{}, paragraphs(say("%s", no.Sentence))))
+			b.fill(ctx, view, modal(formTitle(in.Command), "", viewMeta{}, paragraphs(textLine("%s", no.Sentence))))
 		default: // it may pass, and what is being typed must not be lost
-			f.notes = []slack.Block{paragraphs(say("⚠️ %s", sentence(err)))}
+			f.notes = []slack.Block{paragraphs(textLine("⚠️ %s", errorSentence(err)))}
 			b.fill(ctx, view, b.form(f))
 		}
 	})
@@ -99,62 +99,62 @@ func (b *Bot) openForm(ctx context.Context, id, trigger string, in commands.Inpu
 
 // form is what the modal of a command is drawn from.
 type form struct {
-	in      commands.Input
-	channel string
-	who     approvals.Person  // the author, where they are known
-	notes   []slack.Block     // on top of it
-	methods []commands.Choice // of the target to choose from, where they are known
-	self    bool              // it is about the author's own account
-	glass   bool              // the author may break the glass
+	in         commands.Input
+	channel    string
+	who        approvals.Person  // the author, where they are known
+	notes      []slack.Block     // on top of it
+	methods    []commands.Choice // of the target to choose from, where they are known
+	self       bool              // it is about the author's own account
+	breakGlass bool              // the author may use break-glass
 }
 
 // lookUp completes a form with what only a look-up tells. A refusal means that
 // its author may not ask at all.
-func (b *Bot) lookUp(ctx context.Context, op string, f form, d deed) (form, error) {
+func (b *Bot) lookUp(ctx context.Context, op string, f form, d interaction) (form, error) {
 	var err error
-	if f.who, err = b.comer(ctx, d); err != nil {
+	if f.who, err = b.actor(ctx, d); err != nil {
 		return f, err
 	}
 	c := f.in.Command
-	selfOnly, err := b.Desk.MayRequest(ctx, c.Name, c.Class, f.who)
+	selfOnly, err := b.Service.MayRequest(ctx, c.Name, c.Class, f.who)
 	switch {
 	case err != nil:
 		return f, err
 	case selfOnly && f.in.Target.Empty():
 		f.in.Target = commands.Ref{Slack: d.User}
-	case selfOnly && !meant(f.in.Target, d.User, f.who):
+	case selfOnly && !namesSelf(f.in.Target, d.User, f.who):
 		return f, onlySelf
 	}
-	f.self = !f.in.Target.Empty() && meant(f.in.Target, d.User, f.who)
+	f.self = !f.in.Target.Empty() && namesSelf(f.in.Target, d.User, f.who)
 	if c.Class == approvals.ClassContain {
-		standing, err := b.Desk.Rights(ctx, f.who)
+		account, err := b.Service.Rights(ctx, f.who)
 		if err != nil {
 			return f, err
 		}
-		no := b.Desk.Policy.MayBreakGlass(c.Name, c.Class, standing)
-		if f.glass = no == nil; f.in.Glass && no != nil {
-			f.in.Glass = false
-			f.notes = append(f.notes, paragraphs(say("⚠️ %s You can ask for approval.", no.Sentence)))
+		no := b.Service.Policy.MayBreakGlass(c.Name, c.Class, account)
+		if f.breakGlass = no == nil; f.in.BreakGlass && no != nil {
+			f.in.BreakGlass = false
+			f.notes = append(f.notes, paragraphs(textLine("⚠️ %s You can ask for approval.", no.Sentence)))
 		}
 	}
 	if f.in.Target.Empty() {
 		return f, nil
 	}
-	targets, err := b.find(ctx, f.in.Target)
+	targets, err := b.findPeople(ctx, f.in.Target)
 	if err == nil && len(targets) == 1 {
 		l := line{}.bold("For ").who(targets[0])
 		if f.self {
-			l = l.say(". That is you: whoever approves it makes sure of that first.")
+			l = l.text(". That is you: whoever approves it makes sure of that first.")
 		}
 		f.notes = append(f.notes, paragraphs(l))
 		if slices.ContainsFunc(c.Args, func(a commands.Arg) bool { return a.Field == commands.FieldMethod }) {
 			if f.methods, err = b.removable(ctx, op, f.who, targets[0]); err != nil {
-				err = approvals.Refuse(approvals.CodeUnchecked, "The methods are not listed here. %s", sentence(err))
+				err = approvals.Refuse(approvals.CodeUnchecked, "The methods are not listed here. %s", errorSentence(err))
 			}
 		}
 	}
 	if err != nil {
-		f.notes = append(f.notes, paragraphs(say("⚠️ %s", sentence(err))))
+		f.notes = append(f.notes, paragraphs(textLine("⚠️ %s", errorSentence(err))))
 	}
 	return f, nil
 }
@@ -164,10 +164,10 @@ func (b *Bot) lookUp(ctx context.Context, op string, f form, d deed) (form, erro
 // counts as a look, and is recorded.
 func (b *Bot) removable(ctx context.Context, op string, who, target approvals.Person) ([]commands.Choice, error) {
 	look, _ := commands.Lookup("methods")
-	err := b.Desk.Look(ctx, op+"#methods", look.Name, look.Title, who, target)
+	err := b.Service.AuthorizeRead(ctx, op+"#methods", look.Name, look.Title, who, target)
 	no := (*approvals.Refusal)(nil)
 	if errors.As(err, &no) && no.Code == approvals.CodeNotAllowed {
-		return nil, approvals.Refuse(no.Code, "You may not look at them. You can still name the one to remove.")
+		return nil, approvals.Refuse(no.Code, "You are not allowed to see them. You can still name the one to remove.")
 	}
 	if err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (b *Bot) removable(ctx context.Context, op string, who, target approvals.Pe
 
 // needs is what the policy wants with a request for this command.
 func (b *Bot) needs(c commands.Command, self bool) commands.Needs {
-	fields, verified := b.Desk.Policy.Needs(c.Name, c.Class)
+	fields, verified := b.Service.Policy.Needs(c.Name, c.Class)
 	return commands.Needs{Fields: fields, Verified: verified, Self: self}
 }
 
@@ -185,7 +185,7 @@ func (b *Bot) needs(c commands.Command, self bool) commands.Needs {
 func (b *Bot) form(f form) slack.ModalViewRequest {
 	in, c := f.in, f.in.Command
 	needs := b.needs(c, f.self)
-	blocks := append([]slack.Block{paragraphs(say("%s.", capital(c.Does)))}, f.notes...)
+	blocks := append([]slack.Block{paragraphs(textLine("%s.", capitalize(c.Does)))}, f.notes...)
 	typed := in.Target.Name + in.Target.ObjectID
 	if c.Target {
 		if typed == "" {
@@ -203,7 +203,7 @@ func (b *Bot) form(f form) slack.ModalViewRequest {
 		blocks = append(blocks, optional(input(blockTargetName, label, "", name)))
 	}
 	for _, a := range c.Args {
-		blocks = append(blocks, argument(a, in.Args[a.Field], f.methods))
+		blocks = append(blocks, argumentInput(a, in.Args[a.Field], f.methods))
 	}
 	if ways := commands.Ways(c, needs); len(ways) > 0 {
 		choices := make([]commands.Choice, len(ways))
@@ -211,23 +211,23 @@ func (b *Bot) form(f form) slack.ModalViewRequest {
 			choices[i] = commands.Choice{Ref: w.Value, Words: w.Words}
 		}
 		hint := "The approver sees this. A caller who knows names and numbers has proved nothing."
-		selfToo := b.Desk.Policy.AllowsSelf(c.Name, c.Class)
+		selfToo := b.Service.Policy.AllowsSelf(c.Name, c.Class)
 		if selfToo {
 			hint += " Leave it empty for your own account."
 		}
-		box := input(string(commands.FieldVerified), "How did you make sure who was asking?", hint, choose(string(commands.FieldVerified), in.Verified, choices))
+		box := input(string(commands.FieldVerified), "How did you make sure who was asking?", hint, selectElement(string(commands.FieldVerified), in.Verified, choices))
 		box.Optional = selfToo // whose account it is is looked at when the form comes back
 		blocks = append(blocks, box)
 	}
-	if c.Class == approvals.ClassContain && f.glass {
-		option := slack.NewOptionBlockObject(yes, plain("Run it at once, before anybody approves", 75), plain("Everybody who could have approved is told, and somebody reviews it.", 75))
-		tick := slack.NewCheckboxGroupsBlockElement(string(commands.FieldGlass), option)
-		if in.Glass {
+	if c.Class == approvals.ClassContain && f.breakGlass {
+		option := slack.NewOptionBlockObject(checked, plain("Run it at once, before anybody approves", 75), plain("Everybody who could have approved is told, and somebody reviews it.", 75))
+		tick := slack.NewCheckboxGroupsBlockElement(string(commands.FieldBreakGlass), option)
+		if in.BreakGlass {
 			tick.InitialOptions = []*slack.OptionBlockObject{option}
 		}
-		blocks = append(blocks, optional(input(string(commands.FieldGlass), "Break the glass", "For an emergency. The reason below is needed then.", tick)))
+		blocks = append(blocks, optional(input(string(commands.FieldBreakGlass), "Use break-glass", "For an emergency. The reason below is needed then.", tick)))
 	}
-	label, must := "Why", slices.Contains(needs.Fields, approvals.NeedJustification) || in.Glass
+	label, must := "Why", slices.Contains(needs.Fields, approvals.NeedJustification) || in.BreakGlass
 	if !must && slices.Contains(commands.Missing(c, commands.Input{Command: c}, needs), commands.FieldJustification) {
 		label = "Why, or name a ticket below"
 	}
@@ -259,11 +259,11 @@ func formTitle(c commands.Command) string {
 	return strings.TrimPrefix(c.Title, "Issue ")
 }
 
-// yes is the value of a box that is ticked.
-const yes = "yes"
+// checked is the value of a box that is ticked.
+const checked = "yes"
 
-// argument is the box of one argument of a command.
-func argument(a commands.Arg, value string, methods []commands.Choice) slack.Block {
+// argumentInput is the box of one argument of a command.
+func argumentInput(a commands.Arg, value string, methods []commands.Choice) slack.Block {
 	choices := make([]commands.Choice, len(a.Choices))
 	for i, c := range a.Choices {
 		choices[i] = commands.Choice{Ref: c.Value, Words: c.Words}
@@ -273,7 +273,7 @@ func argument(a commands.Arg, value string, methods []commands.Choice) slack.Blo
 	}
 	var box *slack.InputBlock
 	if len(choices) > 0 {
-		box = input(string(a.Field), a.Words, "", choose(string(a.Field), value, choices))
+		box = input(string(a.Field), a.Words, "", selectElement(string(a.Field), value, choices))
 	} else {
 		text := slack.NewPlainTextInputBlockElement(nil, string(a.Field))
 		text.InitialValue, text.MaxLength = commands.Plain(value, commands.MaxArg), commands.MaxArg
@@ -283,8 +283,8 @@ func argument(a commands.Arg, value string, methods []commands.Choice) slack.Blo
 	return box
 }
 
-// choose is a select with one of its choices chosen, where there is such one.
-func choose(action, value string, choices []commands.Choice) *slack.SelectBlockElement {
+// selectElement is a select with one of its choices chosen, where there is such one.
+func selectElement(action, value string, choices []commands.Choice) *slack.SelectBlockElement {
 	const most = 100 // that Slack takes
 	pick := slack.NewOptionsSelectBlockElement(slack.OptTypeStatic, plain("Choose one", 150), action)
 	for _, c := range choices[:min(len(choices), most)] {
@@ -297,10 +297,10 @@ func choose(action, value string, choices []commands.Choice) *slack.SelectBlockE
 	return pick
 }
 
-// filled reads a form that user submitted; what is wrong is told by block. own
+// readForm reads a form that user submitted; what is wrong is told by block. own
 // is what was typed when the form opened and meant the user's own account:
 // the worker looks at both again.
-func (b *Bot) filled(c commands.Command, user, own string, values map[string]map[string]slack.BlockAction) (commands.Input, map[string]string) {
+func (b *Bot) readForm(c commands.Command, user, own string, values map[string]map[string]slack.BlockAction) (commands.Input, map[string]string) {
 	self := false
 	text := func(block string) string { return strings.TrimSpace(values[block][block].Value) }
 	wrong := map[string]string{}
@@ -326,7 +326,7 @@ func (b *Bot) filled(c commands.Command, user, own string, values map[string]map
 		}
 	}
 	in.Args = nil
-	in.Glass = c.Class == approvals.ClassContain && len(values[string(commands.FieldGlass)][string(commands.FieldGlass)].SelectedOptions) > 0
+	in.BreakGlass = c.Class == approvals.ClassContain && len(values[string(commands.FieldBreakGlass)][string(commands.FieldBreakGlass)].SelectedOptions) > 0
 	for _, a := range c.Args {
 		box := values[string(a.Field)][string(a.Field)]
 		value, problem := a.Read(cmp.Or(box.SelectedOption.Value, box.Value))
@@ -353,10 +353,10 @@ func (b *Bot) filled(c commands.Command, user, own string, values map[string]map
 			}
 			wrong[string(field)] = "Say how you made sure who was asking."
 		case commands.FieldTicket:
-			wrong[string(field)] = "The policy wants a ticket here."
+			wrong[string(field)] = "The policy requires a ticket here."
 		case commands.FieldJustification:
 			switch {
-			case in.Glass:
+			case in.BreakGlass:
 				wrong[string(field)] = "Say why this cannot wait for an approval."
 			case slices.Contains(needs.Fields, approvals.NeedJustification):
 				wrong[string(field)] = "Say why."
@@ -387,20 +387,20 @@ func optional(in *slack.InputBlock) slack.Block {
 }
 
 // openDeny asks for the reason of a denial, which the requester will read.
-func (b *Bot) openDeny(ctx context.Context, id, trigger string, d deed) {
+func (b *Bot) openDeny(ctx context.Context, id, trigger string, d interaction) {
 	view, err := b.open(ctx, trigger, denyForm(d))
 	if err != nil {
-		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Deny again.")
+		b.replyPrivately(ctx, d, "That took too long, and Slack no longer lets Countersign open a form. Nothing happened. Press Deny again.")
 		return
 	}
-	b.ahead(ctx, id, view, d, "Deny", func(note ...slack.Block) slack.ModalViewRequest { return denyForm(d, note...) }, nil)
+	b.fillForm(ctx, id, view, d, "Deny", func(note ...slack.Block) slack.ModalViewRequest { return denyForm(d, note...) }, nil)
 }
 
 // denyForm is that form. note says whom it is about.
-func denyForm(d deed, note ...slack.Block) slack.ModalViewRequest {
+func denyForm(d interaction, note ...slack.Block) slack.ModalViewRequest {
 	reason := slack.NewPlainTextInputBlockElement(plain("Could not reach her manager", 150), blockReason)
 	reason.Multiline, reason.MaxLength = true, commands.MaxJustification
-	blocks := append(slices.Clone(note), paragraphs(say("A denial is final. %s ends, and nothing is done.", d.Request)),
+	blocks := append(slices.Clone(note), paragraphs(textLine("A denial is final. %s ends, and nothing is done.", d.Request)),
 		optional(input(blockReason, "Why", "The requester and the auditors read this.", reason)))
 	view := modal("Deny "+d.Request, viewDeny, viewMeta{Request: d.Request, Channel: d.Channel, Card: d.Card}, blocks...)
 	view.Submit, view.Close = plain("Deny", 24), plain("Back", 24)
@@ -408,38 +408,38 @@ func denyForm(d deed, note ...slack.Block) slack.ModalViewRequest {
 }
 
 // openDetails shows a request with its journal, to people who may see it.
-func (b *Bot) openDetails(ctx context.Context, id, trigger string, d deed) {
-	view, err := b.open(ctx, trigger, modal(d.Request, "", viewMeta{}, paragraphs(say("Looking it up …"))))
+func (b *Bot) openDetails(ctx context.Context, id, trigger string, d interaction) {
+	view, err := b.open(ctx, trigger, modal(d.Request, "", viewMeta{}, paragraphs(textLine("Looking it up …"))))
 	if err != nil {
-		b.whisper(ctx, d, "That took too long, and Slack no longer lets Countersign open a view. Press Details again.")
+		b.replyPrivately(ctx, d, "That took too long, and Slack no longer lets Countersign open a view. Press Details again.")
 		return
 	}
-	b.afterwards(id, func() {
-		ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
+	b.runInBackground(id, func() {
+		ctx, cancel := context.WithTimeout(ctx, b.Service.Store.Timing().LookUps)
 		defer cancel()
 		blocks, err := b.details(ctx, id, d)
 		if err != nil {
-			blocks = []slack.Block{paragraphs(say("%s", sentence(err)))}
+			blocks = []slack.Block{paragraphs(textLine("%s", errorSentence(err)))}
 		}
 		b.fill(ctx, view, modal(d.Request, "", viewMeta{}, blocks...))
 	})
 }
 
-func (b *Bot) details(ctx context.Context, id string, d deed) ([]slack.Block, error) {
-	who, err := b.comer(ctx, d)
+func (b *Bot) details(ctx context.Context, id string, d interaction) ([]slack.Block, error) {
+	who, err := b.actor(ctx, d)
 	if err != nil {
-		return nil, b.refused(ctx, id, d, who, err)
+		return nil, b.recordRefusal(ctx, id, d, who, err)
 	}
-	snap, err := b.Desk.Store.Load(ctx, d.Request)
+	snap, err := b.Service.Store.Load(ctx, d.Request)
 	if err != nil {
 		return nil, err
 	}
 	if who.ID != snap.Requester.ID {
 		if err := b.mayRead(ctx, who); err != nil {
-			return nil, b.refused(ctx, id, d, who, err)
+			return nil, b.recordRefusal(ctx, id, d, who, err)
 		}
 	}
-	return append(draw(snap.Request, room{}, who.ID == snap.Requester.ID), journal(snap.Request)...), nil
+	return append(draw(snap.Request, textLimits{}, who.ID == snap.Requester.ID), journalBlocks(snap.Request)...), nil
 }
 
 // fill replaces a view that was opened before its content was known. An error
@@ -454,21 +454,21 @@ func (b *Bot) fill(ctx context.Context, view string, content slack.ModalViewRequ
 	return err
 }
 
-// tooLate offers a form again whose trigger has died.
-func (b *Bot) tooLate(ctx context.Context, d deed, in commands.Input) {
+// offerFormAgain offers a form again whose trigger has died.
+func (b *Bot) offerFormAgain(ctx context.Context, d interaction, in commands.Input) {
 	typed, value := in.String(), in.Command.Name+" "+in.String()
 	if utf8.RuneCountInString(value) > maxValue {
 		const text = "That took too long for Slack to open the form. Nothing happened. Please type the command again."
-		b.whisper(ctx, d, text, paragraphs(say(text), say("You typed: %s %s", commands.Slash(b.Prefix, in.Command), asTyped(typed))))
+		b.replyPrivately(ctx, d, text, paragraphs(textLine(text), textLine("You typed: %s %s", commands.Slash(b.Prefix, in.Command), withoutMarkup(typed))))
 		return
 	}
 	const text = "That took too long for Slack to open the form. What you typed is kept."
-	b.whisper(ctx, d, text, paragraphs(say(text)), slack.NewActionBlock("", button(pressOpen, value, "Open the form", slack.StylePrimary)))
+	b.replyPrivately(ctx, d, text, paragraphs(textLine(text)), slack.NewActionBlock("", button(actionOpen, value, "Open the form", slack.StylePrimary)))
 }
 
 // mayRead says whether somebody may see the requests of others.
 func (b *Bot) mayRead(ctx context.Context, who approvals.Person) error {
-	selfOnly, err := b.Desk.MayRequest(ctx, "requests", approvals.ClassRead, who)
+	selfOnly, err := b.Service.MayRequest(ctx, "requests", approvals.ClassRead, who)
 	if err == nil && selfOnly {
 		return approvals.Refuse(approvals.CodeNotAllowed, "You may see your own requests only.")
 	}
@@ -477,14 +477,14 @@ func (b *Bot) mayRead(ctx context.Context, who approvals.Person) error {
 
 // publishHome shows somebody their App Home: what waits, and what is theirs.
 func (b *Bot) publishHome(ctx context.Context, slackID string) {
-	ctx, cancel := context.WithTimeout(ctx, b.Desk.Store.Timing().LookUps)
+	ctx, cancel := context.WithTimeout(ctx, b.Service.Store.Timing().LookUps)
 	defer cancel()
 	blocks, err := b.home(ctx, slackID)
 	if err != nil {
-		blocks = []slack.Block{header("Countersign"), paragraphs(say("%s", sentence(err)))}
+		blocks = []slack.Block{header("Countersign"), paragraphs(textLine("%s", errorSentence(err)))}
 	}
-	if b.Desk.Store.Rewound() {
-		blocks = slices.Insert(blocks, 0, paragraphs(line{}.say("🛑 ").bold("Countersign has stopped.").say(" Its Redis has gone back in time, and until an administrator has looked, nothing is decided or carried out. %s", urgent)))
+	if b.Service.Store.HasLostWrites() {
+		blocks = slices.Insert(blocks, 0, paragraphs(line{}.text("🛑 ").bold("Countersign has stopped.").text(" Its Redis has lost confirmed writes, and until an administrator resumes it, nothing is decided or executed. %s", urgent)))
 	}
 	_, err = b.api.PublishViewContext(ctx, slack.PublishViewContextRequest{
 		UserID: slackID, View: slack.HomeTabViewRequest{Type: slack.VTHomeTab, Blocks: slack.Blocks{BlockSet: blocks}},
@@ -499,21 +499,21 @@ func (b *Bot) home(ctx context.Context, slackID string) ([]slack.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	blocks := []slack.Block{header("Countersign"), paragraphs(say("Two people for every change of an account: one asks, another approves."))}
+	blocks := []slack.Block{header("Countersign"), paragraphs(textLine("Two people for every change of an account: one asks, another approves."))}
 	if err := b.mayRead(ctx, who); err == nil {
-		open, err := b.Desk.Store.Open(ctx)
+		open, err := b.Service.Store.Open(ctx)
 		if err != nil {
 			return nil, err
 		}
-		blocks = append(blocks, b.deskOf(ctx, who, open)...)
+		blocks = append(blocks, b.openRequestsFor(ctx, who, open)...)
 	} else if no := (*approvals.Refusal)(nil); !errors.As(err, &no) {
 		return nil, err
 	}
-	mine, err := b.Desk.Store.Mine(ctx, who.ID)
+	mine, err := b.Service.Store.Mine(ctx, who.ID)
 	if err != nil {
 		return nil, err
 	}
-	blocks = append(blocks, deskBlocks("Yours", mine, "You have requested nothing yet.")...)
+	blocks = append(blocks, requestList("Yours", mine, "You have requested nothing yet.")...)
 	help, err := b.helpBlocks(ctx, who)
 	if err != nil {
 		return nil, err
@@ -521,14 +521,14 @@ func (b *Bot) home(ctx context.Context, slackID string) ([]slack.Block, error) {
 	return append(append(blocks, slack.NewDividerBlock()), help...), nil
 }
 
-// deskOf lists what is open, with the reviews that this person may give on top.
-func (b *Bot) deskOf(ctx context.Context, who approvals.Person, open []approvals.Snapshot) []slack.Block {
+// openRequestsFor lists what is open, with the reviews that this person may give on top.
+func (b *Bot) openRequestsFor(ctx context.Context, who approvals.Person, open []approvals.Snapshot) []slack.Block {
 	var blocks []slack.Block
-	if slices.ContainsFunc(open, func(s approvals.Snapshot) bool { return s.State == approvals.Review }) {
-		if standing, err := b.Desk.Rights(ctx, who); err == nil { // else they stand among the others
+	if slices.ContainsFunc(open, func(s approvals.Snapshot) bool { return s.State == approvals.StateReview }) {
+		if account, err := b.Service.Rights(ctx, who); err == nil { // else they stand among the others
 			var reviews []approvals.Snapshot
-			if reviews, open = b.toReview(standing, open); len(reviews) > 0 {
-				blocks = append(deskBlocks("Waiting for your review", reviews, ""), small("You review it on its card in the approvals channel."))
+			if reviews, open = b.reviewsFor(account, open); len(reviews) > 0 {
+				blocks = append(requestList("Waiting for your review", reviews, ""), small("You review it on its card in the approvals channel."))
 			}
 		}
 	}
@@ -536,21 +536,21 @@ func (b *Bot) deskOf(ctx context.Context, who approvals.Person, open []approvals
 	if len(blocks) > 0 {
 		none = "Nothing else is waiting."
 	}
-	return append(blocks, deskBlocks("On the desk", open, none)...)
+	return append(blocks, requestList("Open requests", open, none)...)
 }
 
-// deskBlocks lists requests with a button each.
-func deskBlocks(title string, all []approvals.Snapshot, none string) []slack.Block {
+// requestList lists requests with a button each.
+func requestList(title string, all []approvals.Snapshot, none string) []slack.Block {
 	blocks := []slack.Block{paragraphs(line{}.bold(title))}
 	if len(all) == 0 {
-		return append(blocks, paragraphs(say("%s", none)))
+		return append(blocks, paragraphs(textLine("%s", none)))
 	}
 	const most = 12 // two blocks each, and Slack takes fifty
 	for _, r := range slices.Clone(all[:min(most, len(all))]) {
 		blocks = append(blocks,
-			paragraphs(say("%s %s for ", stateIcon(r.Request), r.Plan.Title).who(r.Plan.Target).gap(" · ").say("%s", r.Says()),
-				say("%s, requested by ", r.ID).who(r.Requester).gap(", ").when(r.Created)),
-			slack.NewActionBlock("", button(pressDetails, r.ID, "Details", slack.StyleDefault)))
+			paragraphs(textLine("%s %s for ", stateIcon(r.Request), r.Plan.Title).who(r.Plan.Target).raw(" · ").text("%s", r.Summary()),
+				textLine("%s, requested by ", r.ID).who(r.Requester).raw(", ").when(r.Created)),
+			slack.NewActionBlock("", button(actionDetails, r.ID, "Details", slack.StyleDefault)))
 	}
 	if len(all) > most {
 		blocks = append(blocks, small("and %d more", len(all)-most))
@@ -558,23 +558,23 @@ func deskBlocks(title string, all []approvals.Snapshot, none string) []slack.Blo
 	return blocks
 }
 
-// journal is what became of each step, with what Microsoft's support asks
+// journalBlocks is what became of each step, with what Microsoft's support asks
 // for.
-func journal(r approvals.Request) []slack.Block {
+func journalBlocks(r approvals.Request) []slack.Block {
 	var items []line
 	for i, e := range r.Journal {
 		if e.State == approvals.StepWaiting {
 			continue
 		}
-		l := say("%s: %s", r.Plan.Steps[i].Words, e.State)
+		l := textLine("%s: %s", r.Plan.Steps[i].Words, e.State)
 		if !e.Started.IsZero() {
-			l = l.gap(" · started ").say("%s", e.Started.UTC().Format(time.TimeOnly+" UTC"))
+			l = l.raw(" · started ").text("%s", e.Started.UTC().Format(time.TimeOnly+" UTC"))
 		}
 		if !e.Ended.IsZero() {
-			l = l.say(" · %d ms", e.Ended.Sub(e.Started).Milliseconds())
+			l = l.text(" · %d ms", e.Ended.Sub(e.Started).Milliseconds())
 		}
 		if e.RequestID != "" {
-			l = l.gap(" · Graph request-id ").code(e.RequestID)
+			l = l.raw(" · Graph request-id ").code(e.RequestID)
 		}
 		items = append(items, l)
 	}

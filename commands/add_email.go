@@ -35,7 +35,7 @@ func addressArg() Arg {
 	return Arg{Field: FieldAddress, Words: "E-mail address for password reset", Hint: "Write one address outside the organisation, as in dana@mailbox.example.", Required: true,
 		find: func(text []symbol) (int, string) {
 			n := wordLength(text)
-			if !strings.Contains(written(text[:n]), "@") {
+			if !strings.Contains(textOf(text[:n]), "@") {
 				return 0, ""
 			}
 			if len(text) > 0 && text[0].mention != "" {
@@ -144,7 +144,7 @@ func setEmail(ctx context.Context, t *Tenant, job approvals.Job) approvals.Resul
 }
 
 func setEmailAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result {
-	return t.emailSetting(job).settle(ctx, job.LookOnly)
+	return t.emailSetting(job).reconcile(ctx, job.ReadOnly)
 }
 
 func changesOfEmail(s approvals.Step) []string {

@@ -142,16 +142,16 @@ func findNumber(text []symbol) (n int, sentence string) {
 	for len(rest) > 0 && space(rest[0]) {
 		rest = rest[1:]
 	}
-	if len(rest) == 0 || namesKey.MatchString(written(rest[:wordLength(rest)])) {
+	if len(rest) == 0 || namesKey.MatchString(textOf(rest[:wordLength(rest)])) {
 		return n, ""
 	}
 	var valid []string
 	for _, end := range ends {
-		if number, sentence := readNumber(written(text[:end])); sentence == "" && !slices.Contains(valid, number.String()) {
+		if number, sentence := readNumber(textOf(text[:end])); sentence == "" && !slices.Contains(valid, number.String()) {
 			valid = append(valid, number.String())
 		}
 	}
-	_, whole := readNumber(written(text[:n]))
+	_, whole := readNumber(textOf(text[:n]))
 	if len(valid) > 1 || len(valid) == 1 && whole != "" {
 		return n, `It is not clear where the number ends and the justification begins. Write the number without spaces, and the justification as why="…".`
 	}
@@ -177,7 +177,7 @@ func numberEnds(text []symbol) (ends []int) {
 			continue
 		}
 		length := wordLength(text[n:])
-		word := strings.ToLower(written(text[n : n+length]))
+		word := strings.ToLower(textOf(text[n : n+length]))
 		if len(ends) == 0 {
 			word = strings.TrimLeft(telephone.ReplaceAllString(word, ""), "\"“”„`*")
 		}
@@ -284,7 +284,7 @@ func planAddPhone(ctx context.Context, t *Tenant, s subject) (approvals.Plan, er
 	case replaces && samePhone(old.Phone, n.String()):
 		return approvals.Plan{}, &NothingToDo{fmt.Sprintf("There is nothing to do: %s is already the %s number of %s.", old.Masked(), phoneType(kind), s.person)}
 	case kind == "alternateMobile" && !hasMobile:
-		return approvals.Plan{}, approvals.Refuse(approvals.CodeNothing, "%s has no mobile number, and Entra takes an alternate mobile only beside one. Add this number as mobile, or add a mobile first.", s.person)
+		return approvals.Plan{}, approvals.Refuse(approvals.CodeNoSteps, "%s has no mobile number, and Entra takes an alternate mobile only beside one. Add this number as mobile, or add a mobile first.", s.person)
 	}
 
 	step := approvals.Step{Op: opSetPhone, Words: fmt.Sprintf("Add %s: %s", methodWords(added), n.where()),
@@ -397,7 +397,7 @@ func setPhone(ctx context.Context, t *Tenant, job approvals.Job) approvals.Resul
 }
 
 func setPhoneAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result {
-	return t.smsSignIn(ctx, job, t.phoneSetting(job).settle(ctx, job.LookOnly))
+	return t.smsSignIn(ctx, job, t.phoneSetting(job).reconcile(ctx, job.ReadOnly))
 }
 
 // smsSignIn adds to the result of a new mobile number whether Entra has set
@@ -452,25 +452,25 @@ func (s setting) set(ctx context.Context) approvals.Result {
 	err := s.write(first)
 	cancel()
 	if !unanswered(err) {
-		return s.answered(ctx, err)
+		return s.resultOfAnswer(ctx, err)
 	}
 	doubt := resultOf(err)
-	if got, settled := s.look(ctx, doubt); settled {
+	if got, settled := s.readBack(ctx, doubt); settled {
 		return got
 	}
 	err = s.write(ctx)
 	if unanswered(err) {
-		if got, settled := s.look(ctx, resultOf(err)); settled {
+		if got, settled := s.readBack(ctx, resultOf(err)); settled {
 			return late(got, doubt)
 		}
 		return late(resultOf(err), doubt)
 	}
-	return late(s.answered(ctx, err), doubt)
+	return late(s.resultOfAnswer(ctx, err), doubt)
 }
 
-// answered is the result of a write that Graph answered. A value that is
+// resultOfAnswer is the result of a write that Graph answered. A value that is
 // there already is refused when it is added.
-func (s setting) answered(ctx context.Context, err error) approvals.Result {
+func (s setting) resultOfAnswer(ctx context.Context, err error) approvals.Result {
 	got := resultOf(err)
 	if !mayBeAlready(err) {
 		return got
@@ -481,9 +481,9 @@ func (s setting) answered(ctx context.Context, err error) approvals.Result {
 	return got
 }
 
-// look reads the account after a write that got no answer. It settles the
+// readBack reads the account after a write that got no answer. It settles the
 // matter unless the old value is still there.
-func (s setting) look(ctx context.Context, doubt approvals.Result) (got approvals.Result, settled bool) {
+func (s setting) readBack(ctx context.Context, doubt approvals.Result) (got approvals.Result, settled bool) {
 	ctx, cancel := half(ctx)
 	defer cancel()
 	value, err := s.read(ctx)
@@ -493,7 +493,7 @@ func (s setting) look(ctx context.Context, doubt approvals.Result) (got approval
 	case err == nil && s.same(value, s.old):
 		return approvals.Result{}, false
 	case err == nil:
-		return s.neither(), true
+		return s.differentValue(), true
 	case errors.Is(err, entra.ErrThrottled):
 		return unread(err, doubt), true
 	case doubt.State == approvals.StepUncertain:
@@ -502,32 +502,32 @@ func (s setting) look(ctx context.Context, doubt approvals.Result) (got approval
 	return doubt, true
 }
 
-// settle finds out what became of a step that was begun and has no outcome.
-func (s setting) settle(ctx context.Context, lookOnly bool) approvals.Result {
+// reconcile finds out what became of a step that was begun and has no outcome.
+func (s setting) reconcile(ctx context.Context, lookOnly bool) approvals.Result {
 	value, err := s.read(ctx)
 	switch {
 	case errors.Is(err, entra.ErrNotFound):
 		return approvals.Result{State: approvals.StepFailed, Detail: "The account does not exist any more."}
 	case err != nil:
-		return unseen(err)
+		return unknownResult(err)
 	case s.same(value, s.new):
 		return approvals.Result{State: approvals.StepDone}
 	case !s.same(value, s.old):
-		return s.neither()
+		return s.differentValue()
 	case lookOnly:
-		return notCarriedOut()
+		return notApplied()
 	}
 	return s.set(ctx)
 }
 
-func (s setting) neither() approvals.Result {
+func (s setting) differentValue() approvals.Result {
 	return approvals.Result{State: approvals.StepUncertain,
 		Detail: fmt.Sprintf("The %s is now neither the one from before nor the one that was to be set: somebody else changed it at the same time. Look at the account in the Entra admin center.", s.what)}
 }
 
-// unseen is the result of a step that was begun and of which nothing can be
+// unknownResult is the result of a step that was begun and of which nothing can be
 // read.
-func unseen(err error) approvals.Result {
+func unknownResult(err error) approvals.Result {
 	got := resultOf(err)
 	if got.State != approvals.StepThrottled {
 		got.State = approvals.StepUncertain
@@ -536,8 +536,8 @@ func unseen(err error) approvals.Result {
 	return got
 }
 
-// notCarriedOut is the result of a step that was begun, did not take effect,
+// notApplied is the result of a step that was begun, did not take effect,
 // and must not be taken any more.
-func notCarriedOut() approvals.Result {
+func notApplied() approvals.Result {
 	return approvals.Result{State: approvals.StepFailed, Detail: "Countersign was interrupted before all of this step took effect, and did not carry on with it."}
 }

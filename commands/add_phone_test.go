@@ -239,8 +239,8 @@ func masksArgs(t *testing.T, p approvals.Plan, u sandbox.User, secret string) {
 
 func TestSMSSignIn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		state := func(state string) func(*sandbox.World, *graph.Options) {
-			return func(_ *sandbox.World, o *graph.Options) {
+		state := func(state string) func(*sandbox.Company, *graph.Options) {
+			return func(_ *sandbox.Company, o *graph.Options) {
 				for i := range o.Users {
 					for j, m := range o.Users[i].Methods {
 						if o.Users[i].ID == sandbox.MinaID && m.ID == graph.IDMobile {
@@ -348,7 +348,7 @@ func TestSetFaults(t *testing.T) {
 					if tt.within == 0 {
 						tt.within = 10 * time.Second
 					}
-					got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
+					got := s.workWithin(tt.within, approvals.JobRun, begin(r, 0), 0)
 					if got.State != tt.want || !strings.Contains(got.Detail, tt.words) {
 						t.Errorf("got %+v, want %s and %q", got, tt.want, tt.words)
 					}
@@ -380,34 +380,34 @@ func TestSetReconcile(t *testing.T) {
 				fresh := s.request(step.command, step.id, step.args...)
 				r := begin(fresh, 0)
 				look := func() approvals.Result {
-					return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+					return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.JobReconcile, Request: r, ReadOnly: true})
 				}
 
 				s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
-				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
+				if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
 					t.Errorf("nothing can be read: %+v", got)
 				}
 				s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepThrottled {
+				if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepThrottled {
 					t.Errorf("throttled: %+v", got)
 				}
 				s.faults()
 				if got := look(); got.State != approvals.StepFailed || s.writes() != 0 {
 					t.Errorf("halted before the call: %+v after %d writes", got, s.writes())
 				}
-				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 || s.phoneIs(step.id, step.methodID) != step.new {
+				if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 || s.phoneIs(step.id, step.methodID) != step.new {
 					t.Errorf("killed before the call: %+v after %d writes", got, s.writes())
 				}
-				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
+				if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
 					t.Errorf("killed behind the call: %+v after %d writes", got, s.writes())
 				}
 				if got := look(); got.State != approvals.StepDone {
 					t.Errorf("halted behind the call: %+v", got)
 				}
-				if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+				if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepDone {
 					t.Errorf("the check behind the own step: %+v", got)
 				}
-				if got := s.work(approvals.Check, fresh, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was") {
+				if got := s.work(approvals.JobCheck, fresh, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was") {
 					t.Errorf("the check of another such request: %+v", got)
 				}
 
@@ -418,7 +418,7 @@ func TestSetReconcile(t *testing.T) {
 				} else {
 					s.add(step.id, graph.Email("else@elsewhere.example"))
 				}
-				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "somebody else changed it") || s.writes() != 1 {
+				if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "somebody else changed it") || s.writes() != 1 {
 					t.Errorf("neither old nor new: %+v after %d writes", got, s.writes())
 				}
 			})
@@ -436,7 +436,7 @@ func TestSetWithoutPermission(t *testing.T) {
 				p = entra.PermEmailWrite
 			}
 			s.grantWithout(p)
-			if got := s.work(approvals.Run, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants "+string(p)) {
+			if got := s.work(approvals.JobRun, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants "+string(p)) {
 				t.Errorf("%s: %+v", name, got)
 			}
 		}

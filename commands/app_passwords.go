@@ -24,14 +24,14 @@ func deleteAppPasswords() Command {
 	}
 }
 
-// opDeleteAppPasswords is for people: no operation carries it out.
+// opDeleteAppPasswords is for people: no operation executes it.
 const opDeleteAppPasswords = "delete-app-passwords"
 
 // planDeleteAppPasswords hands over to people
 // (https://learn.microsoft.com/entra/identity/authentication/howto-mfa-userdevicesettings).
 func planDeleteAppPasswords(ctx context.Context, t *Tenant, s subject) (approvals.Plan, error) {
 	if s.outsider() {
-		return approvals.Plan{}, approvals.Refuse(approvals.CodeNothing, "%s is a guest from another organisation: app passwords, if there are any, are there. That organisation's help desk deletes them.", s.person)
+		return approvals.Plan{}, approvals.Refuse(approvals.CodeNoSteps, "%s is a guest from another organisation: app passwords, if there are any, are there. That organisation's help desk deletes them.", s.person)
 	}
 	return approvals.Plan{
 		Steps: []approvals.Step{{Op: opDeleteAppPasswords, ByPeople: true, Words: fmt.Sprintf(
@@ -40,14 +40,14 @@ func planDeleteAppPasswords(ctx context.Context, t *Tenant, s subject) (approval
 		Keeps: []string{"the password", "every authentication method", "the sessions"},
 		Warnings: append([]string{
 			"Microsoft Graph has no call for this: Countersign deletes nothing itself. A person does it, says so, and a second person confirms it.",
-			t.mattersWords(ctx, s),
+			t.appPasswordRelevance(ctx, s),
 		}, warnAppPasswords(s)...),
 	}, nil
 }
 
-// mattersWords says whether app passwords matter for this person at all. It is
+// appPasswordRelevance says whether app passwords matter for this person at all. It is
 // a help for who decides and never in the way.
-func (t *Tenant) mattersWords(ctx context.Context, s subject) string {
+func (t *Tenant) appPasswordRelevance(ctx context.Context, s subject) string {
 	state, err := t.graph.PerUserMFA(ctx, s.user.ID)
 	if err != nil {
 		return "Whether it matters could not be read (the state of per-user MFA). " + Explain(err)

@@ -53,15 +53,15 @@ func TestPlanToDeleteAppPasswords(t *testing.T) {
 }
 
 // Nothing carries a hand-off out, and it rests on nothing.
-func TestAHandOffIsNotCarriedOut(t *testing.T) {
+func TestAHandOffIsNotExecuted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
 		r := s.request("delete-app-passwords", sandbox.DanaID)
 		s.patch(sandbox.DanaID, map[string]any{"enabled": false})
-		if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+		if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepDone {
 			t.Errorf("%+v", got)
 		}
-		if got := s.work(approvals.Run, begin(r, 0), 0); got.State != approvals.StepFailed || s.writes() != 0 {
+		if got := s.work(approvals.JobRun, begin(r, 0), 0); got.State != approvals.StepFailed || s.writes() != 0 {
 			t.Errorf("%+v after %d writes", got, s.writes())
 		}
 	})

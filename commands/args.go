@@ -61,18 +61,18 @@ func (a Arg) Read(typed string) (value, sentence string) {
 
 // choice finds the choice that somebody means by a word.
 func (a Arg) choice(typed string) (string, bool) {
-	word := squeezed(typed)
+	word := normalized(typed)
 	for _, c := range a.Choices {
-		if squeezed(c.Value) == word || slices.ContainsFunc(c.also, func(s string) bool { return squeezed(s) == word }) {
+		if normalized(c.Value) == word || slices.ContainsFunc(c.also, func(s string) bool { return normalized(s) == word }) {
 			return c.Value, true
 		}
 	}
 	return "", false
 }
 
-// squeezed leaves the lower-case letters and digits of s: “Alternate-Mobile”
+// normalized leaves the lower-case letters and digits of s: “Alternate-Mobile”
 // and “alternateMobile” are the same word.
-func squeezed(s string) string {
+func normalized(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
 			return -1
@@ -87,14 +87,14 @@ func (a Arg) begins(text []symbol) (n int, sentence string) {
 		return a.find(text)
 	}
 	n = wordLength(text)
-	word := squeezed(written(text[:n]))
+	word := normalized(textOf(text[:n]))
 	if _, ok := a.choice(word); ok {
 		return n, ""
 	}
 	// What is optional is not missed by anybody: a word that resembles it is
 	// the beginning of the justification.
-	if a.Required && len(word) > 3 && slices.ContainsFunc(a.Choices, func(c ArgChoice) bool { return distance(word, squeezed(c.Value)) == 1 }) {
-		return n, fmt.Sprintf("“%s” is not known. %s", Plain(written(text[:n]), 40), a.Hint)
+	if a.Required && len(word) > 3 && slices.ContainsFunc(a.Choices, func(c ArgChoice) bool { return distance(word, normalized(c.Value)) == 1 }) {
+		return n, fmt.Sprintf("“%s” is not known. %s", Plain(textOf(text[:n]), 40), a.Hint)
 	}
 	return 0, ""
 }
@@ -118,7 +118,7 @@ func (p *parser) argument(in *Input) bool {
 		if n == 0 {
 			continue
 		}
-		typed := written(p.text[:n])
+		typed := textOf(p.text[:n])
 		p.text = p.text[n:]
 		if sentence == "" {
 			var value string

@@ -20,18 +20,18 @@ func acceptsCompromise(c Command) bool {
 	return c.Class == approvals.ClassDestroy || c.Name == "reset-password"
 }
 
-// ofCompromise is what it needs beyond the command's own permissions.
-func ofCompromise() []entra.Permission {
+// compromisePermissions is what it needs beyond the command's own permissions.
+func compromisePermissions() []entra.Permission {
 	return []entra.Permission{entra.CallSetEnabled.Permission(), entra.CallRevokeSessions.Permission()}
 }
 
-// compromised puts containment before a plan: sign-in is blocked, then the
+// withCompromise puts containment before a plan: sign-in is blocked, then the
 // sessions are revoked, and nobody can begin new ones while the rest is done.
 // What fails does not keep the rest from being done.
 //
 // Such a plan is not compared with the account before it runs (see check):
 // whoever has the account could stop it by changing the account once more.
-func compromised(s subject, p approvals.Plan) approvals.Plan {
+func withCompromise(s subject, p approvals.Plan) approvals.Plan {
 	steps := []approvals.Step{{Op: opBlockSignIn, Words: "Block sign-in: disable the account"}, revokeStep(s)}
 	for _, step := range p.Steps {
 		if step.Op != opRevokeSessions {

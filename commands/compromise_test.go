@@ -100,7 +100,7 @@ func TestAnIntruderDoesNotStopIt(t *testing.T) {
 		s.add(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199"))
 		s.add(sandbox.MinaID, graph.Passkey("p1", "Not hers", "", ""))
 		s.patch(sandbox.MinaID, map[string]any{"last_password_change": time.Now().UTC().Format(time.RFC3339)})
-		if got := s.work(approvals.Check, usual, -1); got.State != approvals.StepFailed {
+		if got := s.work(approvals.JobCheck, usual, -1); got.State != approvals.StepFailed {
 			t.Errorf("the usual plan: %+v", got)
 		}
 		r = s.run(r)
@@ -120,7 +120,7 @@ func TestAnIntruderDoesNotStopIt(t *testing.T) {
 		// What cannot be looked at is not deleted blindly.
 		s.faults(graph.Fault{Method: "GET", Path: "authentication", Kind: graph.FaultStatus, Status: 500, Times: -1})
 		before := s.writes()
-		if got := s.work(approvals.Run, begin(r, 2), 2); got.State != approvals.StepFailed || s.writes() != before {
+		if got := s.work(approvals.JobRun, begin(r, 2), 2); got.State != approvals.StepFailed || s.writes() != before {
 			t.Errorf("%+v", got)
 		}
 	})

@@ -21,7 +21,7 @@ func issuePass() Command {
 		Usage: "@user [60m] [once] [verified=callback] [ticket=INC-7] [why]",
 		Does:  "issue a Temporary Access Pass, with which a person can sign in and register methods",
 		Class: approvals.ClassTakeover,
-		Handing: "They type it at sign-in in the place of their password, and can then enrol a passkey at https://aka.ms/mysecurityinfo. " +
+		SecretAdvice: "They type it at sign-in in the place of their password, and can then enrol a passkey at https://aka.ms/mysecurityinfo. " +
 			"It can take a few minutes until it works everywhere.",
 		Target: true,
 		Args: []Arg{
@@ -53,14 +53,14 @@ const (
 // cannot sign in with it.
 func planIssuePass(ctx context.Context, t *Tenant, s subject) (approvals.Plan, error) {
 	if s.outsider() {
-		return approvals.Plan{}, approvals.Refuse(approvals.CodeNothing, "%s is a guest from another organisation, and Entra issues passes only to the tenant's own people. "+
+		return approvals.Plan{}, approvals.Refuse(approvals.CodeNoSteps, "%s is a guest from another organisation, and Entra issues passes only to the tenant's own people. "+
 			"That organisation's help desk issues one.", s.person)
 	}
 	policy, err := t.graph.PassPolicy(ctx)
 	if err != nil {
 		return approvals.Plan{}, lookUp(err)
 	}
-	lifetime, once, refusal := passTerms(s, policy)
+	lifetime, once, refusal := passSettings(s, policy)
 	if refusal != nil {
 		return approvals.Plan{}, refusal
 	}
@@ -104,12 +104,12 @@ func planIssuePass(ctx context.Context, t *Tenant, s subject) (approvals.Plan, e
 	return p, nil
 }
 
-// passTerms are what the pass will be: what was asked for, or else what the
+// passSettings are what the pass will be: what was asked for, or else what the
 // policy says, or why that cannot be.
-func passTerms(s subject, policy entra.PassPolicy) (lifetime time.Duration, once bool, no *approvals.Refusal) {
+func passSettings(s subject, policy entra.PassPolicy) (lifetime time.Duration, once bool, no *approvals.Refusal) {
 	const whoCan = "An Authentication Policy Administrator can change that in the Entra admin center, under Authentication methods, Policies, Temporary Access Pass."
 	refuse := func(format string, a ...any) (time.Duration, bool, *approvals.Refusal) {
-		return 0, false, approvals.Refuse(approvals.CodeNothing, format, a...)
+		return 0, false, approvals.Refuse(approvals.CodeNoSteps, format, a...)
 	}
 	if !policy.Enabled {
 		return refuse("The tenant's policy does not allow Temporary Access Passes. %s", whoCan)
@@ -134,7 +134,7 @@ var lifetimeForm = regexp.MustCompile(`(?i)^(\d{1,5})(m|min|mins|minutes?|h|hour
 // be the first word of a justification.
 func findLifetime(text []symbol) (n int, sentence string) {
 	n = wordLength(text)
-	if m := lifetimeForm.FindStringSubmatch(written(text[:n])); m == nil || m[2] == "" {
+	if m := lifetimeForm.FindStringSubmatch(textOf(text[:n])); m == nil || m[2] == "" {
 		return 0, ""
 	}
 	return n, ""
@@ -201,13 +201,13 @@ func changesOfPass(s approvals.Step) []string {
 // issuePassOnce issues the pass. Its value is in the answer and nowhere else.
 func issuePassOnce(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result {
 	first, cancel := half(ctx)
-	got, err := t.sendForPass(first, job)
+	got, err := t.callIssuePass(first, job)
 	cancel()
 	if !unanswered(err) {
 		return got
 	}
 	if got.State != approvals.StepUncertain { // nobody was there to take the call
-		got, _ = t.sendForPass(ctx, job)
+		got, _ = t.callIssuePass(ctx, job)
 		return got
 	}
 	return t.reissuePass(ctx, job, "Microsoft Graph did not say whether it issued the pass.")
@@ -223,7 +223,7 @@ func issuePassAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals
 // why. The pass is of no use to anybody then; another one takes its place. The
 // account is read before, and nothing is sent where that fails.
 func (t *Tenant) reissuePass(ctx context.Context, job approvals.Job, doubt string) approvals.Result {
-	wanted := job.Kind == approvals.Reconcile // then a throttled step stays begun and comes here again
+	wanted := job.Kind == approvals.JobReconcile // then a throttled step stays begun and comes here again
 	undecided := func(got approvals.Result) approvals.Result {
 		if got.State != approvals.StepThrottled || !wanted {
 			got.State, got.After = approvals.StepUncertain, 0
@@ -240,12 +240,12 @@ func (t *Tenant) reissuePass(ctx context.Context, job approvals.Job, doubt strin
 	before := passesBefore(job.Request.Plan.Steps[job.Step])
 	issued := slices.ContainsFunc(passes, func(p entra.Method) bool { return !slices.Contains(before, p.ID) })
 	switch {
-	case job.LookOnly && issued:
+	case job.ReadOnly && issued:
 		return undecided(approvals.Result{Detail: "The account shows one that was not there before. Remove it, if it is not wanted."})
-	case job.LookOnly:
+	case job.ReadOnly:
 		return approvals.Result{State: approvals.StepFailed, Detail: doubt + " The account shows that it was not issued, and it was not asked for again."}
 	}
-	got, err := t.sendForPass(ctx, job)
+	got, err := t.callIssuePass(ctx, job)
 	switch {
 	case err == nil:
 		got.Detail += " It takes the place of one whose value was lost on the way. Should it not work, ask for another."
@@ -255,9 +255,9 @@ func (t *Tenant) reissuePass(ctx context.Context, job approvals.Job, doubt strin
 	return got
 }
 
-// sendForPass makes one call and tells what is to be said of it. The value is
+// callIssuePass makes one call and tells what is to be said of it. The value is
 // in Secret and nowhere else.
-func (t *Tenant) sendForPass(ctx context.Context, job approvals.Job) (approvals.Result, error) {
+func (t *Tenant) callIssuePass(ctx context.Context, job approvals.Job) (approvals.Result, error) {
 	step := job.Request.Plan.Steps[job.Step]
 	minutes, err := strconv.Atoi(strings.TrimSuffix(step.Args["lifetime"], "m"))
 	if err != nil {

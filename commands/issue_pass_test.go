@@ -90,7 +90,7 @@ func TestPlanToIssuePass(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := newStage(t, func(_ *sandbox.World, o *graph.Options) { o.Pass = tt.policy })
+				s := newStage(t, func(_ *sandbox.Company, o *graph.Options) { o.Pass = tt.policy })
 				p, err := s.plan("issue-pass", tt.id, tt.args...)
 				if tt.err != nil {
 					for _, part := range tt.err {
@@ -143,10 +143,10 @@ func TestIssuePass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
 		r := s.request("issue-pass", sandbox.DanaID, "lifetime", "120m", "use", "once")
-		if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+		if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepDone {
 			t.Fatalf("%+v", got)
 		}
-		got := s.work(approvals.Run, begin(r, 0), 0)
+		got := s.work(approvals.JobRun, begin(r, 0), 0)
 		answers(t, got, approvals.StepDone, "Valid until "+moment(got.Until)+". It can take a few minutes until it works everywhere. A passkey is enrolled at https://aka.ms/mysecurityinfo.", s.value(sandbox.DanaID))
 		if d := time.Until(got.Until); d > 2*time.Hour || d < 119*time.Minute {
 			t.Errorf("valid for %s", d)
@@ -201,7 +201,7 @@ func TestFaultsOfIssuePass(t *testing.T) {
 				if tt.within == 0 {
 					tt.within = 10 * time.Second
 				}
-				got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
+				got := s.workWithin(tt.within, approvals.JobRun, begin(r, 0), 0)
 				value := s.value(sandbox.MinaID)
 				answers(t, got, tt.want, tt.words, value)
 				if issued := len(s.passes(sandbox.MinaID)) > 0; issued != tt.issued {
@@ -221,30 +221,30 @@ func TestReconcileIssuePass(t *testing.T) {
 			s := newStage(t)
 			r := begin(s.request("issue-pass", id), 0)
 			look := func() approvals.Result {
-				return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+				return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.JobReconcile, Request: r, ReadOnly: true})
 			}
 			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
-			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it issued the pass.", "")
+			answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it issued the pass.", "")
 			s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
+			answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
 			s.faults(graph.Fault{Method: "POST", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
+			answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepThrottled, "asks to wait", "")
 			s.faults(graph.Fault{Method: "POST", Kind: graph.FaultStatus, Status: 403})
-			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepFailed, "grants UserAuthMethod-TAP.ReadWrite.All", "")
+			answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepFailed, "grants UserAuthMethod-TAP.ReadWrite.All", "")
 			s.faults()
 			answers(t, look(), approvals.StepFailed, "shows that it was not issued", "")
 			if s.writes() != 0 {
 				t.Fatalf("%d writes", s.writes())
 			}
-			killedBefore := s.work(approvals.Reconcile, r, 0)
+			killedBefore := s.work(approvals.JobReconcile, r, 0)
 			answers(t, killedBefore, approvals.StepDone, "Should it not work, ask for another.", s.value(id))
 			answers(t, look(), approvals.StepUncertain, "shows one that was not there before", s.value(id))
 			s.faults(graph.Fault{Method: "POST", Kind: graph.FaultStatus, Status: 403})
-			answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "A pass may be there that nobody knows", s.value(id))
+			answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepUncertain, "A pass may be there that nobody knows", s.value(id))
 			if s.writes() != 1 {
 				t.Fatalf("%d writes", s.writes())
 			}
-			killedBehind := s.work(approvals.Reconcile, r, 0)
+			killedBehind := s.work(approvals.JobReconcile, r, 0)
 			answers(t, killedBehind, approvals.StepDone, "", s.value(id))
 			if killedBehind.Secret == killedBefore.Secret || s.writes() != 2 || len(s.passes(id)) != 1 {
 				t.Errorf("%d writes, %d passes", s.writes(), len(s.passes(id)))
@@ -277,7 +277,7 @@ func TestDriftBeforeIssuePass(t *testing.T) {
 				s := newStage(t)
 				r := s.request("issue-pass", tt.id)
 				tt.change(s)
-				got := s.workWithin(2*time.Second, approvals.Check, r, -1)
+				got := s.workWithin(2*time.Second, approvals.JobCheck, r, -1)
 				if tt.want == "" && got.State != approvals.StepDone || tt.want != "" && (got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want)) {
 					t.Errorf("got %+v, want %q", got, tt.want)
 				}

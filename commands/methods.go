@@ -142,7 +142,7 @@ func flags(l entra.MethodList) []string {
 	}
 	var out []string
 	switch {
-	case has(provesMore), has(kind(entra.KindUnknown)):
+	case has(isStrong), has(kind(entra.KindUnknown)):
 	case has(kind(entra.KindPhone)):
 		out = append(out, "SMS or voice is the only MFA method. Microsoft ends its SMS and voice on "+smsEnds+": a passkey or the Authenticator app has to take its place.")
 	default:
@@ -156,9 +156,9 @@ func flags(l entra.MethodList) []string {
 	return out
 }
 
-// provesMore says that a method is MFA by something better than a telephone.
+// isStrong says that a method is MFA by something better than a telephone.
 // A pass is left out because it ends by itself.
-func provesMore(m entra.Method) bool {
+func isStrong(m entra.Method) bool {
 	switch m.Kind {
 	case entra.KindAuthenticator, entra.KindSoftwareOATH, entra.KindPasskey, entra.KindWindowsHello, entra.KindPlatformCredential, entra.KindExternal:
 		return true

@@ -40,11 +40,11 @@ type Input struct {
 	Ticket        string
 	Verified      string // the Value of a Verification
 	Justification string
-	Glass         bool // run it before it is approved: break-glass was typed
+	BreakGlass    bool // run it before it is approved: break-glass was typed
 }
 
-// BreakGlass is the word that runs a containment before it is approved.
-const BreakGlass = "break-glass"
+// BreakGlassWord is the word that runs a containment before it is approved.
+const BreakGlassWord = "break-glass"
 
 // Problem is something typed that cannot be taken as it stands. Sentence
 // tells the person what to type instead.
@@ -66,7 +66,7 @@ func Parse(c Command, text string) (Input, []Problem) {
 	in := Input{Command: c}
 	p := parser{text: unescape(text), command: c}
 	if !c.Target {
-		in.Rest = strings.Fields(Plain(written(p.text), 0))
+		in.Rest = strings.Fields(Plain(textOf(p.text), 0))
 		return in, nil
 	}
 	var why []string
@@ -111,12 +111,12 @@ func Parse(c Command, text string) (Input, []Problem) {
 				continue
 			}
 			p.text = behind
-			if p.glass(&in, word) {
+			if p.breakGlass(&in, word) {
 				continue
 			}
 			inArgs, first = false, false
 		}
-		why = append(why, written(word))
+		why = append(why, textOf(word))
 	}
 	in.Justification = Plain(strings.Join(why, " "), 0)
 	if utf8.RuneCountInString(in.Justification) > MaxJustification {
@@ -135,9 +135,9 @@ func (in Input) String() string {
 	if !in.Command.Target {
 		return escape(Plain(strings.Join(in.Rest, " "), 0))
 	}
-	var target, keys, args, named, glass []string
-	if in.Glass {
-		glass = []string{BreakGlass}
+	var target, keys, args, named, breakGlass []string
+	if in.BreakGlass {
+		breakGlass = []string{BreakGlassWord}
 	}
 	switch {
 	case in.Target.Slack != "":
@@ -172,15 +172,15 @@ func (in Input) String() string {
 	// Words that would be read as something else have to be quoted, and
 	// nobody knows better than Parse which these are.
 	for _, parts := range [][]string{
-		slices.Concat(target, args, glass, keys, bare), slices.Concat(target, args, glass, keys, quotedWhy), slices.Concat(target, named, glass, keys, bare),
+		slices.Concat(target, args, breakGlass, keys, bare), slices.Concat(target, args, breakGlass, keys, quotedWhy), slices.Concat(target, named, breakGlass, keys, bare),
 	} {
 		text := strings.Join(parts, " ")
 		if again, problems := Parse(in.Command, text); len(problems) == 0 && again.Justification == why && maps.Equal(again.Args, in.Args) &&
-			again.Target.Empty() == in.Target.Empty() && again.Ticket == ticket && again.Verified == in.Verified && again.Glass == in.Glass {
+			again.Target.Empty() == in.Target.Empty() && again.Ticket == ticket && again.Verified == in.Verified && again.BreakGlass == in.BreakGlass {
 			return text
 		}
 	}
-	return strings.Join(slices.Concat(target, named, glass, keys, quotedWhy), " ")
+	return strings.Join(slices.Concat(target, named, breakGlass, keys, quotedWhy), " ")
 }
 
 // symbol is one character of what was typed, or one mention of a person.
@@ -261,8 +261,8 @@ var (
 
 func escape(s string) string { return toEntities.Replace(s) }
 
-// written is what symbols look like in a sentence.
-func written(symbols []symbol) string {
+// textOf is what symbols look like in a sentence.
+func textOf(symbols []symbol) string {
 	var b strings.Builder
 	for _, s := range symbols {
 		if s.mention != "" {
@@ -290,7 +290,7 @@ func target(word []symbol) (ref Ref, sentence string) {
 	if len(word) == 1 && word[0].mention != "" {
 		return Ref{Slack: word[0].mention, Typed: "<@" + word[0].mention + ">"}, ""
 	}
-	typed := written(word)
+	typed := textOf(word)
 	text := strings.TrimPrefix(strings.ReplaceAll(typed, "’", "'"), "mailto:")
 	lower := strings.ToLower(text)
 	switch {
@@ -396,7 +396,7 @@ func (p *parser) value(k key) (string, bool) {
 		return "", false
 	}
 	if !quotationMark(p.text[0]) {
-		value := Plain(written(p.word()), 0)
+		value := Plain(textOf(p.word()), 0)
 		if k.field != FieldJustification {
 			value = strings.TrimRight(value, ",;")
 		}
@@ -410,13 +410,13 @@ func (p *parser) value(k key) (string, bool) {
 			i++
 		case quotationMark(rest[i]) && (i+1 == len(rest) || space(rest[i+1])):
 			p.text = rest[i+1:]
-			return Plain(written(value), 0), true
+			return Plain(textOf(value), 0), true
 		}
 		value = append(value, rest[i])
 	}
 	p.problem(k.field, "The quotation mark behind %s= is never closed.", k.name)
 	p.text = nil
-	return Plain(written(value), 0), true
+	return Plain(textOf(value), 0), true
 }
 
 // set stores the value of a key that may be given once.
@@ -455,7 +455,7 @@ func (p *parser) verification(value string) string {
 // misspelt reports a word such as tikcet=INC-7, which would otherwise become
 // part of the justification and leave the ticket out.
 func (p *parser) misspelt(word []symbol) bool {
-	name, _, found := strings.Cut(strings.ToLower(written(word)), "=")
+	name, _, found := strings.Cut(strings.ToLower(textOf(word)), "=")
 	if !found || strings.IndexFunc(name, func(r rune) bool { return !unicode.IsLetter(r) }) >= 0 {
 		return false
 	}
@@ -476,24 +476,24 @@ func (p *parser) misspelt(word []symbol) bool {
 	return false
 }
 
-// glass reads the word break-glass where an argument could stand. Further on
+// breakGlass reads the word break-glass where an argument could stand. Further on
 // it is a word of the justification like any other.
-func (p *parser) glass(in *Input, word []symbol) bool {
-	bare := strings.TrimRight(written(word), ",;:.!")
+func (p *parser) breakGlass(in *Input, word []symbol) bool {
+	bare := strings.TrimRight(textOf(word), ",;:.!")
 	if strings.IndexFunc(bare, func(r rune) bool { return !unicode.IsLetter(r) && !strings.ContainsRune("-_–—", r) }) >= 0 {
 		return false
 	}
-	typed, meant := squeezed(bare), squeezed(BreakGlass)
+	typed, meant := normalized(bare), normalized(BreakGlassWord)
 	switch off := distance(typed, meant); {
-	case in.Glass || off > 2 || off > 0 && typed[0] != meant[0]:
+	case in.BreakGlass || off > 2 || off > 0 && typed[0] != meant[0]:
 		return false
 	case off > 0:
-		p.problem(FieldGlass, "“%s” is not known. Did you mean %s?", Plain(bare, 40), BreakGlass)
+		p.problem(FieldBreakGlass, "“%s” is not known. Did you mean %s?", Plain(bare, 40), BreakGlassWord)
 	case p.command.Class != approvals.ClassContain:
-		p.problem(FieldGlass, "Only containment, such as blocking sign-in, can be run before it is approved. Leave %s out to ask for approval. "+
-			`If it is part of the reason, write why="…" around all of that.`, BreakGlass)
+		p.problem(FieldBreakGlass, "Only containment, such as blocking sign-in, can be run before it is approved. Leave %s out to ask for approval. "+
+			`If it is part of the reason, write why="…" around all of that.`, BreakGlassWord)
 	default:
-		in.Glass = true
+		in.BreakGlass = true
 	}
 	return true
 }

@@ -165,18 +165,18 @@ func TestParseBreakGlass(t *testing.T) {
 		want          Input
 		bad           []Field
 	}{
-		"behind the target":       {"block-signin", "<@U0MINA|mina> break-glass laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
-		"before the target":       {"block-signin", "break-glass <@U0MINA|mina> laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
-		"alone":                   {"block-signin", "<@U0MINA|mina> break-glass", Input{Target: mina, Glass: true}, nil},
-		"as people write it":      {"revoke-sessions", "<@U0MINA|mina> --Break–Glass: laptop stolen", Input{Target: mina, Glass: true, Justification: "laptop stolen"}, nil},
-		"behind a key":            {"block-signin", "<@U0MINA|mina> ticket=INC-7 break-glass stolen", Input{Target: mina, Ticket: "INC-7", Glass: true, Justification: "stolen"}, nil},
+		"behind the target":       {"block-signin", "<@U0MINA|mina> break-glass laptop stolen", Input{Target: mina, BreakGlass: true, Justification: "laptop stolen"}, nil},
+		"before the target":       {"block-signin", "break-glass <@U0MINA|mina> laptop stolen", Input{Target: mina, BreakGlass: true, Justification: "laptop stolen"}, nil},
+		"alone":                   {"block-signin", "<@U0MINA|mina> break-glass", Input{Target: mina, BreakGlass: true}, nil},
+		"as people write it":      {"revoke-sessions", "<@U0MINA|mina> --Break–Glass: laptop stolen", Input{Target: mina, BreakGlass: true, Justification: "laptop stolen"}, nil},
+		"behind a key":            {"block-signin", "<@U0MINA|mina> ticket=INC-7 break-glass stolen", Input{Target: mina, Ticket: "INC-7", BreakGlass: true, Justification: "stolen"}, nil},
 		"in the reason":           {"block-signin", "<@U0MINA|mina> do not break-glass for this", Input{Target: mina, Justification: "do not break-glass for this"}, nil},
-		"twice":                   {"block-signin", "<@U0MINA|mina> break-glass break-glass", Input{Target: mina, Glass: true, Justification: "break-glass"}, nil},
+		"twice":                   {"block-signin", "<@U0MINA|mina> break-glass break-glass", Input{Target: mina, BreakGlass: true, Justification: "break-glass"}, nil},
 		"in quotes":               {"block-signin", `<@U0MINA|mina> "break-glass" is what they shouted`, Input{Target: mina, Justification: `"break-glass" is what they shouted`}, nil},
 		"behind why":              {"block-signin", `<@U0MINA|mina> why="break-glass account"`, Input{Target: mina, Justification: "break-glass account"}, nil},
 		"two words":               {"block-signin", "<@U0MINA|mina> break glass of the door", Input{Target: mina, Justification: "break glass of the door"}, nil},
-		"misspelt":                {"block-signin", "<@U0MINA|mina> brake-glass laptop stolen", Input{Target: mina, Justification: "laptop stolen"}, []Field{FieldGlass}},
-		"of another class":        {"reset-password", "<@U0MINA|mina> break-glass verified=video", Input{Target: mina, Verified: "video"}, []Field{FieldGlass}},
+		"misspelt":                {"block-signin", "<@U0MINA|mina> brake-glass laptop stolen", Input{Target: mina, Justification: "laptop stolen"}, []Field{FieldBreakGlass}},
+		"of another class":        {"reset-password", "<@U0MINA|mina> break-glass verified=video", Input{Target: mina, Verified: "video"}, []Field{FieldBreakGlass}},
 		"in the reason elsewhere": {"reset-password", "<@U0MINA|mina> verified=video their break-glass account", Input{Target: mina, Verified: "video", Justification: "their break-glass account"}, nil},
 	}
 	for name, tt := range tests {
@@ -216,8 +216,8 @@ func TestMissing(t *testing.T) {
 		{"methods", Input{}, Needs{}, []Field{FieldTarget}},
 		{"methods", Input{Target: someone}, Needs{Fields: everything}, nil},
 		{"revoke-sessions", Input{Target: someone}, Needs{}, nil},
-		{"revoke-sessions", Input{Target: someone, Glass: true}, Needs{}, []Field{FieldJustification}},
-		{"revoke-sessions", Input{Target: someone, Glass: true, Ticket: "INC-7"}, Needs{}, []Field{FieldJustification}},
+		{"revoke-sessions", Input{Target: someone, BreakGlass: true}, Needs{}, []Field{FieldJustification}},
+		{"revoke-sessions", Input{Target: someone, BreakGlass: true, Ticket: "INC-7"}, Needs{}, []Field{FieldJustification}},
 		{"revoke-sessions", Input{Target: someone}, Needs{Fields: everything}, []Field{FieldVerified, FieldJustification, FieldTicket}},
 		{"revoke-sessions", Input{Target: someone}, Needs{Fields: everything, Self: true}, []Field{FieldJustification, FieldTicket}},
 		{"require-reregister", Input{}, Needs{}, []Field{FieldTarget, FieldVerified, FieldJustification}},
@@ -371,9 +371,9 @@ func FuzzString(f *testing.F) {
 
 // same compares everything but the command, which holds functions.
 func same(a, b Input) bool {
-	return a.Target == b.Target && a.Ticket == b.Ticket && a.Verified == b.Verified && a.Justification == b.Justification && maps.Equal(a.Args, b.Args) && slices.Equal(a.Rest, b.Rest) && a.Glass == b.Glass
+	return a.Target == b.Target && a.Ticket == b.Ticket && a.Verified == b.Verified && a.Justification == b.Justification && maps.Equal(a.Args, b.Args) && slices.Equal(a.Rest, b.Rest) && a.BreakGlass == b.BreakGlass
 }
 
 func show(in Input) []any {
-	return []any{in.Target, in.Args, in.Ticket, in.Verified, in.Justification, in.Rest, in.Glass}
+	return []any{in.Target, in.Args, in.Ticket, in.Verified, in.Justification, in.Rest, in.BreakGlass}
 }

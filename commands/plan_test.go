@@ -190,7 +190,7 @@ func TestPlanWithGaps(t *testing.T) {
 		if err := s.api.AddMethod(sandbox.SamID, graph.HardwareOATH("1f9c1c38-40c7-4f44-a3a3-9a7e59fd9ef1", "778899", "Feitian", "OTP c200")); err != nil {
 			t.Fatal(err)
 		}
-		r := s.run(approvals.Request{Plan: p, Journal: make([]approvals.Entry, 3)})
+		r := s.run(approvals.Request{Plan: p, Journal: make([]approvals.JournalEntry, 3)})
 		if got := r.Journal[0]; got.State != approvals.StepFailed || !strings.HasPrefix(got.Detail, "Microsoft Authenticator on “SM-A556B”: Entra deletes the default method only as the last one") {
 			t.Errorf("%+v", got)
 		}
@@ -212,8 +212,8 @@ func TestPlanWithGaps(t *testing.T) {
 }
 
 func TestReregister(t *testing.T) {
-	pinned := func(id string) func(*sandbox.World, *graph.Options) {
-		return func(_ *sandbox.World, o *graph.Options) {
+	pinned := func(id string) func(*sandbox.Company, *graph.Options) {
+		return func(_ *sandbox.Company, o *graph.Options) {
 			for i := range o.Users {
 				if o.Users[i].ID == sandbox.DanaID {
 					o.Users[i].DefaultMethodID = id
@@ -221,12 +221,15 @@ func TestReregister(t *testing.T) {
 			}
 		}
 	}
-	tests := map[string]func(*sandbox.World, *graph.Options){
-		"as she is":                       func(*sandbox.World, *graph.Options) {},
-		"the first app is the default":    pinned(danaPhone),
-		"the second app is the default":   pinned(danaIPad),
-		"the older refusal":               func(w *sandbox.World, o *graph.Options) { pinned(danaPhone)(w, o); o.Quirks.OlderDefaultMessage = true },
-		"v1.0 lists hardware tokens, too": func(_ *sandbox.World, o *graph.Options) { o.Quirks.HardwareOATHInMethods = true },
+	tests := map[string]func(*sandbox.Company, *graph.Options){
+		"as she is":                     func(*sandbox.Company, *graph.Options) {},
+		"the first app is the default":  pinned(danaPhone),
+		"the second app is the default": pinned(danaIPad),
+		"the older refusal": func(w *sandbox.Company, o *graph.Options) {
+			pinned(danaPhone)(w, o)
+			o.Quirks.OlderDefaultMessage = true
+		},
+		"v1.0 lists hardware tokens, too": func(_ *sandbox.Company, o *graph.Options) { o.Quirks.HardwareOATHInMethods = true },
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -286,7 +289,7 @@ func TestAlternateMobileIsTheDefault(t *testing.T) {
 
 func TestProtection(t *testing.T) {
 	const reportsReader, helpdeskAdministrator = "4a5d8f65-41da-4de4-8968-e035b65339cf", "729827e3-9c14-49f7-bb1b-9608f156bbb8"
-	s := newStage(t, func(_ *sandbox.World, o *graph.Options) {
+	s := newStage(t, func(_ *sandbox.Company, o *graph.Options) {
 		o.CustomRoles = append(o.CustomRoles, graph.RoleDefinition{ID: "6b4a5f5c-4a77-4b05-9b6b-2a2f6cf1a001", DisplayName: "Badge\u202e desk", Custom: true})
 		o.Roles = append(o.Roles,
 			graph.RoleAssignment{Principal: sandbox.MinaID, Role: reportsReader},
@@ -319,7 +322,7 @@ func TestProtection(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			got, err := s.tenant.Standing(t.Context(), tt.id, true)
+			got, err := s.tenant.Account(t.Context(), tt.id, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -336,21 +339,21 @@ func TestProtection(t *testing.T) {
 	}
 }
 
-func TestStanding(t *testing.T) {
+func TestAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
-		ravi, err := s.tenant.Standing(t.Context(), sandbox.RaviID, false)
+		ravi, err := s.tenant.Account(t.Context(), sandbox.RaviID, false)
 		if err != nil || !ravi.Enabled || ravi.Guest || ravi.UPN != "ravi.menon@fernhill.example" || len(ravi.Groups) != 2 ||
 			!slices.Contains(ravi.Groups, sandbox.GroupApprovers) || !slices.Contains(ravi.Groups, sandbox.GroupHelpDesk) {
 			t.Errorf("Ravi: %+v, %v", ravi, err)
 		}
-		if bo, err := s.tenant.Standing(t.Context(), sandbox.BoID, false); err != nil || bo.Enabled {
+		if bo, err := s.tenant.Account(t.Context(), sandbox.BoID, false); err != nil || bo.Enabled {
 			t.Errorf("Bo: %+v, %v", bo, err)
 		}
-		if pat, err := s.tenant.Standing(t.Context(), sandbox.PatID, true); err != nil || !pat.Guest {
+		if pat, err := s.tenant.Account(t.Context(), sandbox.PatID, true); err != nil || !pat.Guest {
 			t.Errorf("Pat: %+v, %v", pat, err)
 		}
-		if _, err := s.tenant.Standing(t.Context(), "00000000-1111-4222-8333-444444444444", false); !errors.Is(err, approvals.ErrNoPerson) {
+		if _, err := s.tenant.Account(t.Context(), "00000000-1111-4222-8333-444444444444", false); !errors.Is(err, approvals.ErrNoPerson) {
 			t.Errorf("nobody: %v", err)
 		}
 		for ref, want := range map[string]error{"dana.whitfield@fernhill.example": nil, sandbox.DanaID: nil, "pat@partner.example": nil,
@@ -367,15 +370,15 @@ func TestStanding(t *testing.T) {
 			return errors.As(err, &p) && p.Permanent()
 		}
 		s.faults(graph.Fault{Path: "transitiveRoleAssignments", Kind: graph.FaultStatus, Status: 500, Times: -1})
-		if _, err := s.tenant.Standing(t.Context(), sandbox.DanaID, true); err == nil || permanent(err) {
+		if _, err := s.tenant.Account(t.Context(), sandbox.DanaID, true); err == nil || permanent(err) {
 			t.Errorf("roles cannot be read now: %v", err)
 		}
 		s.faults(graph.Fault{Path: "roleEligibilityScheduleInstances", Kind: graph.FaultStatus, Status: 400, Code: "AadPremiumLicenseRequired", Message: "The tenant needs Microsoft Entra ID P2.", Times: -1})
-		if _, err := s.tenant.Standing(t.Context(), sandbox.DanaID, true); !errors.Is(err, entra.ErrLicense) || !permanent(err) {
+		if _, err := s.tenant.Account(t.Context(), sandbox.DanaID, true); !errors.Is(err, entra.ErrLicense) || !permanent(err) {
 			t.Errorf("no licence for eligible roles: %v", err)
 		}
 		without := NewTenant(s.tenant.graph, nil, WithoutEligibleRoles())
-		if who, err := without.Standing(t.Context(), sandbox.GloriaID, true); err != nil || len(who.Protected) != 1 {
+		if who, err := without.Account(t.Context(), sandbox.GloriaID, true); err != nil || len(who.Protected) != 1 {
 			t.Errorf("where that is accepted: %+v, %v", who, err)
 		}
 	})
@@ -383,7 +386,7 @@ func TestStanding(t *testing.T) {
 
 func TestFind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, func(_ *sandbox.World, o *graph.Options) {
+		s := newStage(t, func(_ *sandbox.Company, o *graph.Options) {
 			for i := range o.Users {
 				if o.Users[i].ID == sandbox.AlexID || o.Users[i].ID == sandbox.AlexMID {
 					o.Users[i].ProxyAddresses = append(o.Users[i].ProxyAddresses, "smtp:morgan@fernhill.example")
@@ -427,7 +430,7 @@ func TestFind(t *testing.T) {
 
 func TestProfile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, func(_ *sandbox.World, o *graph.Options) {
+		s := newStage(t, func(_ *sandbox.Company, o *graph.Options) {
 			for i := range o.Users {
 				if u := &o.Users[i]; u.ID == sandbox.DanaID {
 					u.Methods = append(u.Methods, graph.Method{Type: "#microsoft.graph.telepathyAuthenticationMethod", ID: "t1", Properties: graph.Properties{{Name: "displayName", Value: "left\u202e ear"}}})

@@ -179,7 +179,7 @@ func findMethod(text []symbol) (n int, sentence string) {
 // methodWord says that a word without quotation marks is part of what names
 // a method.
 func methodWord(symbols []symbol, first bool) bool {
-	word := strings.Trim(written(symbols), "`,;:.()")
+	word := strings.Trim(textOf(symbols), "`,;:.()")
 	mentioned := slices.ContainsFunc(symbols, func(s symbol) bool { return s.mention != "" })
 	switch parts := nameWords(word); {
 	case mentioned || len(parts) == 0 && !strings.ContainsRune(word, '•'):
@@ -272,7 +272,7 @@ func theMethod(s subject, list entra.MethodList) (entra.Method, error) {
 		return fit[0], nil
 	}
 	refuse := func(format string, a ...any) error {
-		return approvals.Refuse(approvals.CodeNothing, "%s%s", fmt.Sprintf(format, a...), gapSentences(list))
+		return approvals.Refuse(approvals.CodeNoSteps, "%s%s", fmt.Sprintf(format, a...), gapSentences(list))
 	}
 	if len(fit) > 1 && typed != "" {
 		return entra.Method{}, refuse("“%s” may be several methods of %s: %s. Say which one, or leave it out and choose from the list.", shownName(typed), s.person, series(allWords(fit)))
@@ -299,7 +299,7 @@ func allWords(methods []entra.Method) []string {
 // mustStay says why a method cannot be removed, and what to do instead.
 func mustStay(s subject, list entra.MethodList, m entra.Method) error {
 	refuse := func(format string, a ...any) error {
-		return approvals.Refuse(approvals.CodeNothing, format, a...)
+		return approvals.Refuse(approvals.CodeNoSteps, format, a...)
 	}
 	if _, ok := entra.DeleteCall(m.Kind); !ok {
 		if m.Kind == entra.KindPassword {
@@ -341,14 +341,14 @@ func canBeDefault(m entra.Method) bool {
 func warnRemoval(s subject, list entra.MethodList, m entra.Method, kept []entra.Method) (w []string) {
 	certain, others := defaultFor(list, m)
 	switch {
-	case certain && slices.ContainsFunc(kept, func(m entra.Method) bool { return provesMore(m) }):
+	case certain && slices.ContainsFunc(kept, func(m entra.Method) bool { return isStrong(m) }):
 		w = append(w, "It is the default method. Microsoft does not say whether Entra deletes it while other kinds of methods are there; the report will tell.")
 	case !certain && defaultAmong(list)(m) && len(others) > 0:
 		w = append(w, "It may be the default method. Then Entra refuses to delete it as long as others are there, and nothing is changed.")
 	}
 	switch {
-	case m.Kind != entra.KindPhone && !provesMore(m): // it was no MFA method
-	case slices.ContainsFunc(kept, provesMore):
+	case m.Kind != entra.KindPhone && !isStrong(m): // it was no MFA method
+	case slices.ContainsFunc(kept, isStrong):
 	case slices.ContainsFunc(kept, func(m entra.Method) bool { return m.Kind == entra.KindPhone }):
 		w = append(w, "SMS or voice is the only MFA method left afterwards, and Microsoft ends its SMS and voice on "+smsEnds+".")
 	default:

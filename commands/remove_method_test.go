@@ -63,7 +63,7 @@ func TestParseRemoveMethod(t *testing.T) {
 }
 
 func TestPlanToRemoveMethod(t *testing.T) {
-	s := newStage(t, func(_ *sandbox.World, o *graph.Options) {
+	s := newStage(t, func(_ *sandbox.Company, o *graph.Options) {
 		for i := range o.Users {
 			if u := &o.Users[i]; u.ID == sandbox.DanaID {
 				u.Methods = append(u.Methods, graph.Method{Type: "#microsoft.graph.telepathyAuthenticationMethod", ID: "t1", Properties: graph.Properties{{Name: "displayName", Value: "left ear"}}})
@@ -175,7 +175,7 @@ func TestRemovable(t *testing.T) {
 					continue
 				}
 				before := len(s.user(sandbox.DanaID).Methods)
-				r := s.run(approvals.Request{Plan: p, Journal: make([]approvals.Entry, len(p.Steps))})
+				r := s.run(approvals.Request{Plan: p, Journal: make([]approvals.JournalEntry, len(p.Steps))})
 				if r.Journal[0].State != approvals.StepDone || r.Journal[1].State != approvals.StepDone || len(s.user(sandbox.DanaID).Methods) != before-1 {
 					t.Errorf("%s: %+v", choice.Words, r.Journal)
 				}
@@ -221,7 +221,7 @@ func TestRemoveMethodFaults(t *testing.T) {
 						tt.fault.Method, tt.fault.Path = "DELETE", path
 						s.faults(tt.fault)
 					}
-					got := s.work(approvals.Run, begin(r, 0), 0)
+					got := s.work(approvals.JobRun, begin(r, 0), 0)
 					if got.State != tt.want || !strings.Contains(got.Detail, tt.words) || s.has(sandbox.DanaID, id) == tt.gone {
 						t.Errorf("got %+v, gone: %v", got, !s.has(sandbox.DanaID, id))
 					}
@@ -237,22 +237,22 @@ func TestRemoveMethodReconcile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t)
 		token := s.request("require-reregister", sandbox.DanaID)
-		if got := s.work(approvals.Run, begin(token, 0), 0); got.State != approvals.StepDone {
+		if got := s.work(approvals.JobRun, begin(token, 0), 0); got.State != approvals.StepDone {
 			t.Fatalf("%+v", got)
 		}
 		r := begin(s.request("remove-method", sandbox.DanaID, "method", "hardware token"), 0)
 		id := removals(r.Plan.Steps[0])[0].ID
 		look := func() approvals.Result {
-			return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+			return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.JobReconcile, Request: r, ReadOnly: true})
 		}
 		if got := look(); got.State != approvals.StepFailed || !s.has(sandbox.DanaID, id) {
 			t.Errorf("halted before the call: %+v", got)
 		}
-		if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.has(sandbox.DanaID, id) {
+		if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepDone || s.has(sandbox.DanaID, id) {
 			t.Errorf("killed before the call: %+v, still there: %v", got, s.has(sandbox.DanaID, id))
 		}
 		wrote := s.writes()
-		if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != wrote {
+		if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepDone || s.writes() != wrote {
 			t.Errorf("killed behind the call: %+v", got)
 		}
 		if got := look(); got.State != approvals.StepDone {
@@ -263,15 +263,15 @@ func TestRemoveMethodReconcile(t *testing.T) {
 		phone := s.request("remove-method", sandbox.MinaID, "method", "phone")
 		s.remove(sandbox.MinaID, graph.IDMobile)
 		s.add(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199"))
-		if got := s.work(approvals.Check, phone, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was replaced") {
+		if got := s.work(approvals.JobCheck, phone, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was replaced") {
 			t.Errorf("the check: %+v", got)
 		}
-		if got := s.work(approvals.Reconcile, begin(phone, 0), 0); got.State != approvals.StepDone || !s.has(sandbox.MinaID, graph.IDMobile) {
+		if got := s.work(approvals.JobReconcile, begin(phone, 0), 0); got.State != approvals.StepDone || !s.has(sandbox.MinaID, graph.IDMobile) {
 			t.Errorf("%+v", got)
 		}
 		s.grantWithout(entra.PermPhoneWrite)
 		other := begin(s.request("remove-method", sandbox.MinaID, "method", "phone"), 0)
-		if got := s.work(approvals.Run, other, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants UserAuthMethod-Phone.ReadWrite.All") {
+		if got := s.work(approvals.JobRun, other, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants UserAuthMethod-Phone.ReadWrite.All") {
 			t.Errorf("without permission: %+v", got)
 		}
 	})
@@ -287,8 +287,8 @@ func TestRemoveMethodWithGaps(t *testing.T) {
 			t.Fatal(err)
 		}
 		warnsOf(t, p, []string{"It may be the default method.", "The default method is not known"}, nil)
-		r := approvals.Request{Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
-		if got := s.work(approvals.Run, begin(r, 0), 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "only as the last one") {
+		r := approvals.Request{Plan: p, Journal: make([]approvals.JournalEntry, len(p.Steps))}
+		if got := s.work(approvals.JobRun, begin(r, 0), 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "only as the last one") {
 			t.Errorf("%+v", got)
 		}
 		if _, err := s.plan("remove-method", sandbox.DanaID, "method", "nokia"); err == nil || !strings.Contains(err.Error(), "The default method is not known") {

@@ -162,7 +162,7 @@ func warnEverything(extras, kept []entra.Method) []string {
 		all += ": also " + series(names)
 	}
 	w := []string{all + "."}
-	if slices.ContainsFunc(extras, provesMore) {
+	if slices.ContainsFunc(extras, isStrong) {
 		w = append(w, "Whoever signs in without a password (passkey, Windows Hello) cannot do so afterwards, and may be locked out until somebody issues a Temporary Access Pass.")
 	}
 	if i := slices.IndexFunc(kept, func(m entra.Method) bool { return m.Kind == entra.KindUnknown }); i >= 0 {
@@ -173,7 +173,7 @@ func warnEverything(extras, kept []entra.Method) []string {
 
 func warnReregister(s subject, list entra.MethodList, doomed, kept []entra.Method) []string {
 	var w []string
-	if !slices.ContainsFunc(kept, provesMore) {
+	if !slices.ContainsFunc(kept, isStrong) {
 		w = append(w, "No MFA method is left afterwards: whoever has the password can register new ones.")
 	}
 	for _, m := range kept {
@@ -356,7 +356,7 @@ func deleteMethodsAgain(ctx context.Context, t *Tenant, job approvals.Job) appro
 	switch {
 	case unknown != nil:
 		return *unknown
-	case job.LookOnly && len(left) > 0:
+	case job.ReadOnly && len(left) > 0:
 		return partly(removals(job.Request.Plan.Steps[job.Step]), left)
 	}
 	got := t.deleteEach(ctx, job.Request.Plan.Target.ID, left)
@@ -377,7 +377,7 @@ func partly(all, left []removal) approvals.Result {
 			gone = append(gone, r.Words)
 		}
 	}
-	got := notCarriedOut()
+	got := notApplied()
 	if len(gone) > 0 {
 		got.Detail += " " + sentence("Gone: "+series(gone)) + " " + sentence("Still there: "+series(there))
 	}
@@ -460,8 +460,8 @@ func deactivateTokenAgain(ctx context.Context, t *Tenant, job approvals.Job) app
 		return *unknown
 	case len(left) == 0:
 		return approvals.Result{State: approvals.StepDone}
-	case job.LookOnly:
-		return notCarriedOut()
+	case job.ReadOnly:
+		return notApplied()
 	}
 	return deactivateToken(ctx, t, job)
 }
@@ -485,7 +485,7 @@ func (t *Tenant) left(ctx context.Context, job approvals.Job) (left []removal, u
 	if err == nil {
 		return left, nil
 	}
-	got := unseen(err)
+	got := unknownResult(err)
 	return nil, &got
 }
 

@@ -132,12 +132,12 @@ func TestFaultsOfEverything(t *testing.T) {
 				} {
 					fault.fault.Method, fault.fault.Path = "DELETE", path
 					s.faults(fault.fault)
-					if got := s.work(approvals.Run, begin(r, i), i); got.State != fault.want || s.has(sandbox.DanaID, id) == fault.gone {
+					if got := s.work(approvals.JobRun, begin(r, i), i); got.State != fault.want || s.has(sandbox.DanaID, id) == fault.gone {
 						t.Errorf("%s: %+v", fault.fault.Kind, got)
 					}
 				}
 				s.faults()
-				if got := s.work(approvals.Reconcile, begin(r, i), i); got.State != approvals.StepDone {
+				if got := s.work(approvals.JobReconcile, begin(r, i), i); got.State != approvals.StepDone {
 					t.Errorf("killed behind the call: %+v", got)
 				}
 			})

@@ -14,13 +14,13 @@ import (
 
 func resetPassword() Command {
 	return Command{
-		Name:    "reset-password",
-		Title:   "Reset password",
-		Usage:   "@user [mfa] [verified=callback] [ticket=INC-7] [why]",
-		Does:    "give a person a temporary password, to be changed at the next sign-in, and revoke sessions",
-		Class:   approvals.ClassTakeover,
-		Handing: "Read it to them group by group: the hyphens are part of it, and only its first letter is a capital. They choose a new one at the next sign-in.",
-		Target:  true,
+		Name:         "reset-password",
+		Title:        "Reset password",
+		Usage:        "@user [mfa] [verified=callback] [ticket=INC-7] [why]",
+		Does:         "give a person a temporary password, to be changed at the next sign-in, and revoke sessions",
+		Class:        approvals.ClassTakeover,
+		SecretAdvice: "Read it to them group by group: the hyphens are part of it, and only its first letter is a capital. They choose a new one at the next sign-in.",
+		Target:       true,
 		Args: []Arg{{Field: FieldAfter, Words: "Before they may choose a password of their own",
 			Hint:    "Write mfa to make them pass MFA first, or nothing.",
 			Choices: []ArgChoice{{Value: "mfa", Words: "they must pass MFA", also: []string{"after-mfa", "with-mfa"}}}}},
@@ -45,9 +45,9 @@ const warnBlocked = "The account is blocked from signing in and stays so."
 func planResetPassword(ctx context.Context, t *Tenant, s subject) (approvals.Plan, error) {
 	switch {
 	case s.outsider():
-		return approvals.Plan{}, approvals.Refuse(approvals.CodeNothing, "%s is a guest from another organisation and has no password here. That organisation's help desk resets it.", s.person)
+		return approvals.Plan{}, approvals.Refuse(approvals.CodeNoSteps, "%s is a guest from another organisation and has no password here. That organisation's help desk resets it.", s.person)
 	case s.user.Synced:
-		return approvals.Plan{}, approvals.Refuse(approvals.CodeNothing, "The password of %s is mastered by an on-premises directory, and a reset through Microsoft Graph would not reach it. "+
+		return approvals.Plan{}, approvals.Refuse(approvals.CodeNoSteps, "The password of %s is mastered by an on-premises directory, and a reset through Microsoft Graph would not reach it. "+
 			"Reset it in that directory, or in the Entra admin center if the tenant has password writeback.", s.person)
 	}
 	_, name, _ := strings.Cut(s.user.UPN, "@")
@@ -59,7 +59,7 @@ func planResetPassword(ctx context.Context, t *Tenant, s subject) (approvals.Pla
 	case err != nil:
 		return approvals.Plan{}, lookUp(err)
 	case domain.Federated:
-		return approvals.Plan{}, approvals.Refuse(approvals.CodeNothing, "%s signs in through the identity provider of the federated domain %s, which keeps the password. Reset it there.", s.person, Plain(name, 80))
+		return approvals.Plan{}, approvals.Refuse(approvals.CodeNoSteps, "%s signs in through the identity provider of the federated domain %s, which keeps the password. Reset it there.", s.person, Plain(name, 80))
 	}
 
 	afterMFA := s.Args[FieldAfter] == "mfa"
@@ -162,7 +162,7 @@ func resetPasswordOnce(ctx context.Context, t *Tenant, job approvals.Job) approv
 // to.
 func resetPasswordAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result {
 	const interrupted = "Countersign was interrupted while it set the temporary password."
-	if job.LookOnly || job.Secret == "" {
+	if job.ReadOnly || job.Secret == "" {
 		return t.lookAtPassword(ctx, job, interrupted)
 	}
 	return t.sendPassword(ctx, job, interrupted)
@@ -191,7 +191,7 @@ func (t *Tenant) sendPassword(ctx context.Context, job approvals.Job, doubt stri
 	case err == nil:
 		got.Secret = job.Secret
 	case doubt == "":
-	case got.State == approvals.StepThrottled && job.Kind == approvals.Reconcile: // the step stays begun, and the same is sent again
+	case got.State == approvals.StepThrottled && job.Kind == approvals.JobReconcile: // the step stays begun, and the same is sent again
 	default:
 		got = doubtfulPassword(err, doubt)
 	}

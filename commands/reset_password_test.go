@@ -67,7 +67,7 @@ func TestTemporaryPassword(t *testing.T) {
 
 // branch adds a federated domain, somebody in it, and somebody in a domain
 // that Entra does not show.
-func branch(_ *sandbox.World, o *graph.Options) {
+func branch(_ *sandbox.Company, o *graph.Options) {
 	o.Domains = append(o.Domains, graph.Domain{Name: "branch.example", Federated: true})
 	o.Users = append(o.Users, graph.User{ID: fayID, UserPrincipalName: "fay.lindgren@branch.example", DisplayName: "Fay Lindgren"},
 		graph.User{ID: "0f1d9a52-0d59-4b54-9a55-f7be0c3f7a11", UserPrincipalName: "intern@fernhill.example", DisplayName: "An internal guest", Guest: true})
@@ -242,7 +242,7 @@ func TestFaultsOfResetPassword(t *testing.T) {
 				if tt.within == 0 {
 					tt.within = 10 * time.Second
 				}
-				got := s.workWithin(tt.within, approvals.Run, begin(r, 0), 0)
+				got := s.workWithin(tt.within, approvals.JobRun, begin(r, 0), 0)
 				answers(t, got, tt.want, tt.words, s.secret)
 				secrets, err := s.api.Secrets(sandbox.DanaID)
 				if err != nil || (secrets.Password == s.secret) != tt.set {
@@ -258,9 +258,9 @@ func TestFaultsOfResetPassword(t *testing.T) {
 
 func TestResetPasswordNeedsTheRole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(t, func(_ *sandbox.World, o *graph.Options) { o.AppRoles = []string{} })
+		s := newStage(t, func(_ *sandbox.Company, o *graph.Options) { o.AppRoles = []string{} })
 		r := s.request("reset-password", sandbox.DanaID)
-		answers(t, s.work(approvals.Run, begin(r, 0), 0), approvals.StepFailed, "the directory role User Administrator to its service principal", s.secret)
+		answers(t, s.work(approvals.JobRun, begin(r, 0), 0), approvals.StepFailed, "the directory role User Administrator to its service principal", s.secret)
 		if s.writes() != 0 {
 			t.Error("something was written")
 		}
@@ -274,34 +274,34 @@ func TestReconcileResetPassword(t *testing.T) {
 		s := newStage(t)
 		r := begin(s.request("reset-password", sandbox.DanaID), 0)
 		job := func(kind approvals.JobKind, secret string, lookOnly bool) approvals.Result {
-			return s.tenant.Work(t.Context(), approvals.Job{Kind: kind, Request: r, Secret: secret, LookOnly: lookOnly})
+			return s.tenant.Work(t.Context(), approvals.Job{Kind: kind, Request: r, Secret: secret, ReadOnly: lookOnly})
 		}
-		answers(t, job(approvals.Run, "", false), approvals.StepFailed, "so nothing was sent", "")
-		answers(t, job(approvals.Reconcile, "", false), approvals.StepFailed, "shows that it was not set", "")
-		answers(t, job(approvals.Reconcile, "Kd4t-mx7r-hhp2-9wkc", true), approvals.StepFailed, "it was not sent again", "")
+		answers(t, job(approvals.JobRun, "", false), approvals.StepFailed, "so nothing was sent", "")
+		answers(t, job(approvals.JobReconcile, "", false), approvals.StepFailed, "shows that it was not set", "")
+		answers(t, job(approvals.JobReconcile, "Kd4t-mx7r-hhp2-9wkc", true), approvals.StepFailed, "it was not sent again", "")
 		if s.writes() != 0 {
 			t.Fatal("something was written")
 		}
 		s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 500, Times: -1})
-		answers(t, job(approvals.Reconcile, "", false), approvals.StepUncertain, "It may have been set", "")
+		answers(t, job(approvals.JobReconcile, "", false), approvals.StepUncertain, "It may have been set", "")
 		s.faults(graph.Fault{Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-		answers(t, job(approvals.Reconcile, "", false), approvals.StepThrottled, "asks to wait", "")
+		answers(t, job(approvals.JobReconcile, "", false), approvals.StepThrottled, "asks to wait", "")
 		s.secret = "Kd4t-mx7r-hhp2-9wkc"
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepThrottled, "asks to wait", s.secret)
+		answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepThrottled, "asks to wait", s.secret)
 		s.faults()
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepDone, "", s.secret) // killed before the call
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepDone, "", s.secret) // killed behind it
+		answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepDone, "", s.secret) // killed before the call
+		answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepDone, "", s.secret) // killed behind it
 		if secrets, err := s.api.Secrets(sandbox.DanaID); err != nil || secrets.Password != s.secret || s.writes() != 2 {
 			t.Errorf("%v, %d writes", err, s.writes())
 		}
-		answers(t, job(approvals.Reconcile, "", false), approvals.StepUncertain, "most likely by this", s.secret)
-		answers(t, job(approvals.Reconcile, s.secret, true), approvals.StepUncertain, "most likely by this", s.secret)
+		answers(t, job(approvals.JobReconcile, "", false), approvals.StepUncertain, "most likely by this", s.secret)
+		answers(t, job(approvals.JobReconcile, s.secret, true), approvals.StepUncertain, "most likely by this", s.secret)
 		s.faults(graph.Fault{Method: "PATCH", Kind: graph.FaultStatus, Status: 400, Code: "Request_BadRequest", Message: "Not the old one."})
-		answers(t, s.work(approvals.Reconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it set the temporary password. It may have been set", s.secret)
+		answers(t, s.work(approvals.JobReconcile, r, 0), approvals.StepUncertain, "Countersign was interrupted while it set the temporary password. It may have been set", s.secret)
 		if s.writes() != 2 {
 			t.Errorf("%d writes", s.writes())
 		}
-		if got := s.work(approvals.Prepare, s.request("revoke-sessions", sandbox.DanaID), 0); got.State != approvals.StepFailed || got.Secret != "" {
+		if got := s.work(approvals.JobPrepare, s.request("revoke-sessions", sandbox.DanaID), 0); got.State != approvals.StepFailed || got.Secret != "" {
 			t.Errorf("a secret for a step without one: %+v", got)
 		}
 	})
@@ -324,7 +324,7 @@ func TestDriftBeforeResetPassword(t *testing.T) {
 				s := newStage(t)
 				r := s.request("reset-password", sandbox.DanaID)
 				s.patch(sandbox.DanaID, tt.change)
-				if got := s.work(approvals.Check, r, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want) {
+				if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want) {
 					t.Errorf("%+v", got)
 				}
 			})
@@ -333,8 +333,8 @@ func TestDriftBeforeResetPassword(t *testing.T) {
 	s := newStage(t)
 	r := s.request("reset-password", sandbox.DanaID)
 	r = begin(r, 0)
-	r.Journal[0].State = s.work(approvals.Run, r, 0).State
-	if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+	r.Journal[0].State = s.work(approvals.JobRun, r, 0).State
+	if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepDone {
 		t.Errorf("what the plan itself did: %+v", got)
 	}
 	s.faults(graph.Fault{Path: "/users/", Kind: graph.FaultStatus, Status: 500, Times: -1})

@@ -63,10 +63,10 @@ func revokeAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Re
 	switch {
 	case err == nil && done:
 		return approvals.Result{State: approvals.StepDone}
-	case job.LookOnly && err != nil:
-		return unseen(err)
-	case job.LookOnly:
-		return notCarriedOut()
+	case job.ReadOnly && err != nil:
+		return unknownResult(err)
+	case job.ReadOnly:
+		return notApplied()
 	}
 	return revoke(ctx, t, job)
 }

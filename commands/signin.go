@@ -109,10 +109,10 @@ func setEnabled(enabled bool) operation {
 			return approvals.Result{State: approvals.StepDone}
 		case errors.Is(err, approvals.ErrNoPerson):
 			return approvals.Result{State: approvals.StepFailed, Detail: "The account does not exist any more."}
-		case job.LookOnly && err != nil:
-			return unseen(err)
-		case job.LookOnly:
-			return notCarriedOut()
+		case job.ReadOnly && err != nil:
+			return unknownResult(err)
+		case job.ReadOnly:
+			return notApplied()
 		}
 		return run(ctx, t, job)
 	}

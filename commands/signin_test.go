@@ -100,7 +100,7 @@ func TestSignInFaults(t *testing.T) {
 						}
 						s.faults(f...)
 					}
-					got := s.work(approvals.Run, begin(r, 0), 0)
+					got := s.work(approvals.JobRun, begin(r, 0), 0)
 					if got.State != tt.want || !strings.Contains(got.Detail, tt.words) {
 						t.Errorf("got %+v, want %s and %q", got, tt.want, tt.words)
 					}
@@ -120,15 +120,15 @@ func TestSignInReconcile(t *testing.T) {
 				s := newStage(t)
 				r := begin(s.request(command, id), 0)
 				look := func() approvals.Result {
-					return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: r, LookOnly: true})
+					return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.JobReconcile, Request: r, ReadOnly: true})
 				}
 				if got := look(); got.State != approvals.StepFailed || s.writes() != 0 {
 					t.Errorf("halted before the call: %+v", got)
 				}
-				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
+				if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
 					t.Errorf("killed before the call: %+v after %d writes", got, s.writes())
 				}
-				if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
+				if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepDone || s.writes() != 1 {
 					t.Errorf("killed behind the call: %+v after %d writes", got, s.writes())
 				}
 				if got := look(); got.State != approvals.StepDone {
@@ -140,7 +140,7 @@ func TestSignInReconcile(t *testing.T) {
 				}
 				s.faults()
 				s.grantWithout(entra.PermAccountEnable)
-				if got := s.work(approvals.Run, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants User.EnableDisableAccount.All") {
+				if got := s.work(approvals.JobRun, r, 0); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "grants User.EnableDisableAccount.All") {
 					t.Errorf("without permission: %+v", got)
 				}
 			})
@@ -155,15 +155,15 @@ func TestSignInDrift(t *testing.T) {
 		s := newStage(t)
 		unblock, block := s.request("unblock-signin", sandbox.BoID), s.request("block-signin", sandbox.DanaID)
 		s.patch(sandbox.BoID, map[string]any{"synced": true})
-		if got := s.work(approvals.Check, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "moved between the cloud and an on-premises directory") {
+		if got := s.work(approvals.JobCheck, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "moved between the cloud and an on-premises directory") {
 			t.Errorf("%+v", got)
 		}
 		s.patch(sandbox.BoID, map[string]any{"synced": false, "enabled": true})
-		if got := s.work(approvals.Check, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "the account was unblocked") {
+		if got := s.work(approvals.JobCheck, unblock, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "the account was unblocked") {
 			t.Errorf("%+v", got)
 		}
 		s.patch(sandbox.DanaID, map[string]any{"enabled": false})
-		if got := s.work(approvals.Check, block, -1); got.State != approvals.StepDone {
+		if got := s.work(approvals.JobCheck, block, -1); got.State != approvals.StepDone {
 			t.Errorf("%+v", got)
 		}
 		if r := s.run(block); r.Journal[0].State != approvals.StepDone {

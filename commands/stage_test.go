@@ -24,7 +24,7 @@ type stage struct {
 	secret string // the prepared one, as the runner keeps it
 }
 
-func newStage(t *testing.T, change ...func(*sandbox.World, *graph.Options)) *stage {
+func newStage(t *testing.T, change ...func(*sandbox.Company, *graph.Options)) *stage {
 	t.Helper()
 	world := sandbox.Fernhill(time.Now())
 	tune := func(*slack.Options, *graph.Options) {}
@@ -36,7 +36,7 @@ func newStage(t *testing.T, change ...func(*sandbox.World, *graph.Options)) *sta
 		}
 	}
 	network := testnet.New()
-	box, err := sandbox.New(sandbox.Options{Manifest: Manifest("entra-"), World: &world, Tune: tune, Granted: granted(), Listener: network, Dial: network.Dial})
+	box, err := sandbox.New(sandbox.Options{Manifest: Manifest("entra-"), Company: &world, Tune: tune, Granted: granted(), Listener: network, Dial: network.Dial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func (s *stage) request(name, id string, args ...string) approvals.Request {
 }
 
 func (s *stage) requestOf(p approvals.Plan, args ...string) approvals.Request {
-	r := approvals.Request{ID: "R1", Plan: p, Journal: make([]approvals.Entry, len(p.Steps))}
+	r := approvals.Request{ID: "R1", Plan: p, Journal: make([]approvals.JournalEntry, len(p.Steps))}
 	if i := slices.Index(args, string(FieldVerified)); i >= 0 {
 		r.Verified = args[i+1]
 	}
@@ -109,7 +109,7 @@ func (s *stage) workWithin(d time.Duration, kind approvals.JobKind, r approvals.
 	job := approvals.Job{Kind: kind, Request: r, Step: step}
 	if step >= 0 && r.Plan.Steps[step].Secret == approvals.SecretPrepared {
 		if s.secret == "" {
-			s.secret = s.tenant.Work(ctx, approvals.Job{Kind: approvals.Prepare, Request: r, Step: step}).Secret
+			s.secret = s.tenant.Work(ctx, approvals.Job{Kind: approvals.JobPrepare, Request: r, Step: step}).Secret
 		}
 		job.Secret = s.secret
 	}
@@ -119,14 +119,14 @@ func (s *stage) workWithin(d time.Duration, kind approvals.JobKind, r approvals.
 // begin journals a step as started, as the runner does before each call.
 func begin(r approvals.Request, step int) approvals.Request {
 	r.Journal = slices.Clone(r.Journal)
-	r.Journal[step] = approvals.Entry{State: approvals.StepStarted, Started: time.Now()}
+	r.Journal[step] = approvals.JournalEntry{State: approvals.StepStarted, Started: time.Now()}
 	return r
 }
 
 // run does what the runner does with a request that it has claimed.
 func (s *stage) run(r approvals.Request) approvals.Request {
 	s.Helper()
-	if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+	if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepDone {
 		s.Fatalf("the check of a fresh plan: %+v", got)
 	}
 	for i, step := range r.Plan.Steps {
@@ -135,7 +135,7 @@ func (s *stage) run(r approvals.Request) approvals.Request {
 			continue
 		}
 		r = begin(r, i)
-		got := s.work(approvals.Run, r, i)
+		got := s.work(approvals.JobRun, r, i)
 		r.Journal[i].State, r.Journal[i].Detail, r.Journal[i].RequestID = got.State, got.Detail, got.RequestID
 	}
 	return r

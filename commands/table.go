@@ -28,22 +28,22 @@ const (
 	FieldLifetime  Field = "lifetime"
 	FieldUse       Field = "use"
 
-	FieldGlass Field = "glass"
+	FieldBreakGlass Field = "glass"
 )
 
 // Command is one row of the table.
 type Command struct {
-	Name        string             // behind the prefix, e.g. "require-reregister"
-	Title       string             // in three words, for cards and lines
-	Usage       string             // what to type behind the command
-	Does        string             // in one line
-	Class       approvals.Class    // decides the policy's defaults
-	Target      bool               // it acts on one person, named first
-	Args        []Arg              // what it takes beside the person, in the order in which it is written
-	Permissions []entra.Permission // application permissions it needs for everything it does, the least privileged ones
-	More        []Extra            // what some ways of using it need in addition
-	Help        string             // a short paragraph: what it does, what it leaves alone, what to know
-	Handing     string             // for commands with a secret: what the requester does with it
+	Name         string             // behind the prefix, e.g. "require-reregister"
+	Title        string             // in three words, for cards and lines
+	Usage        string             // what to type behind the command
+	Does         string             // in one line
+	Class        approvals.Class    // decides the policy's defaults
+	Target       bool               // it acts on one person, named first
+	Args         []Arg              // what it takes beside the person, in the order in which it is written
+	Permissions  []entra.Permission // application permissions it needs for everything it does, the least privileged ones
+	More         []Extra            // what some ways of using it need in addition
+	Help         string             // a short paragraph: what it does, what it leaves alone, what to know
+	SecretAdvice string             // for commands with a secret: what the requester does with it
 
 	// plan makes the plan; nil for commands that only look.
 	plan func(ctx context.Context, t *Tenant, s subject) (approvals.Plan, error)
@@ -75,7 +75,7 @@ func Table() []Command {
 			Name:  "requests",
 			Title: "List requests",
 			Usage: "[mine|pending|ID]",
-			Does:  "show the requests on the desk, or one of them",
+			Does:  "show open requests, or one of them",
 			Class: approvals.ClassRead,
 			Help: "Shows what is waiting, what is running and what ended lately. “mine” shows what you asked for, “pending” what still waits for " +
 				"somebody's decision, and a request id shows that request with its plan, its decisions and what became of each step. Only you see the answer.",
@@ -95,7 +95,7 @@ func Table() []Command {
 	for i := range table {
 		c := &table[i]
 		if acceptsCompromise(*c) {
-			c.More = append(c.More, Extra{"verified=" + approvals.VerifiedCompromise, ofCompromise()})
+			c.More = append(c.More, Extra{"verified=" + approvals.VerifiedCompromise, compromisePermissions()})
 		}
 		c.Permissions = sorted(c.Permissions)
 		for j := range c.More {
@@ -201,7 +201,7 @@ func Missing(c Command, in Input, more Needs) []Field {
 	counts := slices.ContainsFunc(ways, func(v Verification) bool { return v.Value == in.Verified })
 	lacks(FieldVerified, len(ways) > 0 && !counts)
 	lacks(FieldJustification, needsReason(c) && in.Ticket == "" && in.Justification == "")
-	lacks(FieldJustification, (in.Glass || slices.Contains(more.Fields, approvals.NeedJustification)) && in.Justification == "")
+	lacks(FieldJustification, (in.BreakGlass || slices.Contains(more.Fields, approvals.NeedJustification)) && in.Justification == "")
 	lacks(FieldTicket, slices.Contains(more.Fields, approvals.NeedTicket) && in.Ticket == "")
 	return missing
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // Tenant is the tenant as commands see it: whom a name means, what protects
-// an account, what is planned for it and carried out on it. It is safe for
+// an account, what is planned for it and executed on it. It is safe for
 // use by several goroutines and remembers nothing between two calls.
 //
 // Its errors are sentences for the person who asked; Explain makes one of
@@ -81,13 +81,13 @@ func (t *Tenant) Person(ctx context.Context, ref string) (approvals.Person, erro
 	return person(users[0]), nil
 }
 
-// Standing implements approvals.Directory.
-func (t *Tenant) Standing(ctx context.Context, id string, withProtection bool) (approvals.Standing, error) {
+// Account implements approvals.Directory.
+func (t *Tenant) Account(ctx context.Context, id string, withProtection bool) (approvals.Account, error) {
 	user, err := t.user(ctx, id)
 	if err != nil {
-		return approvals.Standing{}, err
+		return approvals.Account{}, err
 	}
-	s := approvals.Standing{Person: person(user), Enabled: user.Enabled, Guest: user.Guest}
+	s := approvals.Account{Person: person(user), Enabled: user.Enabled, Guest: user.Guest}
 	var groups []entra.Group
 	if withProtection {
 		s.Protected, groups, err = t.protection(ctx, user.ID)
@@ -95,7 +95,7 @@ func (t *Tenant) Standing(ctx context.Context, id string, withProtection bool) (
 		err = lookUp(err)
 	}
 	if err != nil {
-		return approvals.Standing{}, err
+		return approvals.Account{}, err
 	}
 	for _, g := range groups {
 		s.Groups = append(s.Groups, g.ID)
@@ -179,7 +179,7 @@ func (t *Tenant) Plan(ctx context.Context, in Input, target approvals.Person) (a
 		if !acceptsCompromise(c) {
 			return approvals.Plan{}, fmt.Errorf("commands: %s asks for a caller who was verified", c.Name)
 		}
-		plan = compromised(s, plan)
+		plan = withCompromise(s, plan)
 	}
 	plan.Command, plan.Class, plan.Target = c.Name, c.Class, s.person
 	plan.Title = cmp.Or(plan.Title, c.Title)

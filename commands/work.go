@@ -15,7 +15,7 @@ import (
 	"countersign/entra"
 )
 
-// operation is how one kind of step is carried out. Steps name it by their
+// operation is how one kind of step is executed. Steps name it by their
 // Op, which is stored in requests: a name keeps its meaning for ever.
 type operation struct {
 	run       func(context.Context, *Tenant, approvals.Job) approvals.Result
@@ -55,26 +55,26 @@ func operations(op string) (operation, bool) {
 //
 // The answer to Check is done where the plan's assumptions hold, failed
 // where they do not or cannot be looked at, and throttled. A step is done,
-// already so, failed (certainly not carried out, and why), uncertain (it may
+// already so, failed (certainly not executed, and why), uncertain (it may
 // or may not have been), or throttled (Graph asks to wait; certainly not
-// carried out, not even in part, unless the answer is unsure). Doubt about a
+// executed, not even in part, unless the answer is unsure). Doubt about a
 // change that may safely be made twice is settled within the deadline of ctx:
 // the account is read, and the change is made once more if it does not show.
 func (t *Tenant) Work(ctx context.Context, job approvals.Job) approvals.Result {
 	switch job.Kind {
-	case approvals.Check:
+	case approvals.JobCheck:
 		return t.check(ctx, job.Request)
-	case approvals.Prepare:
+	case approvals.JobPrepare:
 		return prepare(job.Request.Plan.Steps[job.Step])
 	}
 	op := job.Request.Plan.Steps[job.Step].Op
 	o, ok := operations(op)
 	switch {
-	case !ok && job.Kind == approvals.Reconcile:
+	case !ok && job.Kind == approvals.JobReconcile:
 		return approvals.Result{State: approvals.StepUncertain, Detail: fmt.Sprintf("This version of Countersign does not know the step %q and cannot tell what became of it.", op)}
 	case !ok:
 		return approvals.Result{State: approvals.StepFailed, Detail: fmt.Sprintf("This version of Countersign does not know the step %q. Ask for it again.", op)}
-	case job.Kind == approvals.Reconcile:
+	case job.Kind == approvals.JobReconcile:
 		return o.reconcile(ctx, t, job)
 	}
 	return o.run(ctx, t, job)

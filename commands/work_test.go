@@ -81,7 +81,7 @@ func TestFaults(t *testing.T) {
 					if tt.within == 0 {
 						tt.within = 10 * time.Second
 					}
-					got := s.workWithin(tt.within, approvals.Run, begin(r, i), i)
+					got := s.workWithin(tt.within, approvals.JobRun, begin(r, i), i)
 					if got.State == approvals.StepAlready && tt.fault.Status == 504 {
 						got.State = approvals.StepDone // the client's own second DELETE found nothing
 					}
@@ -117,19 +117,19 @@ func TestReconcile(t *testing.T) {
 
 				s.faults(graph.Fault{Method: "GET", Kind: graph.FaultStatus, Status: 403, Times: -1})
 				if step.op != opRevokeSessions {
-					if got := s.work(approvals.Reconcile, r, i); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
+					if got := s.work(approvals.JobReconcile, r, i); got.State != approvals.StepUncertain || !strings.Contains(got.Detail, "cannot see what became of it") {
 						t.Errorf("nothing can be read: %+v", got)
 					}
 				}
 				s.faults()
-				if got := s.work(approvals.Reconcile, r, i); got.State != approvals.StepDone || wrote() != 1 {
+				if got := s.work(approvals.JobReconcile, r, i); got.State != approvals.StepDone || wrote() != 1 {
 					t.Errorf("killed before the call: %+v after %d writes", got, wrote())
 				}
-				if got := s.work(approvals.Reconcile, r, i); got.State != approvals.StepDone || wrote() != 1 {
+				if got := s.work(approvals.JobReconcile, r, i); got.State != approvals.StepDone || wrote() != 1 {
 					t.Errorf("killed behind the call: %+v after %d writes", got, wrote())
 				}
 				s.faults(graph.Fault{Method: "GET", Kind: graph.FaultThrottle, RetryAfter: &[]int{60}[0], Times: -1})
-				if got := s.work(approvals.Reconcile, r, i); step.op != opRevokeSessions && got.State != approvals.StepThrottled {
+				if got := s.work(approvals.JobReconcile, r, i); step.op != opRevokeSessions && got.State != approvals.StepThrottled {
 					t.Errorf("throttled: %+v", got)
 				}
 			})
@@ -139,7 +139,7 @@ func TestReconcile(t *testing.T) {
 
 // Graph asks to wait when something of a step was done, or may have been: the
 // answer is unsure, the check takes the effect for the plan's own, and what is
-// left is done after the wait. Only a step that was certainly not carried out is
+// left is done after the wait. Only a step that was certainly not executed is
 // run anew.
 func TestThrottledInTheMiddleOfAStep(t *testing.T) {
 	sixty := 60
@@ -189,11 +189,11 @@ func TestThrottledInTheMiddleOfAStep(t *testing.T) {
 				i := slices.IndexFunc(r.Plan.Steps, tt.step)
 				for before := range i { // the default method goes last
 					r = begin(r, before)
-					r.Journal[before].State = s.work(approvals.Run, r, before).State
+					r.Journal[before].State = s.work(approvals.JobRun, r, before).State
 				}
 				begun := begin(r, i)
 				s.faults(tt.faults...)
-				got := s.work(approvals.Run, begun, i)
+				got := s.work(approvals.JobRun, begun, i)
 				if got.State != approvals.StepThrottled || got.After != time.Minute || got.Unsure != tt.unsure {
 					t.Errorf("got %+v, want throttled for a minute, unsure %v", got, tt.unsure)
 				}
@@ -201,19 +201,19 @@ func TestThrottledInTheMiddleOfAStep(t *testing.T) {
 				if tt.during != nil {
 					tt.during(s)
 				}
-				kind, checked := approvals.Run, r
+				kind, checked := approvals.JobRun, r
 				if tt.unsure {
-					kind, checked = approvals.Reconcile, begun
+					kind, checked = approvals.JobReconcile, begun
 				}
 				before := s.writes()
-				if got := s.work(approvals.Check, checked, -1); got.State != approvals.StepDone {
+				if got := s.work(approvals.JobCheck, checked, -1); got.State != approvals.StepDone {
 					t.Errorf("the check behind the wait: %+v", got)
 				}
 				if got, n := s.work(kind, begun, i), s.writes()-before; got.State != approvals.StepDone || n != tt.writes {
 					t.Errorf("behind the wait: %+v after %d writes, want %d", got, n, tt.writes)
 				}
 				begun.Journal[i].State = approvals.StepDone
-				if got := s.work(approvals.Check, begun, -1); got.State != approvals.StepDone {
+				if got := s.work(approvals.JobCheck, begun, -1); got.State != approvals.StepDone {
 					t.Errorf("the check behind the step: %+v", got)
 				}
 				for _, m := range removals(r.Plan.Steps[i]) {
@@ -313,7 +313,7 @@ func TestHaltedBetweenTwoDeletes(t *testing.T) {
 		i := slices.IndexFunc(r.Plan.Steps, func(step approvals.Step) bool { return len(removals(step)) == 2 })
 		both := removals(r.Plan.Steps[i])
 		look := func() approvals.Result {
-			return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.Reconcile, Request: begin(r, i), Step: i, LookOnly: true})
+			return s.tenant.Work(t.Context(), approvals.Job{Kind: approvals.JobReconcile, Request: begin(r, i), Step: i, ReadOnly: true})
 		}
 		if got := look(); got.State != approvals.StepFailed || strings.Contains(got.Detail, both[0].Words) {
 			t.Errorf("nothing was deleted: %+v", got)
@@ -329,7 +329,7 @@ func TestHaltedBetweenTwoDeletes(t *testing.T) {
 	})
 }
 
-// writes counts what was carried out.
+// writes counts what was executed.
 func (s *stage) writes() int {
 	s.Helper()
 	calls, err := s.api.EntraCalls()
@@ -358,15 +358,15 @@ func TestReconcileSparesWhatIsNew(t *testing.T) {
 		if err := s.api.AddMethod(sandbox.MinaID, graph.Phone("mobile", "+1 4255550199")); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.work(approvals.Reconcile, r, 0); got.State != approvals.StepDone || !s.has(sandbox.MinaID, graph.IDMobile) {
+		if got := s.work(approvals.JobReconcile, r, 0); got.State != approvals.StepDone || !s.has(sandbox.MinaID, graph.IDMobile) {
 			t.Errorf("%+v; the new phone is there: %v", got, s.has(sandbox.MinaID, graph.IDMobile))
 		}
 		r.Journal[0].State = approvals.StepDone
-		if got := s.work(approvals.Check, r, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was replaced: phone +1 •••• ••64 (mobile) by phone +1 •••• ••99 (mobile)") {
+		if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepFailed || !strings.Contains(got.Detail, "a method was replaced: phone +1 •••• ••64 (mobile) by phone +1 •••• ••99 (mobile)") {
 			t.Errorf("the check: %+v", got)
 		}
 		verify := stepOf(t, r.Plan, opVerifyRemoval)
-		if got := s.work(approvals.Run, begin(r, verify), verify); got.State != approvals.StepDone || !strings.Contains(got.Detail, "Registered since the plan was made: phone +1 •••• ••99 (mobile).") {
+		if got := s.work(approvals.JobRun, begin(r, verify), verify); got.State != approvals.StepDone || !strings.Contains(got.Detail, "Registered since the plan was made: phone +1 •••• ••99 (mobile).") {
 			t.Errorf("the last look: %+v", got)
 		}
 	})
@@ -412,11 +412,11 @@ func TestCheck(t *testing.T) {
 				r := s.request("require-reregister", sandbox.SamID)
 				contain := s.request("revoke-sessions", sandbox.SamID)
 				tt.change(s)
-				got := s.workWithin(2*time.Second, approvals.Check, r, -1)
+				got := s.workWithin(2*time.Second, approvals.JobCheck, r, -1)
 				if tt.want == "" && got.State != approvals.StepDone || tt.want != "" && (got.State != approvals.StepFailed || !strings.Contains(got.Detail, tt.want)) {
 					t.Errorf("got %+v, want %q", got, tt.want)
 				}
-				if got := s.work(approvals.Check, contain, -1); got.State != approvals.StepDone {
+				if got := s.work(approvals.JobCheck, contain, -1); got.State != approvals.StepDone {
 					t.Errorf("containment assumes something: %+v", got)
 				}
 			})
@@ -432,17 +432,17 @@ func TestCheckAllowsForTheOwnSteps(t *testing.T) {
 		r := s.request("require-reregister", sandbox.DanaID)
 		last := len(r.Plan.Steps) - 1
 		for i := range r.Plan.Steps {
-			if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+			if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepDone {
 				t.Fatalf("before step %d: %+v", i+1, got)
 			}
 			r = begin(r, i)
-			got := s.work(approvals.Run, r, i)
+			got := s.work(approvals.JobRun, r, i)
 			if i%2 == 0 { // else it stays a step that was begun and has no outcome
 				r.Journal[i].State = got.State
 			}
 			if i == 1 {
 				s.remove(sandbox.DanaID, "A8nLw0cQyEi5sJ2pXeRk7g2")
-				if got := s.work(approvals.Check, r, -1); !strings.Contains(got.Detail, "a method is gone: passkey") {
+				if got := s.work(approvals.JobCheck, r, -1); !strings.Contains(got.Detail, "a method is gone: passkey") {
 					t.Errorf("somebody else removed the passkey: %+v", got)
 				}
 				s.add(sandbox.DanaID, graph.Passkey("A8nLw0cQyEi5sJ2pXeRk7g2", "Security key, top drawer", "YubiKey 5 Series with NFC", ""))
@@ -455,7 +455,7 @@ func TestCheckAllowsForTheOwnSteps(t *testing.T) {
 		if err := s.api.PatchUser(sandbox.DanaID, map[string]any{"enabled": false}); err != nil {
 			t.Fatal(err)
 		}
-		if got := s.work(approvals.Check, r, -1); got.State != approvals.StepDone {
+		if got := s.work(approvals.JobCheck, r, -1); got.State != approvals.StepDone {
 			t.Errorf("only looking is left, and still: %+v", got)
 		}
 	})
@@ -467,18 +467,18 @@ func TestAlreadySo(t *testing.T) {
 		r := s.request("require-reregister", sandbox.DanaID)
 		i := stepOf(t, r.Plan, opDeleteMethods)
 		s.remove(sandbox.DanaID, graph.IDAlternateMobile)
-		if got := s.work(approvals.Run, begin(r, i), i); got.State != approvals.StepAlready {
+		if got := s.work(approvals.JobRun, begin(r, i), i); got.State != approvals.StepAlready {
 			t.Errorf("%+v", got)
 		}
 		i = stepOf(t, r.Plan, opDeactivateToken)
 		s.remove(sandbox.DanaID, "e6233aed-62c6-4957-8032-279097b9aadc")
-		if got := s.work(approvals.Run, begin(r, i), i); got.State != approvals.StepAlready {
+		if got := s.work(approvals.JobRun, begin(r, i), i); got.State != approvals.StepAlready {
 			t.Errorf("%+v", got)
 		}
-		if got := s.work(approvals.Run, approvals.Request{Plan: approvals.Plan{Steps: []approvals.Step{{Op: "levitate"}}}}, 0); got.State != approvals.StepFailed {
+		if got := s.work(approvals.JobRun, approvals.Request{Plan: approvals.Plan{Steps: []approvals.Step{{Op: "levitate"}}}}, 0); got.State != approvals.StepFailed {
 			t.Errorf("an unknown step: %+v", got)
 		}
-		if got := s.work(approvals.Reconcile, approvals.Request{Plan: approvals.Plan{Steps: []approvals.Step{{Op: "levitate"}}}}, 0); got.State != approvals.StepUncertain {
+		if got := s.work(approvals.JobReconcile, approvals.Request{Plan: approvals.Plan{Steps: []approvals.Step{{Op: "levitate"}}}}, 0); got.State != approvals.StepUncertain {
 			t.Errorf("an unknown step that was begun: %+v", got)
 		}
 	})
@@ -555,13 +555,13 @@ func (s *stage) exercise(c Command, with string) []string {
 	}
 	_, err := s.tenant.Person(ctx, "hanna.okafor@fernhill.example")
 	failed(err)
-	_, err = s.tenant.Standing(ctx, sandbox.HannaID, false)
+	_, err = s.tenant.Account(ctx, sandbox.HannaID, false)
 	if failed(err) || !c.Target {
 		return wrong
 	}
 	_, err = s.tenant.Find(ctx, Ref{Name: "dana.whitfield@fernhill.example"})
 	failed(err)
-	_, err = s.tenant.Standing(ctx, sandbox.DanaID, true)
+	_, err = s.tenant.Account(ctx, sandbox.DanaID, true)
 	failed(err)
 	if c.plan == nil {
 		p, err := s.tenant.Profile(ctx, sandbox.DanaID)

@@ -31,10 +31,10 @@ type User struct {
 
 	Created            time.Time
 	LastPasswordChange time.Time
-	SessionsValidFrom  time.Time // sessions begun earlier are revoked
+	SessionsValidFrom  time.Time // sessions that started earlier are revoked
 }
 
-// userFields is what is asked of Graph; by default it returns neither accountEnabled nor most of the rest.
+// userFields are the properties to select; by default Graph returns neither accountEnabled nor most of the others.
 func userFields() []string {
 	return []string{"id", "userPrincipalName", "displayName", "mail", "proxyAddresses", "jobTitle", "department", "accountEnabled", "userType",
 		"onPremisesSyncEnabled", "isManagementRestricted", "createdDateTime", "lastPasswordChangeDateTime", "signInSessionsValidFromDateTime"}
@@ -60,7 +60,7 @@ func decodeUser(m models.Userable) (User, error) {
 		return User{}, errors.New("an account without an id")
 	}
 	if m.GetAccountEnabled() == nil {
-		// Graph leaves out what the app may not read. An account must not seem blocked for that reason.
+		// Graph leaves out properties that the app may not read. An account must not seem blocked for that reason.
 		return User{}, &Error{Status: http.StatusForbidden, Message: "accountEnabled was left out of the answer", Call: string(CallReadUser), Permission: PermUserRead}
 	}
 	return u, nil
@@ -78,7 +78,7 @@ func (c *Client) User(ctx context.Context, idOrUPN string) (User, error) {
 		var m models.Userable
 		var err error
 		if strings.HasPrefix(idOrUPN, "$") {
-			// As a segment of its own, a name that begins with $ would be taken for an OData keyword.
+			// As a separate segment, a name that begins with $ would be taken for an OData keyword.
 			m, err = send[models.Userable](ctx, c, c.request(abstractions.GET, "/v1.0/users('{user}'){?%24select}", map[string]string{
 				"user": quote(idOrUPN), "%24select": strings.Join(userFields(), ",")}), models.CreateUserFromDiscriminatorValue)
 		} else {
@@ -98,8 +98,8 @@ func (c *Client) User(ctx context.Context, idOrUPN string) (User, error) {
 }
 
 // Find returns every account that ref may mean: an object id, a user principal name, a mail address or a proxy address (an alias).
-// Nobody is an empty slice and no error. Several are for a person to choose from. Mail and aliases are looked up in an index that
-// can lag behind changes by some minutes.
+// If there is no match, it returns an empty slice and no error. If there are several, a person has to choose. Mail and aliases are
+// looked up in an index that can lag behind changes by some minutes.
 func (c *Client) Find(ctx context.Context, ref string) ([]User, error) {
 	ref = strings.TrimSpace(ref)
 	isID := isGUID(ref)
@@ -121,7 +121,7 @@ func (c *Client) Find(ctx context.Context, ref string) ([]User, error) {
 	if isID {
 		return found, nil
 	}
-	// One condition each: Graph runs the one on the index and the other on the directory itself.
+	// Two queries with one condition each: Graph runs one on the index and the other on the directory itself.
 	for _, filter := range []string{
 		"mail eq '" + quote(ref) + "'",
 		"proxyAddresses/any(p:p eq 'smtp:" + quote(ref) + "')",
@@ -216,8 +216,8 @@ func (c *Client) Manager(ctx context.Context, id string) (u User, ok bool, err e
 	return u, ok && err == nil, err
 }
 
-// SetEnabled unblocks or blocks the account's sign-in. Sessions go on until they are revoked. For a synced account the on-premises
-// directory may set it back. https://learn.microsoft.com/graph/api/user-update
+// SetEnabled unblocks or blocks the account's sign-in. Sessions stay valid until they are revoked. For a synced account the
+// on-premises directory may set it back. https://learn.microsoft.com/graph/api/user-update
 func (c *Client) SetEnabled(ctx context.Context, userID string, enabled bool) error {
 	b, err := c.user(userID)
 	if err != nil {
@@ -246,26 +246,26 @@ type Role struct {
 	Name       string
 	TemplateID string // the same in every tenant for built-in roles; the definition's own id for custom ones
 	Active     bool   // false: eligible, to be activated in Privileged Identity Management
-	Via        string // name of the group that brings it; "" for the account itself
+	Via        string // name of the group that gives the role; "" for the account itself
 	Scope      string // "/" is the tenant, else for example /administrativeUnits/…
 }
 
-// Privilege is what can make an account worth more protection than others.
+// Privilege is what can make an account a protected target.
 type Privilege struct {
 	Roles               []Role
-	Groups              []Group // every group, through groups too
+	Groups              []Group // every group, nested membership included
 	OwnedRoleAssignable []Group // role-assignable groups that the account owns: it can make itself a member
 	Restricted          bool    // in a restricted management administrative unit
 }
 
 // Privilege finds out which directory roles, active and eligible, directly and through role-assignable groups, and which groups an
-// account has. Whoever decides on protection must take any error for "protected".
+// account has. The caller must treat any error as "protected".
 //
-// A tenant without Entra ID P2 has no eligible roles, and Graph answers the question for them with an error. Then err is
-// ErrLicense, and the Privilege is complete in everything else: only this one error may be set aside, by whoever configured
-// Countersign for such a tenant. With every other error the Privilege is empty.
+// A tenant without Entra ID P2 has no eligible roles, and Graph answers a query for them with an error. Then err is
+// ErrLicense, and the Privilege is complete in everything else: only this one error may be ignored, if Countersign is
+// configured for such a tenant. With every other error the Privilege is empty.
 //
-// Being eligible for membership of a group (PIM for Groups) does not show here; it needs another permission. New assignments can take minutes to show.
+// Eligibility for membership of a group (PIM for Groups) is not included; it needs another permission. New assignments can take minutes to appear.
 // https://learn.microsoft.com/graph/api/rbacapplication-list-transitiveroleassignments (beta)
 func (c *Client) Privilege(ctx context.Context, userID string) (Privilege, error) {
 	u, err := c.User(ctx, userID)
@@ -318,10 +318,10 @@ func (c *Client) Privilege(ctx context.Context, userID string) (Privilege, error
 		}
 		for _, a := range assigned {
 			r := names[a.definition]
-			if r.TemplateID == "" { // a role that was deleted or made just now still counts
+			if r.TemplateID == "" { // a role that was just deleted or created still counts
 				r = Role{Name: a.definition, TemplateID: a.definition}
 			}
-			r.Active, r.Scope = a.active, or(a.scope, "/")
+			r.Active, r.Scope = a.active, firstNonEmpty(a.scope, "/")
 			group, known := via[a.principal]
 			if r.Via = group; !known {
 				r.Via = a.principal
@@ -329,7 +329,7 @@ func (c *Client) Privilege(ctx context.Context, userID string) (Privilege, error
 			p.Roles = append(p.Roles, r)
 		}
 	}
-	// The memberships come from the directory itself, the assignments from an index behind it. What only the former knows counts too.
+	// The memberships come from the directory itself, the assignments from an index that lags. Roles that only the directory has count too.
 	for _, r := range memberships.roles {
 		if !slices.ContainsFunc(p.Roles, func(o Role) bool { return o.Active && o.TemplateID == r.TemplateID }) {
 			p.Roles = append(p.Roles, r)
@@ -340,7 +340,7 @@ func (c *Client) Privilege(ctx context.Context, userID string) (Privilege, error
 
 // Groups lists every group that the account is a member of, directly or through other groups.
 //
-// With User.Read.All alone Graph returns groups without their properties, and it could not be seen whether one of them is
+// With User.Read.All alone Graph returns groups without their properties, so that it is unknown whether one of them is
 // role-assignable; that is an error (ErrForbidden) which names GroupMember.Read.All.
 // https://learn.microsoft.com/graph/api/user-list-transitivememberof
 func (c *Client) Groups(ctx context.Context, userID string) ([]Group, error) {
@@ -359,8 +359,8 @@ func (c *Client) memberships(ctx context.Context, userID string) (memberships, e
 		return memberships{}, err
 	}
 	var m memberships
-	// Without a cast to groups, which Graph would answer from the index instead of from the directory itself.
-	big := int32(999)
+	// No cast to groups: Graph would answer that from the index instead of from the directory itself.
+	pageSize := int32(999)
 	members := b.TransitiveMemberOf()
 	err = c.do(ctx, CallListGroups, func(ctx context.Context) error {
 		all, err := collect[models.DirectoryObjectable](ctx, func(ctx context.Context, link string) (models.DirectoryObjectCollectionResponseable, error) {
@@ -368,7 +368,7 @@ func (c *Client) memberships(ctx context.Context, userID string) (memberships, e
 				return members.WithUrl(link).Get(ctx, nil)
 			}
 			return members.Get(ctx, &users.ItemTransitiveMemberOfRequestBuilderGetRequestConfiguration{
-				QueryParameters: &users.ItemTransitiveMemberOfRequestBuilderGetQueryParameters{Top: &big}})
+				QueryParameters: &users.ItemTransitiveMemberOfRequestBuilderGetQueryParameters{Top: &pageSize}})
 		})
 		if err != nil {
 			return err
@@ -378,8 +378,8 @@ func (c *Client) memberships(ctx context.Context, userID string) (memberships, e
 		}
 		for _, o := range all {
 			if r, ok := o.(models.DirectoryRoleable); ok {
-				id := or(deref(r.GetRoleTemplateId()), deref(r.GetId()))
-				m.roles = append(m.roles, Role{Name: or(deref(r.GetDisplayName()), id), TemplateID: id, Active: true, Scope: "/"})
+				id := firstNonEmpty(deref(r.GetRoleTemplateId()), deref(r.GetId()))
+				m.roles = append(m.roles, Role{Name: firstNonEmpty(deref(r.GetDisplayName()), id), TemplateID: id, Active: true, Scope: "/"})
 			}
 		}
 		return nil
@@ -399,7 +399,7 @@ func (c *Client) Members(ctx context.Context, groupID string) ([]User, error) {
 	}
 	var members []User
 	err := c.do(ctx, CallListMembers, func(ctx context.Context) error {
-		// Without a cast to accounts, which Graph would answer from the index instead of from the directory itself.
+		// No cast to accounts: Graph would answer that from the index instead of from the directory itself.
 		all, err := list[models.DirectoryObjectable, models.DirectoryObjectCollectionResponseable](ctx, c,
 			"/v1.0/groups/{group}/transitiveMembers{?%24select,%24top}",
 			map[string]string{"group": groupID, "%24select": "id,userPrincipalName,displayName,mail,accountEnabled,userType", "%24top": "999"},
@@ -447,7 +447,7 @@ func (c *Client) ownedGroups(ctx context.Context, userID string) ([]Group, error
 	return groups, err
 }
 
-// decodeGroups picks the groups out of a mixed list.
+// decodeGroups selects the groups of a mixed list.
 func decodeGroups(all []models.DirectoryObjectable, call Call) ([]Group, error) {
 	var groups []Group
 	for _, o := range all {
@@ -512,7 +512,7 @@ func (c *Client) roleNames(ctx context.Context) (map[string]Role, error) {
 			nil, models.CreateUnifiedRoleDefinitionCollectionResponseFromDiscriminatorValue)
 		for _, d := range all {
 			id := deref(d.GetId())
-			names[id] = Role{Name: deref(d.GetDisplayName()), TemplateID: or(deref(d.GetTemplateId()), id)}
+			names[id] = Role{Name: deref(d.GetDisplayName()), TemplateID: firstNonEmpty(deref(d.GetTemplateId()), id)}
 		}
 		return err
 	})

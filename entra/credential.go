@@ -13,7 +13,7 @@ import (
 )
 
 // CloudRoots returns the root of Microsoft Graph and of the sign-in service for a cloud: public (also for ""), usgov (GCC High),
-// usgovdod or china. Tokens of one cloud are worth nothing in another. https://learn.microsoft.com/graph/deployments
+// usgovdod or china. Tokens of one cloud are not valid in another. https://learn.microsoft.com/graph/deployments
 func CloudRoots(cloudName string) (graph, authority string, err error) {
 	switch cloudName {
 	case "", "public":
@@ -33,7 +33,7 @@ type CredentialOptions struct {
 	// Kind is "secret", "certificate", "workload-identity" (Kubernetes) or "managed-identity" (Azure).
 	Kind string
 	// Tenant and ClientID name the app registration. A workload identity takes them from its environment when they are empty,
-	// a managed identity has no tenant, and without a client id means the one that the system assigned.
+	// a managed identity has no tenant, and without a client id the system-assigned one is used.
 	Tenant, ClientID string
 	// Secret is for "secret".
 	Secret string
@@ -43,11 +43,11 @@ type CredentialOptions struct {
 	Cloud, Authority string
 	// HTTP reaches the sign-in service; nil means azidentity's own client.
 	HTTP *http.Client
-	// TrustAuthority skips asking Microsoft whether the authority is one of its own. Only for an authority of one's own.
+	// TrustAuthority skips instance discovery, which checks with Microsoft that the authority is known. Only for a private authority.
 	TrustAuthority bool
 }
 
-// NewCredential makes the credential. It reads the certificate but asks nobody for a token: a wrong secret shows at the first call, as ErrSignIn.
+// NewCredential makes the credential. It reads the certificate but does not get a token: with a wrong secret the first call fails with ErrSignIn.
 func NewCredential(o CredentialOptions) (azcore.TokenCredential, error) {
 	_, authority, err := CloudRoots(o.Cloud)
 	if err != nil {

@@ -1,25 +1,25 @@
-// Package entra is Countersign's only door to a Microsoft Entra tenant: accounts, authentication methods, sessions, roles and
-// groups, through Microsoft Graph with application permissions. It knows nothing of Slack, requests or policy.
+// Package entra is Countersign's only client of a Microsoft Entra tenant: accounts, authentication methods, sessions, roles and
+// groups, through Microsoft Graph with application permissions. It does not depend on Slack, requests or policy.
 //
-// # What it promises
+// # Guarantees
 //
-//   - One method is one question or one change. It either succeeds or returns an *Error that can be shown to people and says
-//     which application permission the call needs. Nothing is guessed: what could not be read is an error, except the parts of
-//     Methods that are marked best effort and named in MethodList.Gaps.
-//   - A change is sent at most once unless Graph itself said that it did not carry it out. GET and DELETE are repeated after 429,
+//   - One method makes one read or one change. It either succeeds or returns an *Error that can be shown to people and says
+//     which application permission the call needs. Nothing is guessed: if something could not be read, that is an error, except
+//     for the parts of Methods that are documented as best effort and named in MethodList.Gaps.
+//   - A change is sent at most once unless Graph itself said that it did not execute it. GET and DELETE are repeated after 429,
 //     503 and 504; POST and PATCH only after 429, and after 503 with Retry-After. Waits, repeats and further pages share one
-//     deadline (Options.CallTimeout); a wait that would go beyond it is not begun, and the error says how long Graph asked for.
-//   - When nobody can tell whether a change was made, the error says so (Error.Unsure).
-//   - Access tokens go to the host of Options.Graph and nowhere else, over TLS unless that host is this machine. No request
-//     leaves without one, and redirects are not followed.
-//   - Ids are opaque: whatever they contain, they stay one segment of the path.
+//     deadline (Options.CallTimeout); a wait that would go beyond it is not started, and the error says how long Graph asked to wait.
+//   - If it is unknown whether a change was made, the error says so (Error.Unsure).
+//   - Access tokens are sent only to the host of Options.Graph, over TLS unless that host is this machine. No request is sent
+//     without one, and redirects are not followed.
+//   - Ids are opaque: whatever they contain, they are escaped to one segment of the path.
 //
-// # How it is built
+// # Implementation
 //
-// The request builders and models of msgraph-sdk-go do what they can, from its packages users and models; the root package is
-// not imported, since it compiles every workload of Microsoft 365. What the SDK does not know (hardware tokens, sign-in
-// preferences, external methods, QR codes, transitive role assignments) goes as a hand-made request through the same adapter.
-// permissions.go lists all calls. A Client holds no state but its connections and its token; it is safe for concurrent use.
+// Where possible, calls use the request builders and models of msgraph-sdk-go, from its packages users and models. The root
+// package is not imported, because it compiles every workload of Microsoft 365. Calls that the SDK does not have (hardware
+// tokens, sign-in preferences, external methods, QR codes, transitive role assignments) are hand-made requests through the same
+// adapter. permissions.go lists all calls. A Client has no state except its connections and its token; it is safe for concurrent use.
 package entra
 
 import (
@@ -58,7 +58,7 @@ type Options struct {
 	// Transport carries the requests to Graph; nil means Go's default transport.
 	Transport http.RoundTripper
 	// CallTimeout is the time for one call with its waits, repeats and pages, sign-in included; 0 means 20 seconds.
-	// A method that makes several calls has it for each of them: its context bounds the whole.
+	// A method that makes several calls has this time for each of them; its context limits the total time.
 	CallTimeout time.Duration
 }
 
@@ -91,7 +91,7 @@ func New(o Options) (*Client, error) {
 
 	// An empty list of hosts would mean any host.
 	auth, err := azureauth.NewAzureIdentityAuthenticationProviderWithScopesAndValidHosts(
-		marked{o.Credential}, []string{c.root + "/.default"}, []string{root.Hostname()})
+		markingCredential{o.Credential}, []string{c.root + "/.default"}, []string{root.Hostname()})
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func New(o Options) (*Client, error) {
 		next = kiotahttp.GetDefaultTransport()
 	}
 	// Kiota assembles its default handlers by ranging over a map, so their order changes from run to run; with the retry handler
-	// outside the compression handler, a repeated request would carry a plain body labelled gzip. Hence a list of our own.
+	// outside the compression handler, a repeated request would have a plain body labelled gzip. So we list the handlers ourselves.
 	handlers := []kiotahttp.Middleware{
 		graphcore.NewGraphTelemetryHandler(&graphcore.GraphClientOptions{}),
 		kiotahttp.NewUserAgentHandler(),
@@ -110,7 +110,7 @@ func New(o Options) (*Client, error) {
 			MaxRetries: 10, DelaySeconds: firstDelay, ShouldRetry: shouldRetry}),
 	}
 	client := &http.Client{
-		Transport:     kiotahttp.NewCustomTransportWithParentTransport(&guard{host: root.Host, scheme: root.Scheme, next: next}, handlers...),
+		Transport:     kiotahttp.NewCustomTransportWithParentTransport(&guardTransport{host: root.Host, scheme: root.Scheme, next: next}, handlers...),
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	c.adapter, err = graphcore.NewGraphRequestAdapterBaseWithParseNodeFactoryAndSerializationWriterFactoryAndHttpClient(
@@ -124,10 +124,10 @@ func New(o Options) (*Client, error) {
 
 func loopback(host string) bool { return host == "127.0.0.1" || host == "::1" || host == "localhost" }
 
-// marked tells errors of the sign-in from errors of the call that it was for.
-type marked struct{ azcore.TokenCredential }
+// markingCredential distinguishes errors of the sign-in from errors of the call that follows it.
+type markingCredential struct{ azcore.TokenCredential }
 
-func (m marked) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
+func (m markingCredential) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	t, err := m.TokenCredential.GetToken(ctx, o)
 	if err == nil && t.Token == "" {
 		err = errors.New("the credential returned an empty token")
@@ -138,12 +138,12 @@ func (m marked) GetToken(ctx context.Context, o policy.TokenRequestOptions) (azc
 	return t, nil
 }
 
-// do makes one call: fn sends its request, or one for each page. One deadline covers it, and what goes wrong comes back as an *Error.
+// do makes one call: fn sends its request, or one for each page. One deadline covers it, and failures are returned as an *Error.
 func (c *Client) do(ctx context.Context, call Call, fn func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	w := new(wire)
-	if err := fn(context.WithValue(ctx, wireKey{}, w)); err != nil {
+	w := new(callTrace)
+	if err := fn(context.WithValue(ctx, callTraceKey{}, w)); err != nil {
 		return explain(call, err, w)
 	}
 	return nil
@@ -157,7 +157,7 @@ func (c *Client) user(id string) (*users.UserItemRequestBuilder, error) {
 	return users.NewUsersRequestBuilderInternal(map[string]string{}, c.adapter).ByUserId(id), nil
 }
 
-// checkID refuses what cannot be one segment of a path whatever the escaping: nothing, and the two dots.
+// checkID refuses ids that no escaping makes a segment of a path: an empty one, and dots.
 func checkID(what, id string) error {
 	if strings.Trim(id, ".") == "" {
 		return fmt.Errorf("%q is not the id of an %s", id, what)
@@ -197,7 +197,7 @@ func odataErrors() abstractions.ErrorMappings {
 
 var errEmpty = errors.New("the answer was empty")
 
-// page is what every collection answer of Graph looks like in the SDK.
+// page is the interface of every collection answer of Graph in the SDK.
 type page[T any] interface {
 	comparable
 	GetValue() []T
@@ -232,7 +232,7 @@ func collect[T any, P page[T]](ctx context.Context, get func(ctx context.Context
 	}
 }
 
-// list is collect for a hand-made request; header is set on the request for every page.
+// list is like collect for a hand-made request; header is set on the request for every page.
 func list[T any, P interface {
 	serialization.Parsable
 	page[T]
@@ -254,26 +254,26 @@ func list[T any, P interface {
 	})
 }
 
-// firstDelay is how many seconds Kiota waits where Graph does not say; it doubles with each repeat and adds up to one second.
+// firstDelay is how many seconds Kiota waits if Graph sends no Retry-After; it doubles with each repeat and adds up to one second.
 const firstDelay = 1
 
-// shouldRetry is the rule of the package comment. Kiota asks it only after 429, 503 and 504.
+// shouldRetry implements the rule of the package comment. Kiota calls it only after 429, 503 and 504.
 func shouldRetry(_ time.Duration, count int, req *http.Request, resp *http.Response) bool {
-	wait, told := retryAfter(resp.Header)
+	wait, hasRetryAfter := retryAfter(resp.Header)
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests:
 	case req.Method == http.MethodGet, req.Method == http.MethodDelete:
-	case resp.StatusCode == http.StatusServiceUnavailable && told:
+	case resp.StatusCode == http.StatusServiceUnavailable && hasRetryAfter:
 	default:
 		return false
 	}
-	if !told {
+	if !hasRetryAfter {
 		wait = time.Duration(firstDelay<<count+1) * time.Second
 	}
 	if deadline, ok := req.Context().Deadline(); ok && time.Until(deadline) <= wait {
 		return false
 	}
-	// Kiota forgets the answer that it repeats; unread, it would keep its connection from being used again.
+	// Kiota drops the answer of the request that it repeats; unread, it would keep its connection from being used again.
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<16))
 	_ = resp.Body.Close()
 	return true
@@ -291,16 +291,16 @@ func retryAfter(h http.Header) (time.Duration, bool) {
 	return 0, false
 }
 
-// guard is the last thing before the network. It lets a request out only with a token and only to Graph, takes no redirect for
-// an answer, and records in the call's wire what happened.
-type guard struct {
+// guardTransport is the last RoundTripper before the network. It sends a request only with a token and only to Graph, rejects
+// redirects, and records in the call's callTrace what happened.
+type guardTransport struct {
 	host, scheme string
 	next         http.RoundTripper
 }
 
-func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
+func (g *guardTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	err := req.Context().Err()
-	// A process that stood still wakes up before its timers do. What it was about to send may be somebody else's by now.
+	// A paused process resumes before its timers fire. Another process may execute by now what this one was about to send.
 	if deadline, ok := req.Context().Deadline(); ok && err == nil && !time.Now().Before(deadline) {
 		err = context.DeadlineExceeded
 	}
@@ -318,51 +318,51 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 
-	// A request was certainly not sent if a connection was asked for and none came.
-	var asked, got atomic.Bool
+	// A request was certainly not sent if a connection was requested and none was obtained.
+	var connRequested, got atomic.Bool
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		GetConn: func(string) { asked.Store(true) },
+		GetConn: func(string) { connRequested.Store(true) },
 		GotConn: func(httptrace.GotConnInfo) { got.Store(true) },
 	})
-	w, _ := req.Context().Value(wireKey{}).(*wire)
+	w, _ := req.Context().Value(callTraceKey{}).(*callTrace)
 	resp, err := g.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		w.silence(req, got.Load() || !asked.Load())
+		w.recordNoAnswer(req, got.Load() || !connRequested.Load())
 		return nil, err
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
 		_ = resp.Body.Close()
-		w.silence(req, false)
+		w.recordNoAnswer(req, false)
 		return nil, fmt.Errorf("a redirect (%d) instead of an answer; is there a proxy in between?", resp.StatusCode)
 	}
-	w.answer(req, resp)
+	w.recordAnswer(req, resp)
 	return resp, nil
 }
 
-// wire is what was seen of one call's requests.
-type wire struct {
+// callTrace records what was observed of one call's requests.
+type callTrace struct {
 	mu     sync.Mutex
 	status int         // of the last request; 0 when it got no answer
 	header http.Header // of its answer, with our own client-request-id
-	unsure bool        // some request may have changed something, and no later answer settled it
+	unsure bool        // some request may have changed something, and no later answer said whether it did
 }
 
-type wireKey struct{}
+type callTraceKey struct{}
 
-// silence notes a request without an answer.
-func (w *wire) silence(req *http.Request, maybeSent bool) {
+// recordNoAnswer records a request without an answer.
+func (w *callTrace) recordNoAnswer(req *http.Request, maybeSent bool) {
 	if w == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.status, w.header = 0, http.Header{"Client-Request-Id": req.Header["Client-Request-Id"]}
-	w.unsure = w.unsure || maybeSent && changes(req)
+	w.unsure = w.unsure || maybeSent && isChange(req)
 }
 
-// answer notes an answer. A gateway's answer does not tell what became of the request behind it; a 404 to a DELETE settles
-// whatever an earlier attempt did.
-func (w *wire) answer(req *http.Request, resp *http.Response) {
+// recordAnswer records an answer. A gateway's answer does not tell whether Graph executed the request; after a 404 to a DELETE
+// it does not matter what an earlier attempt did.
+func (w *callTrace) recordAnswer(req *http.Request, resp *http.Response) {
 	if w == nil {
 		return
 	}
@@ -372,23 +372,23 @@ func (w *wire) answer(req *http.Request, resp *http.Response) {
 	if w.header.Get("client-request-id") == "" {
 		w.header.Set("client-request-id", req.Header.Get("client-request-id"))
 	}
-	_, told := retryAfter(resp.Header)
+	_, hasRetryAfter := retryAfter(resp.Header)
 	switch resp.StatusCode {
 	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
-		w.unsure = w.unsure || changes(req)
+		w.unsure = w.unsure || isChange(req)
 	case http.StatusServiceUnavailable:
-		w.unsure = w.unsure || changes(req) && !told
+		w.unsure = w.unsure || isChange(req) && !hasRetryAfter
 	case http.StatusNotFound:
 		w.unsure = w.unsure && req.Method != http.MethodDelete
 	}
 	if resp.StatusCode < 300 {
-		// Applied; should its answer turn out to be unreadable, the caller still has to know that.
-		w.unsure = changes(req)
+		// The change was applied. If its answer turns out to be unreadable, the caller still has to know that.
+		w.unsure = isChange(req)
 	}
 }
 
 // outcome returns what explain needs. The header is never nil.
-func (w *wire) outcome() (status int, header http.Header, unsure bool) {
+func (w *callTrace) outcome() (status int, header http.Header, unsure bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.header == nil {
@@ -397,7 +397,7 @@ func (w *wire) outcome() (status int, header http.Header, unsure bool) {
 	return w.status, w.header, w.unsure
 }
 
-func changes(req *http.Request) bool {
+func isChange(req *http.Request) bool {
 	return req.Method != http.MethodGet && req.Method != http.MethodHead
 }
 

@@ -15,21 +15,21 @@ import (
 	"github.com/microsoftgraph/msgraph-sdk-go/models/odataerrors"
 )
 
-// What an *Error can be, for errors.Is. An error may be none of them: then its status, code and message say what Graph objects to.
+// The sentinels that an *Error can match with errors.Is. If it matches none of them, its status, code and message say why Graph refused.
 var (
-	// ErrNotFound: there is no such account or method. A delete that finds nothing also says so; whether that counts as done is the caller's decision.
+	// ErrNotFound: there is no such account or method. A delete that finds nothing also returns it; whether that counts as done is the caller's decision.
 	ErrNotFound = errors.New("not found in Entra")
-	// ErrThrottled: Graph asks to wait (429, or 503 with Retry-After), longer than the call's time allowed. Nothing was done, unless Unsure.
+	// ErrThrottled: Graph asks to wait (429, or 503 with Retry-After) for longer than the call's time. Nothing was done, unless Unsure.
 	ErrThrottled = errors.New("throttled by Microsoft Graph")
 	// ErrForbidden: the app lacks a permission or, for some targets, a directory role (403).
 	ErrForbidden = errors.New("refused by Microsoft Graph")
 	// ErrDefaultMethod: the default method can only be deleted as the last one.
-	ErrDefaultMethod = errors.New("the default method goes last")
+	ErrDefaultMethod = errors.New("the default method must be deleted last")
 	// ErrSynced: the account is mastered by an on-premises directory.
 	ErrSynced = errors.New("mastered on-premises")
-	// ErrUnreachable: there was no answer, none that could be read, or only a failing service's (5xx). Look at Unsure.
+	// ErrUnreachable: there was no answer, no readable one, or only that of a failing service (5xx). See Unsure.
 	ErrUnreachable = errors.New("no answer from Microsoft Graph")
-	// ErrLicense: the tenant has not bought what the call is part of.
+	// ErrLicense: the tenant has no licence for the feature that the call is part of.
 	ErrLicense = errors.New("not licensed in this tenant")
 	// ErrSignIn: Entra refuses Countersign itself: a wrong or expired secret or certificate, a wrong tenant, a rejected token.
 	ErrSignIn = errors.New("sign-in of the app refused by Entra")
@@ -43,38 +43,38 @@ type Error struct {
 	Message         string // Graph's or the network's; text from elsewhere
 	RequestID       string
 	ClientRequestID string
-	Call            string        // what was asked, in words: see Call
+	Call            string        // the call in words: see Call
 	Permission      Permission    // the least privileged application permission of the call
 	RetryAfter      time.Duration // what Graph asked for; 0 if it did not say
-	// Unsure is true when a request that changes something may have been carried out all the same: it was sent, or may have
+	// Unsure is true if a request that changes something may have been executed in spite of the error: it was sent, or may have
 	// been, and no answer came, or only one that does not tell (408, 500, 502, 504, and 503 without Retry-After).
-	// Whoever sees it reads the account before trying again.
+	// The caller must then read the account before trying again.
 	Unsure bool
 
 	cause error
 }
 
-// Is sorts the error into the sentinels above.
+// Is reports whether the error matches one of the sentinels above.
 func (e *Error) Is(target error) bool {
-	ours := e.Call != string(CallSignIn) // Graph's answer, not that of the sign-in
+	fromGraph := e.Call != string(CallSignIn) // Graph's answer, not that of the sign-in
 	switch target {
 	case ErrNotFound:
-		// A 404 without Graph's own error body is a proxy's or a wrong address; "No HTTP resource" is a path that does not exist.
-		return ours && e.Status == http.StatusNotFound && e.Code != "" && !strings.Contains(e.Message, "No HTTP resource was found")
+		// A 404 without Graph's own error body comes from a proxy or a wrong address; "No HTTP resource" is a path that does not exist.
+		return fromGraph && e.Status == http.StatusNotFound && e.Code != "" && !strings.Contains(e.Message, "No HTTP resource was found")
 	case ErrThrottled:
 		return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0
 	case ErrForbidden:
-		return ours && e.Status == http.StatusForbidden && !e.Is(ErrLicense)
+		return fromGraph && e.Status == http.StatusForbidden && !e.Is(ErrLicense)
 	case ErrDefaultMethod:
-		return ours && e.Status == http.StatusBadRequest && saysDefaultMethod(e.Message)
+		return fromGraph && e.Status == http.StatusBadRequest && isDefaultMethodMessage(e.Message)
 	case ErrSynced:
-		return ours && e.Status == http.StatusBadRequest && strings.Contains(e.Message, "on-premises mastered")
+		return fromGraph && e.Status == http.StatusBadRequest && strings.Contains(e.Message, "on-premises mastered")
 	case ErrUnreachable:
 		return (e.Status < 300 || e.Status >= 500) && !e.Is(ErrThrottled) && !e.Is(ErrSignIn)
 	case ErrLicense:
-		return ours && (e.Code == "AadPremiumLicenseRequired" || strings.HasPrefix(e.Code, "Authentication_RequestFromNonPremiumTenant"))
+		return fromGraph && (e.Code == "AadPremiumLicenseRequired" || strings.HasPrefix(e.Code, "Authentication_RequestFromNonPremiumTenant"))
 	case ErrSignIn:
-		if ours {
+		if fromGraph {
 			return e.Status == http.StatusUnauthorized
 		}
 		return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests
@@ -82,16 +82,16 @@ func (e *Error) Is(target error) bool {
 	return false
 }
 
-// saysDefaultMethod knows the two sentences with which Graph refuses to delete the default method.
-func saysDefaultMethod(message string) bool {
+// isDefaultMethodMessage recognises the two sentences with which Graph refuses to delete the default method.
+func isDefaultMethodMessage(message string) bool {
 	m := strings.ToLower(message)
 	return strings.Contains(m, "cannot delete default method") || strings.Contains(m, "current default authentication method")
 }
 
-// Unwrap gives access to what lies below, among others to context.Canceled.
+// Unwrap returns the cause, for example context.Canceled.
 func (e *Error) Unwrap() error { return e.cause }
 
-// Error is a sentence that says what failed and, where this is known, what to do about it.
+// Error returns a sentence that says what failed and, if this is known, what to do about it.
 func (e *Error) Error() string {
 	var b strings.Builder
 	switch {
@@ -122,7 +122,7 @@ func (e *Error) Error() string {
 	case e.Is(ErrLicense):
 		fmt.Fprintf(&b, "this tenant has no licence that lets Microsoft Graph %s", e.Call)
 	case e.Is(ErrUnreachable) && e.Unsure:
-		fmt.Fprintf(&b, "Microsoft Graph was asked to %s and did not say whether it did; look before trying again", e.Call)
+		fmt.Fprintf(&b, "Microsoft Graph was asked to %s and did not say whether it did; check the account before trying again", e.Call)
 	case e.Is(ErrUnreachable):
 		fmt.Fprintf(&b, "no usable answer when asking to %s; try again, and check the network if it stays so", e.Call)
 	case e.Is(ErrNotFound):
@@ -136,7 +136,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// detail is what support and the audit want: status, code, Graph's sentence, request id.
+// detail returns the facts for support and for the audit log: status, code, Graph's sentence, request id.
 func (e *Error) detail() string {
 	var d []string
 	if e.Status != 0 || e.Code != "" {
@@ -151,8 +151,8 @@ func (e *Error) detail() string {
 	return strings.Join(d, "; ")
 }
 
-// explain turns whatever a call returned into an *Error, together with what was seen on the wire.
-func explain(call Call, err error, w *wire) error {
+// explain makes an *Error of the error that a call returned and its callTrace.
+func explain(call Call, err error, w *callTrace) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
@@ -170,8 +170,8 @@ func explain(call Call, err error, w *wire) error {
 		if m := o.GetErrorEscaped(); m != nil {
 			e.Code, e.Message = deref(m.GetCode()), oneLine(deref(m.GetMessage()))
 			if in := m.GetInnerError(); in != nil {
-				e.RequestID = or(deref(in.GetRequestId()), e.RequestID)
-				e.ClientRequestID = or(deref(in.GetClientRequestId()), e.ClientRequestID)
+				e.RequestID = firstNonEmpty(deref(in.GetRequestId()), e.RequestID)
+				e.ClientRequestID = firstNonEmpty(deref(in.GetClientRequestId()), e.ClientRequestID)
 			}
 		}
 		return e
@@ -183,7 +183,7 @@ func explain(call Call, err error, w *wire) error {
 	case !ended && status != 0 && !errors.Is(err, errEmpty) && !strings.HasPrefix(header.Get("Content-Type"), "application/json"):
 		e.Message = "the answer is not Graph's; is there a proxy in between?"
 	default:
-		// url.Error repeats the address, and with it whose account it is.
+		// url.Error repeats the address, which contains the account.
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
@@ -192,7 +192,7 @@ func explain(call Call, err error, w *wire) error {
 	return e
 }
 
-// tokenError marks what went wrong before Graph was asked: no access token.
+// tokenError marks a failure to get an access token, before Graph was called.
 type tokenError struct{ err error }
 
 func (t *tokenError) Error() string { return t.err.Error() }
@@ -212,7 +212,7 @@ func (t *tokenError) reason() (status int, code, message string) {
 		Description string `json:"error_description"`
 	}
 	if body, err := runtime.Payload(a.RawResponse); err == nil {
-		_ = json.Unmarshal(body, &answer) // not JSON: the status alone has to do
+		_ = json.Unmarshal(body, &answer) // not JSON: only the status is known
 	}
 	line, _, _ := strings.Cut(answer.Description, "\n")
 	line, _, _ = strings.Cut(line, " Trace ID:")
@@ -228,7 +228,7 @@ func oneLine(s string) string {
 	return s
 }
 
-func or(a, b string) string {
+func firstNonEmpty(a, b string) string {
 	if a != "" {
 		return a
 	}

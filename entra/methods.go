@@ -14,10 +14,10 @@ import (
 	"github.com/microsoftgraph/msgraph-sdk-go/users"
 )
 
-// Kind is what an authentication method is. The values are stable: they are stored in plans.
+// Kind is the kind of an authentication method. The values are stable: they are stored in plans.
 type Kind string
 
-// The kinds of authentication methods. Whatever Graph adds later is KindUnknown and keeps its OData type.
+// The kinds of authentication methods. A type that Graph adds later is KindUnknown and keeps its OData type.
 // https://learn.microsoft.com/graph/api/resources/authenticationmethods-overview
 const (
 	KindPhone              Kind = "phone"
@@ -35,7 +35,7 @@ const (
 	KindUnknown            Kind = "unknown"
 )
 
-// kindOf sorts an @odata.type.
+// kindOf returns the kind for an @odata.type.
 func kindOf(odataType string) Kind {
 	switch strings.TrimPrefix(odataType, "#microsoft.graph.") {
 	case "phoneAuthenticationMethod":
@@ -75,12 +75,12 @@ type Method struct {
 	Model     string // of a passkey or hardware token, or the platform of a platform credential
 	Serial    string // of a hardware token
 	PhoneType string // mobile, alternateMobile, office; "" when Graph adds another
-	Phone     string // in clear, "+1 4255551234x12": show Masked
-	Email     string // in clear: show Masked
+	Phone     string // not masked, "+1 4255551234x12": show Masked
+	Email     string // not masked: show Masked
 	Created   time.Time
 	LastUsed  time.Time
-	// Usable is true unless Graph says otherwise: of a pass that is used up, expired or not yet valid (then UsableReason says
-	// which, in Graph's word), or of a hardware token that is not activated (then Status says).
+	// Usable is false for a pass that Graph says is used up, expired or not yet valid (UsableReason says which, in Graph's
+	// word), and for a hardware token that is not activated (Status says so). Otherwise it is true.
 	Usable       bool
 	UsableReason string
 	ValidUntil   time.Time // end of a pass
@@ -88,7 +88,7 @@ type Method struct {
 	Status       string    // of a hardware token (activated, assigned, …), or of a phone for SMS sign-in (ready, notEnabled, …)
 }
 
-// Masked is the phone number or e-mail address of the method so that its owner recognises it and nobody else learns it:
+// Masked returns the phone number or e-mail address of the method, masked so that its owner recognises it and nobody else learns it:
 // "+1 •••• ••67", "d••••@g••••.com". It is empty for a method that has neither.
 func (m Method) Masked() string {
 	switch {
@@ -100,15 +100,16 @@ func (m Method) Masked() string {
 	return ""
 }
 
-// String and LogValue keep numbers and addresses out of logs and messages that print a whole Method.
+// String returns the kind, the masked number or address or the name, and the id. With LogValue it keeps numbers and addresses out
+// of logs and messages that print a whole Method.
 func (m Method) String() string {
-	return strings.TrimSpace(fmt.Sprintf("%s %s %s", m.Kind, or(m.Masked(), m.Name), m.ID))
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s", m.Kind, firstNonEmpty(m.Masked(), m.Name), m.ID))
 }
 
 // LogValue implements slog.LogValuer.
 func (m Method) LogValue() slog.Value { return slog.StringValue(m.String()) }
 
-// maskPhone keeps the country code, where it is set apart, and the last two of at least six digits. How long the number is does not show.
+// maskPhone keeps the country code, if a space separates it, and the last two of at least six digits. It hides the length of the number.
 func maskPhone(number string) string {
 	number, _, _ = strings.Cut(number, "x") // the extension
 	country, rest := "", number
@@ -137,7 +138,7 @@ func maskEmail(address string) string {
 		if r := []rune(s); len(r) > 1 {
 			return string(r[0]) + "••••"
 		}
-		return "••••" // one letter would be all of it
+		return "••••" // one letter would reveal all of it
 	}
 	domain, top := address[at+1:], ""
 	if dot := strings.LastIndex(domain, "."); dot >= 0 {
@@ -152,12 +153,12 @@ type MethodList struct {
 	// Default is the type of the default method: push, oath, sms, voiceMobile, voiceAlternateMobile, voiceOffice, whatever Graph
 	// adds, or "" if there is none or it is not known (see Gaps). It names no single method: push may be any of several apps.
 	Default string
-	// Gaps says in words what could not be read and why. Without gaps the list is complete.
+	// Gaps are sentences that say what could not be read and why. Without gaps the list is complete.
 	Gaps []string
 }
 
-// Methods lists the authentication methods of an account. The list of v1.0 must succeed; the hardware tokens and the default
-// method, which only beta knows, are best effort: a failure there is a gap, not an error.
+// Methods lists the authentication methods of an account. The list of v1.0 must succeed. The hardware tokens and the default
+// method, which only beta has, are best effort: a failure there is a gap, not an error.
 // https://learn.microsoft.com/graph/api/authentication-list-methods
 func (c *Client) Methods(ctx context.Context, userID string) (MethodList, error) {
 	u, err := c.user(userID)
@@ -189,20 +190,20 @@ func (c *Client) Methods(ctx context.Context, userID string) (MethodList, error)
 		e, err := send[models.Entityable](ctx, c, c.request(abstractions.GET, "/beta/users/{user}/authentication/signInPreferences",
 			map[string]string{"user": userID}), models.CreateEntityFromDiscriminatorValue)
 		if err == nil {
-			l.Default = extra(e.GetAdditionalData()).text("userPreferredMethodForSecondaryAuthentication")
+			l.Default = additionalData(e.GetAdditionalData()).text("userPreferredMethodForSecondaryAuthentication")
 		}
 		return err
 	})
 	if err != nil {
 		l.Gaps = append(l.Gaps, "the default method is not known: "+err.Error())
 	}
-	if err := ctx.Err(); err != nil && len(l.Gaps) > 0 { // the caller has gone away, which is no gap
-		return MethodList{}, explain(CallListMethods, err, new(wire))
+	if err := ctx.Err(); err != nil && len(l.Gaps) > 0 { // the caller cancelled, which is not a gap
+		return MethodList{}, explain(CallListMethods, err, new(callTrace))
 	}
 	return l, nil
 }
 
-// LastUsed tells when the methods of an account were last used, by method id, as far as Graph knows: only beta does, and not
+// LastUsed returns when the methods of an account were last used, by method id, as far as Graph says: only beta does, and not
 // for every kind.
 func (c *Client) LastUsed(ctx context.Context, userID string) (map[string]time.Time, error) {
 	if _, err := c.user(userID); err != nil {
@@ -214,7 +215,7 @@ func (c *Client) LastUsed(ctx context.Context, userID string) (map[string]time.T
 			"/beta/users/{user}/authentication/methods", map[string]string{"user": userID}, nil,
 			models.CreateAuthenticationMethodCollectionResponseFromDiscriminatorValue)
 		for _, m := range all {
-			if t := extra(m.GetAdditionalData()).time("lastUsedDateTime"); !t.IsZero() && m.GetId() != nil {
+			if t := additionalData(m.GetAdditionalData()).time("lastUsedDateTime"); !t.IsZero() && m.GetId() != nil {
 				used[*m.GetId()] = t
 			}
 		}
@@ -246,11 +247,11 @@ func (c *Client) addHardware(ctx context.Context, userID string, l *MethodList) 
 	return err
 }
 
-// decodeMethod reads the SDK's model. What the SDK has no property for, and every property of a kind it does not know, is in the
-// additional data. ofType is the type of a collection whose members need not carry their own.
+// decodeMethod reads the SDK's model. Properties that the SDK does not have, and every property of a kind it does not know, are in
+// the additional data. ofType is the type of a collection whose members may come without their own.
 func decodeMethod(a models.AuthenticationMethodable, ofType string) Method {
-	x := extra(a.GetAdditionalData())
-	odata := or(deref(a.GetOdataType()), ofType)
+	x := additionalData(a.GetAdditionalData())
+	odata := firstNonEmpty(deref(a.GetOdataType()), ofType)
 	m := Method{ID: deref(a.GetId()), Kind: kindOf(odata), ODataType: odata, Usable: true,
 		Name: x.text("displayName"), Model: x.text("model"), Created: x.time("createdDateTime"), LastUsed: x.time("lastUsedDateTime")}
 	if v, ok := a.(interface{ GetCreatedDateTime() *time.Time }); ok {
@@ -284,7 +285,7 @@ func decodeMethod(a models.AuthenticationMethodable, ofType string) Method {
 	}
 	if m.Kind == KindHardwareOATH {
 		d := x.object("device")
-		m.Name, m.Serial, m.Status = or(m.Name, d.text("displayName")), d.text("serialNumber"), d.text("status")
+		m.Name, m.Serial, m.Status = firstNonEmpty(m.Name, d.text("displayName")), d.text("serialNumber"), d.text("status")
 		m.Model = strings.TrimSpace(d.text("manufacturer") + " " + d.text("model"))
 		if t := d.time("lastUsedDateTime"); !t.IsZero() {
 			m.LastUsed = t
@@ -294,27 +295,27 @@ func decodeMethod(a models.AuthenticationMethodable, ofType string) Method {
 	return m
 }
 
-// extra is the SDK's additional data: JSON whose leaves are pointers.
-type extra map[string]any
+// additionalData is the SDK's additional data: JSON whose leaves are pointers.
+type additionalData map[string]any
 
-func (x extra) text(name string) string {
+func (x additionalData) text(name string) string {
 	s, _ := x[name].(*string)
 	return deref(s)
 }
 
-func (x extra) time(name string) time.Time {
-	t, _ := time.Parse(time.RFC3339, x.text(name)) // absent, null or unreadable: not told
+func (x additionalData) time(name string) time.Time {
+	t, _ := time.Parse(time.RFC3339, x.text(name)) // absent, null or unreadable: zero
 	return t
 }
 
-func (x extra) object(name string) extra {
+func (x additionalData) object(name string) additionalData {
 	o, _ := x[name].(map[string]any)
 	return o
 }
 
-// DeleteMethod deletes one authentication method; a hardware token is taken away from the account and stays in the tenant's
-// inventory. ErrDefaultMethod says that the others have to go first, ErrNotFound that it is gone already. An account has at most
-// one QR code, whose id is not looked at. A password, or a kind that Countersign does not know, cannot be deleted.
+// DeleteMethod deletes one authentication method; a hardware token is unassigned from the account and stays in the tenant's
+// inventory. ErrDefaultMethod says that the others have to be deleted first, ErrNotFound that it was deleted already. An account
+// has at most one QR code, whose id is ignored. A password, or a kind that Countersign does not know, cannot be deleted.
 func (c *Client) DeleteMethod(ctx context.Context, userID string, k Kind, methodID string) error {
 	call, ok := DeleteCall(k)
 	if !ok {
@@ -347,11 +348,11 @@ func (c *Client) DeleteMethod(ctx context.Context, userID string, k Kind, method
 		case KindPass:
 			return a.TemporaryAccessPassMethods().ByTemporaryAccessPassAuthenticationMethodId(methodID).Delete(ctx, nil)
 		case KindExternal: // irregular: not externalMethods
-			return c.act(ctx, abstractions.DELETE, "/v1.0/users/{user}/authentication/externalAuthenticationMethods/{method}", userID, methodID)
+			return c.sendRawChange(ctx, abstractions.DELETE, "/v1.0/users/{user}/authentication/externalAuthenticationMethods/{method}", userID, methodID)
 		case KindHardwareOATH:
-			return c.act(ctx, abstractions.DELETE, "/beta/users/{user}/authentication/hardwareOathMethods/{method}", userID, methodID)
+			return c.sendRawChange(ctx, abstractions.DELETE, "/beta/users/{user}/authentication/hardwareOathMethods/{method}", userID, methodID)
 		case KindQRCode:
-			return c.act(ctx, abstractions.DELETE, "/beta/users/{user}/authentication/qrCodePinMethod", userID, "")
+			return c.sendRawChange(ctx, abstractions.DELETE, "/beta/users/{user}/authentication/qrCodePinMethod", userID, "")
 		}
 		return errors.New("no way to delete this kind")
 	})
@@ -364,18 +365,18 @@ func (c *Client) DeactivateHardwareToken(ctx context.Context, userID, methodID s
 		return err
 	}
 	return c.do(ctx, CallDeactivateToken, func(ctx context.Context) error {
-		return c.act(ctx, abstractions.POST, "/beta/users/{user}/authentication/hardwareOathMethods/{method}/deactivate", userID, methodID)
+		return c.sendRawChange(ctx, abstractions.POST, "/beta/users/{user}/authentication/hardwareOathMethods/{method}/deactivate", userID, methodID)
 	})
 }
 
-// act sends a hand-made request that changes something and of whose answer only the status matters.
-func (c *Client) act(ctx context.Context, method abstractions.HttpMethod, path, userID, methodID string) error {
+// sendRawChange sends a hand-made request that changes something. Only the status of the answer matters.
+func (c *Client) sendRawChange(ctx context.Context, method abstractions.HttpMethod, path, userID, methodID string) error {
 	ri := c.request(method, path, map[string]string{"user": userID, "method": methodID})
 	return c.adapter.SendNoContent(ctx, ri, odataErrors())
 }
 
-// RevokeSessions makes every refresh token and session cookie of the account invalid: it has to sign in again everywhere. Access
-// tokens live on for up to an hour or so, and guests keep the sessions of their home tenant.
+// RevokeSessions makes every refresh token and session cookie of the account invalid: the person has to sign in again everywhere.
+// Access tokens stay valid for up to an hour or so, and guests keep the sessions of their home tenant.
 // https://learn.microsoft.com/graph/api/user-revokesigninsessions
 func (c *Client) RevokeSessions(ctx context.Context, userID string) error {
 	u, err := c.user(userID)
@@ -387,7 +388,7 @@ func (c *Client) RevokeSessions(ctx context.Context, userID string) error {
 		if err != nil {
 			return err
 		}
-		// Not the builder's Post, which wants a body: Microsoft documents that other codes than 200 are answered as well.
+		// The builder's Post requires a body, but Microsoft documents that Graph answers other codes than 200 as well.
 		return c.adapter.SendNoContent(ctx, ri, odataErrors())
 	})
 }

@@ -18,7 +18,7 @@ type PassPolicy struct {
 	Enabled  bool
 	Everyone bool     // everybody is included
 	Included []string // object ids of the groups and people that are, in lower case
-	Excluded []string // wins over Included
+	Excluded []string // overrides Included
 
 	DefaultLifetime time.Duration
 	MinimumLifetime time.Duration
@@ -26,7 +26,7 @@ type PassPolicy struct {
 	OneTimeOnly     bool // passes for several sign-ins are refused
 }
 
-// Covers says whether somebody with this object id and these groups (by object id) is in the scope of the policy.
+// Covers reports whether a person with this object id and these groups (by object id) is in the scope of the policy.
 func (p PassPolicy) Covers(userID string, groups []string) bool {
 	in := func(targets []string) bool {
 		return slices.ContainsFunc(append([]string{userID}, groups...), func(id string) bool { return slices.Contains(targets, strings.ToLower(id)) })
@@ -77,7 +77,7 @@ func (c *Client) PassPolicy(ctx context.Context) (PassPolicy, error) {
 	return p, nil
 }
 
-// Pass is a Temporary Access Pass at the only moment at which its value is known.
+// Pass is a Temporary Access Pass just issued, with its value, which Graph returns only once.
 type Pass struct {
 	ID         string
 	Value      string // whoever has it can sign in as the person
@@ -86,7 +86,7 @@ type Pass struct {
 	OneTime    bool
 }
 
-// String and LogValue keep the value out of logs and messages that print a whole Pass.
+// String returns the id. With LogValue it keeps the value out of logs and messages that print a whole Pass.
 func (p Pass) String() string { return "Temporary Access Pass " + p.ID }
 
 // GoString is for %#v.
@@ -95,8 +95,8 @@ func (p Pass) GoString() string { return p.String() }
 // LogValue implements slog.LogValuer.
 func (p Pass) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
-// IssuePass makes a Temporary Access Pass that is valid from now on. An account has one at most: a new one takes the place of an
-// old one, so whoever lost the answer can ask again. What the policy does not allow is refused with a 400. It can take some
+// IssuePass issues a Temporary Access Pass that is valid from now on. An account has one at most: a new one replaces an old one, so
+// the call can be repeated if its answer was lost. Graph refuses with 400 what the policy does not allow. It can take some
 // minutes until the pass works everywhere. https://learn.microsoft.com/graph/api/authentication-post-temporaryaccesspassmethods
 func (c *Client) IssuePass(ctx context.Context, userID string, lifetime time.Duration, oneTime bool) (Pass, error) {
 	u, err := c.user(userID)

@@ -73,7 +73,7 @@ func TestIssuePass(t *testing.T) {
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("issued", "pass", second)
 	if text := fmt.Sprint(second, &second) + fmt.Sprintf("%v %+v %#v %s", second, second, second, []Pass{second}) + log.String(); strings.Contains(text, second.Value) {
-		t.Errorf("the value is in %s", text)
+		t.Errorf("the pass's value is in %s", text)
 	}
 
 	if passes, err := x.Passes(t.Context(), olga); err != nil || len(passes) != 0 {

@@ -10,13 +10,13 @@ import (
 )
 
 // SetPassword gives the account a password that has to be changed at the next sign-in; with afterMFA the person must pass MFA before
-// they may. The password is in no error. Graph answers the same whether or not the account had this password before, so a lost
-// answer is settled by sending the same one again.
+// they may change it. No error contains the password. Graph answers the same whether or not the account had this password before,
+// so after a lost answer the same one can be sent again.
 //
-// It changes the password in the cloud and nowhere else: Graph refuses accounts that an on-premises directory masters (ErrSynced)
-// or, in some tenants, takes the password and never writes it back, and for federated accounts it means nothing. Whoever calls
-// looks first (User.Synced, Domain). Besides the permission, Entra asks for a directory role on the application itself: a refusal
-// says so. App passwords go on working. https://learn.microsoft.com/graph/api/user-update
+// It changes the password only in the cloud: Graph refuses accounts that an on-premises directory masters (ErrSynced) or, in some
+// tenants, accepts the password and never writes it back. For federated accounts it has no effect. The caller must check this first
+// (User.Synced, Domain). Besides the permission, Entra requires a directory role on the application itself: a refusal says so.
+// App passwords still work. https://learn.microsoft.com/graph/api/user-update
 func (c *Client) SetPassword(ctx context.Context, userID, password string, afterMFA bool) error {
 	b, err := c.user(userID)
 	if err != nil {
@@ -29,7 +29,7 @@ func (c *Client) SetPassword(ctx context.Context, userID, password string, after
 		yes := true
 		profile := models.NewPasswordProfile()
 		profile.SetPassword(&password)
-		// One or the other: Microsoft documents what each does, and not what both together do.
+		// Only one of them: Microsoft does not document what both together do.
 		if afterMFA {
 			profile.SetForceChangePasswordNextSignInWithMfa(&yes)
 		} else {
@@ -44,7 +44,7 @@ func (c *Client) SetPassword(ctx context.Context, userID, password string, after
 		return c.adapter.SendNoContent(ctx, ri, odataErrors())
 	})
 	if e, ok := errors.AsType[*Error](err); ok {
-		// Should Graph, or something in between, ever repeat what it was sent.
+		// Graph, or a proxy, might repeat in its message what it was sent.
 		e.Message = strings.ReplaceAll(e.Message, password, "••••")
 		if e.cause != nil && strings.Contains(e.cause.Error(), password) {
 			e.cause = nil
@@ -53,13 +53,13 @@ func (c *Client) SetPassword(ctx context.Context, userID, password string, after
 	return err
 }
 
-// Domain is a verified domain of the tenant, as far as it tells where its people's passwords are.
+// Domain is a verified domain of the tenant. It says where the passwords of its accounts are managed.
 type Domain struct {
 	Name      string
 	Federated bool // another identity provider signs its people in
 }
 
-// Domain reads one domain by its name, which is what stands behind the @ of a user principal name.
+// Domain reads one domain by its name, the part behind the @ of a user principal name.
 // https://learn.microsoft.com/graph/api/domain-get
 func (c *Client) Domain(ctx context.Context, name string) (Domain, error) {
 	if err := checkID("domain", name); err != nil {
@@ -76,7 +76,7 @@ func (c *Client) Domain(ctx context.Context, name string) (Domain, error) {
 		case strings.EqualFold(kind, "Federated"):
 			d.Federated = true
 		case !strings.EqualFold(kind, "Managed"):
-			// A domain must not pass for an ordinary one because Graph left something out.
+			// If Graph left the type out, the domain must not count as a managed one.
 			return errors.New("the answer does not say whether the domain is managed or federated")
 		}
 		return nil
@@ -87,8 +87,8 @@ func (c *Client) Domain(ctx context.Context, name string) (Domain, error) {
 	return d, nil
 }
 
-// PerUserMFA reads the state of per-user MFA: disabled, enabled or enforced, or whatever Graph adds. Only under an enforced one can
-// a person make app passwords. https://learn.microsoft.com/graph/api/authentication-get (beta)
+// PerUserMFA reads the state of per-user MFA: disabled, enabled or enforced, or another value that Graph adds. A
+// person can create app passwords only if it is enforced. https://learn.microsoft.com/graph/api/authentication-get (beta)
 func (c *Client) PerUserMFA(ctx context.Context, userID string) (string, error) {
 	if err := checkID("account", userID); err != nil {
 		return "", err
@@ -100,8 +100,8 @@ func (c *Client) PerUserMFA(ctx context.Context, userID string) (string, error) 
 		if err != nil {
 			return err
 		}
-		if state = extra(e.GetAdditionalData()).text("perUserMfaState"); state == "" {
-			return errors.New("the answer does not hold the state of per-user MFA")
+		if state = additionalData(e.GetAdditionalData()).text("perUserMfaState"); state == "" {
+			return errors.New("the answer does not contain the state of per-user MFA")
 		}
 		return nil
 	})

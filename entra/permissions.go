@@ -6,8 +6,8 @@ import "strings"
 type Permission string
 
 // The application permissions that Countersign's calls need: for each call the least privileged one in Microsoft's permission
-// data. Where the tenant's cloud does not offer the granular ones (UserAuthMethod-…), UserAuthenticationMethod.ReadWrite.All
-// stands in for all of them. https://learn.microsoft.com/graph/permissions-reference
+// data. If the tenant's cloud does not offer the granular ones (UserAuthMethod-…), UserAuthenticationMethod.ReadWrite.All
+// replaces all of them. https://learn.microsoft.com/graph/permissions-reference
 const (
 	PermUserRead           Permission = "User.Read.All"
 	PermGroupMemberRead    Permission = "GroupMember.Read.All"
@@ -75,25 +75,26 @@ const (
 	CallReadPassPolicy   Call = "read the policy for Temporary Access Passes"
 	CallListPasses       Call = "list the Temporary Access Passes"
 	CallIssuePass        Call = "issue a Temporary Access Pass"
-	// CallSignIn is what precedes all others: getting an access token from Entra. It needs no permission.
+	// CallSignIn precedes all others: it gets an access token from Entra. It needs no permission.
 	CallSignIn Call = "sign Countersign in"
 )
 
-// Endpoint is one call and what an application needs for it.
+// Endpoint is one call and the permissions that an application needs for it.
 type Endpoint struct {
 	Call       Call
 	Method     string // the HTTP method
 	Path       string // with the version; {id} is the account, {mid} the authentication method
 	Permission Permission
-	// Also is a second permission without which the call succeeds but does not answer the question, or "".
+	// Also is a second permission without which the call succeeds but its answer lacks what is needed, or "".
 	Also Permission
 }
 
-// Endpoints lists every call of this package with its application permission. It is the only place that knows which call needs what.
+// Endpoints lists every call of this package with its application permission. This is not stored anywhere else.
 //
-// Listing the hardware tokens would be content with UserAuthMethod-HardwareOATH.Read.All, but is only done beside listing all
-// methods, whose permission covers it; the passes are listed only before one is issued. Lists of groups are answered to User.Read.All, yet with ids alone where the app may not
-// read groups: whether one is role-assignable shows with GroupMember.Read.All only, see Client.Groups.
+// UserAuthMethod-HardwareOATH.Read.All would be enough to list the hardware tokens, but they are only listed together with all
+// methods, whose permission covers it; the passes are listed only before one is issued. User.Read.All is enough to list groups,
+// but if the app may not read groups, Graph returns only their ids: GroupMember.Read.All is needed to see whether one is
+// role-assignable, see Client.Groups.
 func Endpoints() []Endpoint {
 	const user, methods = "/v1.0/users/{id}", "/v1.0/users/{id}/authentication/"
 	const beta, roles = "/beta/users/{id}/authentication/", "/roleManagement/directory/"
@@ -148,7 +149,7 @@ func (c Call) Permission() Permission {
 	return ""
 }
 
-// DeleteCall returns the call that deletes a method of this kind, and false for a kind that nobody can delete.
+// DeleteCall returns the call that deletes a method of this kind, and false for a kind that cannot be deleted.
 func DeleteCall(k Kind) (Call, bool) {
 	switch k {
 	case KindPhone:
@@ -177,7 +178,7 @@ func DeleteCall(k Kind) (Call, bool) {
 	return "", false
 }
 
-// Wider returns the permission that also allows what p allows and is offered in every cloud, or "" if there is none worth naming.
+// Wider returns a broader permission that includes p and is offered in every cloud, or "" if there is none.
 func (p Permission) Wider() Permission {
 	if strings.HasPrefix(string(p), "UserAuthMethod-") {
 		return "UserAuthenticationMethod.ReadWrite.All"

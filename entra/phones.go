@@ -8,8 +8,8 @@ import (
 	"github.com/microsoftgraph/msgraph-sdk-go/models"
 )
 
-// AddPhone registers a number of a type (mobile, alternateMobile or office) of which the account has none. An alternate mobile needs
-// a mobile. The number is written "+1 4255551234x12": the space behind the country code is part of the format.
+// AddPhone registers a number of a type (mobile, alternateMobile or office) of which the account has none. An alternate mobile requires
+// a mobile. The format of the number is "+1 4255551234x12", with the space behind the country code.
 //
 // A second number of one type is refused, with a status that Microsoft does not document.
 // https://learn.microsoft.com/graph/api/authentication-post-phonemethods
@@ -17,7 +17,7 @@ func (c *Client) AddPhone(ctx context.Context, userID, phoneType, number string)
 	return c.setPhone(ctx, CallAddPhone, userID, "", phoneType, number)
 }
 
-// ReplacePhone puts a number in the place of the one that the account has; methodID is that one's. Its type cannot change.
+// ReplacePhone replaces the number of the account's phone with this methodID. Its type cannot change.
 // https://learn.microsoft.com/graph/api/phoneauthenticationmethod-update
 func (c *Client) ReplacePhone(ctx context.Context, userID, methodID, phoneType, number string) error {
 	if err := checkID("authentication method", methodID); err != nil {
@@ -61,7 +61,7 @@ func (c *Client) AddEmail(ctx context.Context, userID, address string) error {
 	return c.setEmail(ctx, CallAddEmail, userID, "", address)
 }
 
-// ReplaceEmail puts an address in the place of the one that the account has; methodID is that one's.
+// ReplaceEmail replaces the address of the account's e-mail method with this methodID.
 // https://learn.microsoft.com/graph/api/emailauthenticationmethod-update
 func (c *Client) ReplaceEmail(ctx context.Context, userID, methodID, address string) error {
 	if err := checkID("authentication method", methodID); err != nil {
@@ -90,8 +90,8 @@ func (c *Client) setEmail(ctx context.Context, call Call, userID, methodID, addr
 	})
 }
 
-// sendChange sends what a builder made. The builders' own Post and Patch want a body in the answer, and Graph sometimes has none:
-// only the status counts.
+// sendChange sends the request that a builder made. The builders' own Post and Patch require a body in the answer, which Graph
+// sometimes omits: only the status counts.
 func (c *Client) sendChange(ctx context.Context, ri *abstractions.RequestInformation, err error) error {
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 	sandbox "countersign/sandbox/entra"
 )
 
-// The tests in this file run against a tenant that behaves, over TLS, with the credential that Countersign really uses.
+// The tests in this file run against the sandbox's tenant, over TLS, with a real credential.
 
 const (
 	dana   = "3b9c2f04-7d51-4e0a-9c6e-58d1f0a7b2c3"
@@ -48,7 +48,7 @@ type tenant struct {
 	http *http.Client
 }
 
-// permissions are all that this package may ever ask for.
+// permissions returns all permissions of this package's calls.
 func permissions() []string {
 	var all []string
 	for _, e := range Endpoints() {
@@ -63,7 +63,7 @@ func permissions() []string {
 
 func newTenant(t *testing.T, change ...func(*sandbox.Options)) *tenant {
 	t.Helper()
-	made := time.Date(2026, 3, 2, 8, 30, 0, 0, time.UTC)
+	created := time.Date(2026, 3, 2, 8, 30, 0, 0, time.UTC)
 	used := time.Date(2026, 11, 20, 17, 5, 0, 0, time.UTC)
 	o := sandbox.Options{
 		TenantID: "7a1c0c0e-5c1d-4e55-9f0e-0f1a2b3c4d5e", TenantName: "Fernhill",
@@ -72,22 +72,22 @@ func newTenant(t *testing.T, change ...func(*sandbox.Options)) *tenant {
 			{ID: dana, UserPrincipalName: "dana.whitfield@fernhill.example", DisplayName: "Dana Whitfield", Mail: "dana.whitfield@fernhill.example",
 				ProxyAddresses: []string{"SMTP:dana.whitfield@fernhill.example", "smtp:dana@fernhill.example", "smtp:shared@fernhill.example"},
 				JobTitle:       "Analyst", Department: "Finance", Manager: olga,
-				Created: made, LastPasswordChange: made.AddDate(0, 1, 0), SessionsValidFrom: made.AddDate(0, 2, 0),
+				Created: created, LastPasswordChange: created.AddDate(0, 1, 0), SessionsValidFrom: created.AddDate(0, 2, 0),
 				DefaultMethod: "push", Methods: []sandbox.Method{
-					sandbox.Phone("mobile", "+1 4255551267").With("createdDateTime", made),
+					sandbox.Phone("mobile", "+1 4255551267").With("createdDateTime", created),
 					sandbox.Phone("alternateMobile", "+1 4255550199"),
 					sandbox.Phone("office", "+1 4255550100x42"),
 					sandbox.Authenticator("_jpuR-TGZtk6aQCLF3BQjA2", "Dana's Pixel"),
 					sandbox.Authenticator("9f1f52b6-7a0e-4d4f-a3c1-6d2e8b0c9a47", "iPad"),
 					sandbox.SoftwareOATH("4c1f0a92-e5d7-4b60-8a3e-f7c9d2b1605e"),
 					sandbox.HardwareOATH("aa3d7e10-6f24-4c85-b9e1-0d5a8c72f3b6", "GALT11420104", "Feitian", "c200").With("lastUsedDateTime", used),
-					sandbox.Passkey("-2_GRUg2-HYz6_1YG4YRAQ2", "Red key", "YubiKey 5C NFC", "2fc0579f-8113-47ea-b116-bb5a8db9202a").With("createdDateTime", made),
+					sandbox.Passkey("-2_GRUg2-HYz6_1YG4YRAQ2", "Red key", "YubiKey 5C NFC", "2fc0579f-8113-47ea-b116-bb5a8db9202a").With("createdDateTime", created),
 					sandbox.WindowsHello("jpuR-TGZtk6aQCLF3BQjA2", "FH-LT-0042"),
 					sandbox.PlatformCredential("mac/1", "Dana's MacBook", "macOS"),
 					sandbox.Email("dana.w@mail.example"),
 					sandbox.External("eam-1", "Duo", "c2b3"),
 					sandbox.QRCodePIN("qr-1"),
-					sandbox.TemporaryAccessPass("tap-1", made.AddDate(10, 0, 0), time.Hour, true),
+					sandbox.TemporaryAccessPass("tap-1", created.AddDate(10, 0, 0), time.Hour, true),
 					{Type: "#microsoft.graph.carrierPigeonAuthenticationMethod", ID: "p1", Properties: sandbox.Properties{
 						{Name: "displayName", Value: "Bertie"}, {Name: "createdDateTime", Value: "2026-03-02T08:30:00Z"}, {Name: "wings", Value: 2}}},
 				}},
@@ -178,7 +178,7 @@ func (x *tenant) methods(t *testing.T, user string) MethodList {
 	return l
 }
 
-func find(l MethodList, id string) (Method, bool) {
+func findMethod(l MethodList, id string) (Method, bool) {
 	i := slices.IndexFunc(l.Methods, func(m Method) bool { return m.ID == id })
 	if i < 0 {
 		return Method{}, false
@@ -188,11 +188,11 @@ func find(l MethodList, id string) (Method, bool) {
 
 func TestMethodsOfEveryKind(t *testing.T) {
 	x := newTenant(t)
-	made, long := time.Date(2026, 3, 2, 8, 30, 0, 0, time.UTC), time.Date(2036, 3, 2, 9, 30, 0, 0, time.UTC)
+	created, long := time.Date(2026, 3, 2, 8, 30, 0, 0, time.UTC), time.Date(2036, 3, 2, 9, 30, 0, 0, time.UTC)
 	want := MethodList{Default: "push", Methods: []Method{
-		{ID: "28c10230-6103-485e-b985-444c60001490", Kind: KindPassword, ODataType: "#microsoft.graph.passwordAuthenticationMethod", Created: made.AddDate(0, 1, 0), Usable: true},
+		{ID: "28c10230-6103-485e-b985-444c60001490", Kind: KindPassword, ODataType: "#microsoft.graph.passwordAuthenticationMethod", Created: created.AddDate(0, 1, 0), Usable: true},
 		{ID: "3179e48a-750b-4051-897c-87b9720928f7", Kind: KindPhone, ODataType: "#microsoft.graph.phoneAuthenticationMethod",
-			PhoneType: "mobile", Phone: "+1 4255551267", Status: "notAllowedByPolicy", Created: made, Usable: true},
+			PhoneType: "mobile", Phone: "+1 4255551267", Status: "notAllowedByPolicy", Created: created, Usable: true},
 		{ID: "b6332ec1-7057-4abe-9331-3d72feddfe41", Kind: KindPhone, ODataType: "#microsoft.graph.phoneAuthenticationMethod",
 			PhoneType: "alternateMobile", Phone: "+1 4255550199", Status: "notSupported", Usable: true},
 		{ID: "e37fc753-ff3b-4958-9484-eaa9425c82bc", Kind: KindPhone, ODataType: "#microsoft.graph.phoneAuthenticationMethod",
@@ -200,15 +200,15 @@ func TestMethodsOfEveryKind(t *testing.T) {
 		{ID: "_jpuR-TGZtk6aQCLF3BQjA2", Kind: KindAuthenticator, ODataType: "#microsoft.graph.microsoftAuthenticatorAuthenticationMethod", Name: "Dana's Pixel", Usable: true},
 		{ID: "9f1f52b6-7a0e-4d4f-a3c1-6d2e8b0c9a47", Kind: KindAuthenticator, ODataType: "#microsoft.graph.microsoftAuthenticatorAuthenticationMethod", Name: "iPad", Usable: true},
 		{ID: "4c1f0a92-e5d7-4b60-8a3e-f7c9d2b1605e", Kind: KindSoftwareOATH, ODataType: "#microsoft.graph.softwareOathAuthenticationMethod", Usable: true},
-		{ID: "-2_GRUg2-HYz6_1YG4YRAQ2", Kind: KindPasskey, ODataType: "#microsoft.graph.fido2AuthenticationMethod", Name: "Red key", Model: "YubiKey 5C NFC", Created: made, Usable: true},
+		{ID: "-2_GRUg2-HYz6_1YG4YRAQ2", Kind: KindPasskey, ODataType: "#microsoft.graph.fido2AuthenticationMethod", Name: "Red key", Model: "YubiKey 5C NFC", Created: created, Usable: true},
 		{ID: "jpuR-TGZtk6aQCLF3BQjA2", Kind: KindWindowsHello, ODataType: "#microsoft.graph.windowsHelloForBusinessAuthenticationMethod", Name: "FH-LT-0042", Usable: true},
 		{ID: "mac/1", Kind: KindPlatformCredential, ODataType: "#microsoft.graph.platformCredentialAuthenticationMethod", Name: "Dana's MacBook", Model: "macOS", Usable: true},
 		{ID: "3ddfcfc8-9383-446f-83cc-3ab9be4be18f", Kind: KindEmail, ODataType: "#microsoft.graph.emailAuthenticationMethod", Email: "dana.w@mail.example", Usable: true},
 		{ID: "eam-1", Kind: KindExternal, ODataType: "#microsoft.graph.externalAuthenticationMethod", Name: "Duo", Usable: true},
 		{ID: "qr-1", Kind: KindQRCode, ODataType: "#microsoft.graph.qrCodePinAuthenticationMethod", Usable: true},
 		{ID: "tap-1", Kind: KindPass, ODataType: "#microsoft.graph.temporaryAccessPassAuthenticationMethod",
-			Created: made.AddDate(10, 0, 0), UsableReason: "NotYetValid", ValidUntil: long, OneTime: true},
-		{ID: "p1", Kind: KindUnknown, ODataType: "#microsoft.graph.carrierPigeonAuthenticationMethod", Name: "Bertie", Created: made, Usable: true},
+			Created: created.AddDate(10, 0, 0), UsableReason: "NotYetValid", ValidUntil: long, OneTime: true},
+		{ID: "p1", Kind: KindUnknown, ODataType: "#microsoft.graph.carrierPigeonAuthenticationMethod", Name: "Bertie", Created: created, Usable: true},
 		{ID: "aa3d7e10-6f24-4c85-b9e1-0d5a8c72f3b6", Kind: KindHardwareOATH, ODataType: "#microsoft.graph.hardwareOathAuthenticationMethod",
 			Model: "Feitian c200", Serial: "GALT11420104", Status: "activated", LastUsed: time.Date(2026, 11, 20, 17, 5, 0, 0, time.UTC), Usable: true},
 	}}
@@ -216,18 +216,18 @@ func TestMethodsOfEveryKind(t *testing.T) {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
 
-	// Should v1.0 ever list hardware tokens, they are not there twice.
+	// If v1.0 lists hardware tokens, they are not listed twice.
 	x.admin(t, "PATCH", "/sandbox/tenant", map[string]any{"quirks": map[string]bool{"hardware_oath_in_methods": true}}, nil)
 	got := x.methods(t, dana)
 	if n := len(got.Methods); n != len(want.Methods) {
 		t.Errorf("%d methods, want %d", n, len(want.Methods))
 	}
-	if m, _ := find(got, "aa3d7e10-6f24-4c85-b9e1-0d5a8c72f3b6"); m.Serial == "" {
+	if m, _ := findMethod(got, "aa3d7e10-6f24-4c85-b9e1-0d5a8c72f3b6"); m.Serial == "" {
 		t.Errorf("the hardware token lost its device: %+v", m)
 	}
 }
 
-// When a method was last used is known for the one of which beta tells it, and for no other.
+// LastUsed contains only the methods for which beta returns the time.
 func TestLastUsed(t *testing.T) {
 	x := newTenant(t)
 	used, err := x.LastUsed(t.Context(), dana)
@@ -237,7 +237,7 @@ func TestLastUsed(t *testing.T) {
 	}
 }
 
-// What only beta knows may fail without taking the list with it; the list itself may not.
+// If a beta call fails, Methods returns the list with a gap; if the list itself fails, Methods fails.
 func TestMethodsWithGaps(t *testing.T) {
 	x := newTenant(t)
 	x.fault(t, sandbox.Fault{Path: "hardwareOathMethods", Kind: "status", Status: 400, Code: "BadRequest", Message: "Resource not found for the segment 'hardwareOathMethods'."},
@@ -300,16 +300,16 @@ func TestFind(t *testing.T) {
 	}
 	x.fault(t, sandbox.Fault{Path: "/v1.0/users", Skip: 1, Kind: "status", Status: 500})
 	if users, err := x.Find(t.Context(), "dana@fernhill.example"); err == nil || users != nil {
-		t.Errorf("half a search is an error, not %v", users)
+		t.Errorf("one of two searches failed, and Find returned %v and no error", users)
 	}
 }
 
 func TestUser(t *testing.T) {
 	x := newTenant(t)
-	made := time.Date(2026, 3, 2, 8, 30, 0, 0, time.UTC)
+	created := time.Date(2026, 3, 2, 8, 30, 0, 0, time.UTC)
 	want := User{ID: dana, UPN: "dana.whitfield@fernhill.example", Name: "Dana Whitfield", Mail: "dana.whitfield@fernhill.example", Title: "Analyst",
 		Aliases:    []string{"dana.whitfield@fernhill.example", "dana@fernhill.example", "shared@fernhill.example"},
-		Department: "Finance", Enabled: true, Created: made, LastPasswordChange: made.AddDate(0, 1, 0), SessionsValidFrom: made.AddDate(0, 2, 0)}
+		Department: "Finance", Enabled: true, Created: created, LastPasswordChange: created.AddDate(0, 1, 0), SessionsValidFrom: created.AddDate(0, 2, 0)}
 	for _, ref := range []string{dana, "dana.whitfield@fernhill.example"} {
 		if got, err := x.User(t.Context(), ref); err != nil || !cmp.Equal(got, want) {
 			t.Errorf("User(%q) = %+v, %v", ref, got, err)
@@ -367,7 +367,7 @@ func TestChanges(t *testing.T) {
 	if err := x.DeactivateHardwareToken(t.Context(), dana, hardware); err != nil {
 		t.Fatal(err)
 	}
-	if m, ok := find(x.methods(t, dana), hardware); !ok || m.Usable || m.Status != "assigned" {
+	if m, ok := findMethod(x.methods(t, dana), hardware); !ok || m.Usable || m.Status != "assigned" {
 		t.Errorf("the deactivated token: %+v, %t", m, ok)
 	}
 }
@@ -383,7 +383,7 @@ func TestDeleteMethod(t *testing.T) {
 	}
 	order = append(order, "_jpuR-TGZtk6aQCLF3BQjA2", "9f1f52b6-7a0e-4d4f-a3c1-6d2e8b0c9a47") // the default last
 	for _, id := range order {
-		m, _ := find(l, id)
+		m, _ := findMethod(l, id)
 		if err := x.DeleteMethod(t.Context(), dana, m.Kind, m.ID); err != nil {
 			t.Errorf("%s: %v", m, err)
 		}
@@ -401,11 +401,11 @@ func TestDeleteMethod(t *testing.T) {
 	}
 }
 
-func TestTheDefaultMethodGoesLast(t *testing.T) {
+func TestDefaultMethodIsDeletedLast(t *testing.T) {
 	for _, older := range []bool{false, true} {
 		x := newTenant(t, func(o *sandbox.Options) { o.Quirks.OlderDefaultMessage = older })
 		if err := x.DeleteMethod(t.Context(), dana, KindAuthenticator, "9f1f52b6-7a0e-4d4f-a3c1-6d2e8b0c9a47"); err != nil {
-			t.Fatal(err) // the other app still carries the default
+			t.Fatal(err) // the default is still on the other app
 		}
 		err := x.DeleteMethod(t.Context(), dana, KindAuthenticator, "_jpuR-TGZtk6aQCLF3BQjA2")
 		if !errors.Is(err, ErrDefaultMethod) || errors.Is(err, ErrForbidden) {
@@ -444,7 +444,7 @@ func TestPrivilege(t *testing.T) {
 	}
 }
 
-// A question that cannot be answered is never answered with "no privilege".
+// If a lookup fails, Privilege returns an error and never an empty Privilege without one.
 func TestPrivilegeFailsClosed(t *testing.T) {
 	x := newTenant(t)
 	for _, path := range []string{"/v1.0/users/" + elias, "transitiveMemberOf", "ownedObjects", "transitiveRoleAssignments", "roleEligibilityScheduleInstances", "roleDefinitions"} {
@@ -456,7 +456,7 @@ func TestPrivilegeFailsClosed(t *testing.T) {
 			x.fault(t)
 		}
 	}
-	// The eligibility of the group, after that of the account itself.
+	// The lookup of the group's eligibility fails, after that of the account itself.
 	x.fault(t, sandbox.Fault{Path: "roleEligibilityScheduleInstances", Skip: 1, Kind: "status", Status: 500})
 	if p, err := x.Privilege(t.Context(), elias); err == nil {
 		t.Errorf("got %+v", p)
@@ -465,7 +465,7 @@ func TestPrivilegeFailsClosed(t *testing.T) {
 		t.Errorf("nobody: %+v, %v", p, err)
 	}
 
-	// Without Entra ID P2 nobody is eligible, and everything else is known.
+	// Without Entra ID P2 nobody is eligible, and everything else is complete.
 	x.fault(t, sandbox.Fault{Path: "roleEligibilityScheduleInstances", Kind: "status", Status: 400, Code: "AadPremiumLicenseRequired",
 		Message: "The tenant needs to have Microsoft Entra ID P2 or Microsoft Entra ID Governance license."})
 	p, err := x.Privilege(t.Context(), gloria)
@@ -474,9 +474,9 @@ func TestPrivilegeFailsClosed(t *testing.T) {
 	}
 }
 
-// Graph hides the properties of groups from an app that may not read them.
-func TestGroupsThatMayNotBeRead(t *testing.T) {
-	c := served(t, func(w http.ResponseWriter, r *http.Request) {
+// Graph omits the properties of groups if the app may not read them.
+func TestUnreadableGroups(t *testing.T) {
+	c := newTLSClient(t, func(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, `{"value":[{"@odata.type":"#microsoft.graph.group","id":"g1","displayName":null,"isAssignableToRole":null}]}`)
 	})
 	groups, err := c.Groups(t.Context(), "u")
@@ -485,7 +485,7 @@ func TestGroupsThatMayNotBeRead(t *testing.T) {
 	}
 }
 
-func TestEveryPageIsRead(t *testing.T) {
+func TestPagination(t *testing.T) {
 	x := newTenant(t, func(o *sandbox.Options) {
 		for i := range 1150 {
 			o.Groups = append(o.Groups, sandbox.Group{ID: fmt.Sprintf("6d1f%04d-88aa-4c3e-9b57-2e0f4a6c8d1b", i), DisplayName: fmt.Sprint("Group ", i),
@@ -506,7 +506,7 @@ func TestEveryPageIsRead(t *testing.T) {
 	}
 }
 
-// Members of a group are people, those in groups inside it included.
+// Members returns the people of a group, including those of nested groups.
 func TestMembers(t *testing.T) {
 	x := newTenant(t, func(o *sandbox.Options) {
 		for i := range o.Groups {
@@ -532,16 +532,16 @@ func TestMembers(t *testing.T) {
 		t.Errorf("want -, got +:\n%s", diff)
 	}
 	if _, err := x.Members(t.Context(), "3f2b8a10-9c4d-4e6f-8a1b-2c3d4e5f6a7b"); !errors.Is(err, ErrNotFound) {
-		t.Errorf("a group that is not there: %v", err)
+		t.Errorf("a group that does not exist: %v", err)
 	}
 	x.grant(t, []string{string(PermGroupMemberRead)})
 	if _, err := x.Members(t.Context(), operators); !errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), string(PermUserRead)) {
-		t.Errorf("accounts that show nothing but their ids: %v", err)
+		t.Errorf("accounts without properties: %v", err)
 	}
 }
 
-// calls are all calls of this package, for Dana.
-func calls(t *testing.T, x *tenant) map[Call]func() error {
+// allCalls returns all calls of this package, for Dana.
+func allCalls(t *testing.T, x *tenant) map[Call]func() error {
 	ctx := t.Context()
 	m := map[Call]func() error{
 		CallReadUser:     func() error { _, err := x.User(ctx, dana); return err },
@@ -584,12 +584,12 @@ func calls(t *testing.T, x *tenant) map[Call]func() error {
 		KindPlatformCredential, KindPass, KindExternal, KindQRCode} {
 		call, ok := DeleteCall(k)
 		if !ok {
-			t.Fatalf("nothing deletes %s", k)
+			t.Fatalf("no call deletes %s", k)
 		}
 		m[call] = func() error {
 			err := x.DeleteMethod(ctx, dana, k, "none")
 			if errors.Is(err, ErrNotFound) {
-				return nil // allowed to, and there is none
+				return nil // the call is allowed, and there is no such method
 			}
 			return err
 		}
@@ -597,11 +597,12 @@ func calls(t *testing.T, x *tenant) map[Call]func() error {
 	return m
 }
 
-// The table of permissions is what Graph demands: with just its own permissions each call works, without its first it says which one is missing.
+// Endpoints matches the permissions that Graph requires: with only its own permissions each call works; without the first one, the
+// error names it.
 func TestPermissions(t *testing.T) {
 	x := newTenant(t)
 	for _, e := range Endpoints() {
-		do := calls(t, x)[e.Call]
+		do := allCalls(t, x)[e.Call]
 		if do == nil {
 			t.Errorf("no test calls %q", e.Call)
 			continue
@@ -612,14 +613,14 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("%s with %v: %v", e.Call, own, err)
 		}
 		x.grant(t, slices.DeleteFunc(permissions(), func(p string) bool {
-			// These calls would be content with the permission of another one, too.
+			// For these calls, the permission of another call is enough, too.
 			return p == string(e.Permission) || p == string(e.Also) ||
 				e.Call == CallListEligible && p == string(PermRolesRead) || e.Call == CallListGroups && p == string(PermGroupMemberRead) ||
 				e.Call == CallListHardware && p == string(PermHardwareOATHWrite) ||
 				e.Call == CallReadPassPolicy && p == string(PermPolicyRead) || e.Call == CallListPasses && p == string(PermMethodsRead)
 		}))
 		err := do()
-		if e.Call == CallReadDefault { // a gap, whose first reason is the list itself
+		if e.Call == CallReadDefault { // the list, which comes first, fails for the same reason
 			continue
 		}
 		if got, ok := errors.AsType[*Error](err); !ok || !errors.Is(err, ErrForbidden) || got.Permission != e.Permission ||
@@ -627,7 +628,7 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("%s without %s: %v", e.Call, e.Permission, err)
 		}
 		if e.Call.Permission() != e.Permission {
-			t.Errorf("%s has two permissions", e.Call)
+			t.Errorf("%s is listed with two permissions", e.Call)
 		}
 	}
 
@@ -639,12 +640,12 @@ func TestPermissions(t *testing.T) {
 		if !slices.ContainsFunc(log.Calls, func(c sandbox.Call) bool {
 			return c.Method == e.Method && c.Path == e.Path && c.Granted && slices.Contains(c.Used, string(e.Permission))
 		}) {
-			t.Errorf("%s: the tenant never saw %s %s allowed by %s", e.Call, e.Method, e.Path, e.Permission)
+			t.Errorf("%s: the tenant had no call %s %s allowed by %s", e.Call, e.Method, e.Path, e.Permission)
 		}
 	}
 }
 
-func TestNetworkTrouble(t *testing.T) {
+func TestNetworkFailures(t *testing.T) {
 	const phone = "e37fc753-ff3b-4958-9484-eaa9425c82bc"
 	for _, tt := range []struct {
 		name   string
@@ -653,9 +654,9 @@ func TestNetworkTrouble(t *testing.T) {
 		unsure bool
 		gone   bool
 	}{
-		{"throttled, then not", sandbox.Fault{Kind: "throttle", RetryAfter: new(0), Times: 2}, nil, false, true},
+		{"throttled twice", sandbox.Fault{Kind: "throttle", RetryAfter: new(0), Times: 2}, nil, false, true},
 		{"throttled for too long", sandbox.Fault{Kind: "throttle", RetryAfter: new(3600)}, ErrThrottled, false, false},
-		{"busy, then not", sandbox.Fault{Kind: "status", Status: 503, RetryAfter: new(0)}, nil, false, true},
+		{"busy once", sandbox.Fault{Kind: "status", Status: 503, RetryAfter: new(0)}, nil, false, true},
 		{"applied, and the gateway gave up", sandbox.Fault{Kind: "status", Status: 504, Apply: true, RetryAfter: new(0)}, ErrNotFound, false, true},
 		{"applied, and the answer lost", sandbox.Fault{Kind: "drop_reply"}, ErrUnreachable, true, true},
 		{"the request lost", sandbox.Fault{Kind: "drop_request"}, ErrUnreachable, true, false},
@@ -663,7 +664,7 @@ func TestNetworkTrouble(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := newTenant(t)
-			x.methods(t, dana) // the token and the connection are there
+			x.methods(t, dana) // gets a token and opens the connection
 			tt.fault.Method = "DELETE"
 			x.fault(t, tt.fault)
 			err := x.DeleteMethod(t.Context(), dana, KindPhone, phone)
@@ -673,7 +674,7 @@ func TestNetworkTrouble(t *testing.T) {
 			if e, ok := errors.AsType[*Error](err); ok && e.Unsure != tt.unsure {
 				t.Errorf("unsure is %t: %v", e.Unsure, err)
 			}
-			if _, there := find(x.methods(t, dana), phone); there == tt.gone {
+			if _, there := findMethod(x.methods(t, dana), phone); there == tt.gone {
 				t.Errorf("still there: %t", there)
 			}
 		})
@@ -694,7 +695,7 @@ func TestSignIn(t *testing.T) {
 	}
 	x.fault(t)
 
-	// One token serves many calls at once.
+	// Concurrent calls use one token.
 	c := x.signIn(t, "very~secret", 10*time.Second)
 	x.admin(t, "DELETE", "/sandbox/entra/calls", nil, nil)
 	var wg sync.WaitGroup

@@ -29,16 +29,17 @@ import (
 	"countersign/internal/testnet"
 )
 
-// The tests in this file are about what a tenant never does but a network or a hostile address may. tenant_test.go has the rest.
+// The tests in this file cover failures that a tenant does not cause but a network or a hostile address may. The other tests are in
+// tenant_test.go.
 
-// token is a credential that always has one, or an error.
-type token struct{ err error }
+// fixedCredential is a credential that always returns the same token, or an error.
+type fixedCredential struct{ err error }
 
-func (t token) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+func (t fixedCredential) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	return azcore.AccessToken{Token: "t0ken", ExpiresOn: time.Now().Add(time.Hour)}, t.err
 }
 
-// tlsServer listens on this machine and keeps quiet about connections that break, which is what many tests want them to do.
+// tlsServer listens on this machine. It does not log broken connections, which many tests cause on purpose.
 func tlsServer(h http.Handler) *httptest.Server {
 	s := httptest.NewUnstartedServer(h)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -46,12 +47,12 @@ func tlsServer(h http.Handler) *httptest.Server {
 	return s
 }
 
-// served makes a client whose Graph is the handler, over TLS.
-func served(t *testing.T, h http.HandlerFunc, change ...func(*Options)) *Client {
+// newTLSClient makes a client whose Graph is the handler, over TLS.
+func newTLSClient(t *testing.T, h http.HandlerFunc, change ...func(*Options)) *Client {
 	t.Helper()
 	s := tlsServer(h)
 	t.Cleanup(s.Close)
-	o := Options{Graph: s.URL, Credential: token{}, Transport: s.Client().Transport, CallTimeout: 10 * time.Second}
+	o := Options{Graph: s.URL, Credential: fixedCredential{}, Transport: s.Client().Transport, CallTimeout: 10 * time.Second}
 	for _, f := range change {
 		f(&o)
 	}
@@ -62,25 +63,25 @@ func served(t *testing.T, h http.HandlerFunc, change ...func(*Options)) *Client 
 	return c
 }
 
-// within makes a client whose Graph is the handler, in the bubble of testing/synctest that the test runs in: a call takes at most
-// 20 seconds of the bubble's time, and waiting for them takes none.
-func within(t *testing.T, h http.HandlerFunc) *Client {
+// newBubbleClient makes a client whose Graph is the handler, in the testing/synctest bubble of the test: a call takes at most
+// 20 seconds of the bubble's fake time, which takes no real time.
+func newBubbleClient(t *testing.T, h http.HandlerFunc) *Client {
 	t.Helper()
 	network := testnet.New()
 	server := &http.Server{Handler: h}
 	go server.Serve(network)
 	transport := &http.Transport{DialContext: network.Dial}
 	t.Cleanup(func() { server.Close(); transport.CloseIdleConnections() })
-	c, err := New(Options{Graph: "http://" + network.Addr().String(), Credential: token{}, Transport: transport, CallTimeout: 20 * time.Second})
+	c, err := New(Options{Graph: "http://" + network.Addr().String(), Credential: fixedCredential{}, Transport: transport, CallTimeout: 20 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// silent never answers. A handler that returned instead would answer 200, which a client still takes that is about to close its
-// connection: over TLS it says so to the server first.
-func silent(_ http.ResponseWriter, r *http.Request) {
+// neverAnswer never answers. A handler that returned instead would answer 200, and a client that is about to close its connection
+// would still accept that: over TLS it notifies the server first.
+func neverAnswer(_ http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 	panic(http.ErrAbortHandler)
 }
@@ -100,26 +101,26 @@ func asError(t *testing.T, err error) *Error {
 	return e
 }
 
-func TestNewRefusesWhatWouldLeakTheToken(t *testing.T) {
+func TestNewRejectsUnsafeGraphAddresses(t *testing.T) {
 	for _, graph := range []string{"", "graph.microsoft.com", "http://graph.microsoft.com", "https://", "https://graph.microsoft.com/v1.0",
 		"https://user@graph.microsoft.com", "https://graph.microsoft.com?x=1", "http://127.0.0.1.evil.example", "ftp://127.0.0.1"} {
-		if _, err := New(Options{Graph: graph, Credential: token{}}); err == nil {
+		if _, err := New(Options{Graph: graph, Credential: fixedCredential{}}); err == nil {
 			t.Errorf("New accepted the Graph address %q", graph)
 		}
 	}
 	for _, graph := range []string{"https://graph.microsoft.com", "https://graph.microsoft.us/", "http://127.0.0.1:8080", "http://localhost:1", "http://[::1]:1"} {
-		if _, err := New(Options{Graph: graph, Credential: token{}}); err != nil {
+		if _, err := New(Options{Graph: graph, Credential: fixedCredential{}}); err != nil {
 			t.Errorf("New(%q): %v", graph, err)
 		}
 	}
 	if _, err := New(Options{Graph: "https://graph.microsoft.com"}); err == nil {
-		t.Error("New did without a credential")
+		t.Error("New accepted options without a credential")
 	}
 }
 
-func TestIDsStayOneSegment(t *testing.T) {
+func TestIDsAreOnePathSegment(t *testing.T) {
 	var seen atomic.Value
-	c := served(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newTLSClient(t, func(w http.ResponseWriter, r *http.Request) {
 		seen.Store(r.RequestURI)
 		w.WriteHeader(http.StatusNoContent)
 	})
@@ -154,12 +155,12 @@ func TestIDsStayOneSegment(t *testing.T) {
 	}
 }
 
-func TestTheTokenGoesOnlyToGraph(t *testing.T) {
+func TestTokenIsSentOnlyToGraph(t *testing.T) {
 	var elsewhere atomic.Int32
 	other := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { elsewhere.Add(1) }))
 	defer other.Close()
 
-	c := served(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newTLSClient(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer t0ken" {
 			t.Errorf("%s came without the token", r.URL)
 		}
@@ -181,13 +182,13 @@ func TestTheTokenGoesOnlyToGraph(t *testing.T) {
 	}
 }
 
-// A process that stood still for longer than a call may take sends nothing when it wakes up, although no timer has told yet.
-func TestNothingIsSentBehindTheDeadline(t *testing.T) {
+// A process that was paused for longer than a call may take sends nothing when it resumes, although no timer has fired yet.
+func TestNothingIsSentAfterTheDeadline(t *testing.T) {
 	for name, ctx := range map[string]context.Context{
-		"in time": wokenUp{t.Context(), time.Now().Add(time.Minute)}, "without a deadline": t.Context(), "too late": wokenUp{t.Context(), time.Now().Add(-time.Millisecond)},
+		"in time": lateTimerContext{t.Context(), time.Now().Add(time.Minute)}, "without a deadline": t.Context(), "too late": lateTimerContext{t.Context(), time.Now().Add(-time.Millisecond)},
 	} {
 		sent := false
-		g := &guard{host: "graph.microsoft.com", scheme: "https", next: transport(func(*http.Request) (*http.Response, error) {
+		g := &guardTransport{host: "graph.microsoft.com", scheme: "https", next: roundTripFunc(func(*http.Request) (*http.Response, error) {
 			sent = true
 			return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody}, nil
 		})}
@@ -203,19 +204,19 @@ func TestNothingIsSentBehindTheDeadline(t *testing.T) {
 	}
 }
 
-// wokenUp is a context whose timer is still to run.
-type wokenUp struct {
+// lateTimerContext is a context whose timer has not fired yet.
+type lateTimerContext struct {
 	context.Context
 	deadline time.Time
 }
 
-func (w wokenUp) Deadline() (time.Time, bool) { return w.deadline, true }
+func (w lateTimerContext) Deadline() (time.Time, bool) { return w.deadline, true }
 
-type transport func(*http.Request) (*http.Response, error)
+type roundTripFunc func(*http.Request) (*http.Response, error)
 
-func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+func (f roundTripFunc) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-func TestAnswersThatAreNotGraphs(t *testing.T) {
+func TestAnswersNotFromGraph(t *testing.T) {
 	cut := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", "500")
@@ -240,8 +241,8 @@ func TestAnswersThatAreNotGraphs(t *testing.T) {
 			w.Header().Set("Content-Type", "text/html")
 			io.WriteString(w, "<html>")
 		}, ErrUnreachable, ErrNotFound, "proxy"},
-		{"half an answer", cut, ErrUnreachable, ErrNotFound, "unexpected EOF"},
-		{"nothing", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }, ErrUnreachable, ErrNotFound, "empty"},
+		{"a truncated answer", cut, ErrUnreachable, ErrNotFound, "unexpected EOF"},
+		{"an empty answer", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }, ErrUnreachable, ErrNotFound, "empty"},
 		{"an account without accountEnabled", func(w http.ResponseWriter, r *http.Request) {
 			reply(w, 200, `{"id":"u","userPrincipalName":"u@x"}`)
 		}, ErrForbidden, ErrNotFound, "User.Read.All"},
@@ -250,19 +251,19 @@ func TestAnswersThatAreNotGraphs(t *testing.T) {
 		}, ErrSignIn, ErrForbidden, "secret"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := served(t, tt.handler).User(t.Context(), "u")
+			_, err := newTLSClient(t, tt.handler).User(t.Context(), "u")
 			e := asError(t, err)
 			if tt.is != nil && !errors.Is(err, tt.is) || errors.Is(err, tt.isNot) || !strings.Contains(e.Error(), tt.says) {
 				t.Errorf("got %+v: %v", *e, err)
 			}
 			if e.Unsure {
-				t.Error("a question cannot have changed anything")
+				t.Error("a read cannot have changed anything, but Unsure is set")
 			}
 		})
 	}
 }
 
-// What was seen of a change decides whether it may have happened.
+// Unsure depends on what was observed of a change.
 func TestUnsure(t *testing.T) {
 	status := func(code int, header ...string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -280,22 +281,22 @@ func TestUnsure(t *testing.T) {
 		{"refused", status(400), false},
 		{"forbidden", status(403), false},
 		{"throttled", status(429, "Retry-After", "3600"), false},
-		{"busy, says when", status(503, "Retry-After", "3600"), false},
-		{"busy, does not say", status(503), true},
+		{"busy, with Retry-After", status(503, "Retry-After", "3600"), false},
+		{"busy, without Retry-After", status(503), true},
 		{"broken", status(500), true},
 		{"gateway time-out", status(504), true},
 		{"bad gateway", status(502), true},
 		{"hung up", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, true},
-		{"silent", silent, true},
+		{"silent", neverAnswer, true},
 		{"done, and the answer cut short", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			w.WriteHeader(200)
-		}, false}, // the status is all that counts: no error at all
+		}, false}, // only the status counts: there is no error
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var sent atomic.Int32
-				c := within(t, func(w http.ResponseWriter, r *http.Request) { sent.Add(1); tt.handler(w, r) })
+				c := newBubbleClient(t, func(w http.ResponseWriter, r *http.Request) { sent.Add(1); tt.handler(w, r) })
 				err := c.RevokeSessions(t.Context(), "u")
 				if strings.HasPrefix(tt.name, "done") {
 					if err != nil {
@@ -314,8 +315,8 @@ func TestUnsure(t *testing.T) {
 	}
 
 	t.Run("nobody there", func(t *testing.T) {
-		// Not a port that was free a moment ago: somebody else may have it now.
-		c, err := New(Options{Graph: "https://127.0.0.1:1", Credential: token{}})
+		// Not a port that was free a moment ago: another process may have it now.
+		c, err := New(Options{Graph: "https://127.0.0.1:1", Credential: fixedCredential{}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -328,15 +329,15 @@ func TestUnsure(t *testing.T) {
 		}
 	})
 	t.Run("not Graph's certificate", func(t *testing.T) {
-		c := served(t, func(http.ResponseWriter, *http.Request) { t.Error("a request came through") },
+		c := newTLSClient(t, func(http.ResponseWriter, *http.Request) { t.Error("a request came through") },
 			func(o *Options) { o.Transport = &http.Transport{TLSClientConfig: &tls.Config{}} })
 		if err := c.RevokeSessions(t.Context(), "u"); !errors.Is(err, ErrUnreachable) || asError(t, err).Unsure {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("no token", func(t *testing.T) {
-		c := served(t, func(http.ResponseWriter, *http.Request) { t.Error("a request came through") },
-			func(o *Options) { o.Credential = token{errors.New("no such host")} })
+		c := newTLSClient(t, func(http.ResponseWriter, *http.Request) { t.Error("a request came through") },
+			func(o *Options) { o.Credential = fixedCredential{errors.New("no such host")} })
 		err := c.RevokeSessions(t.Context(), "u")
 		if e := asError(t, err); !errors.Is(err, ErrUnreachable) || e.Unsure || e.Call != string(CallSignIn) || e.Permission != "" {
 			t.Errorf("got %+v", *e)
@@ -344,7 +345,7 @@ func TestUnsure(t *testing.T) {
 	})
 	t.Run("given up by the caller", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		c := served(t, func(w http.ResponseWriter, r *http.Request) { cancel(); silent(w, r) })
+		c := newTLSClient(t, func(w http.ResponseWriter, r *http.Request) { cancel(); neverAnswer(w, r) })
 		err := c.RevokeSessions(ctx, "u")
 		if !errors.Is(err, context.Canceled) || !asError(t, err).Unsure {
 			t.Errorf("got %v", err)
@@ -352,8 +353,8 @@ func TestUnsure(t *testing.T) {
 	})
 }
 
-// Every row is a list of answers to one call; the last is repeated. An answer is a status and, after a slash, Retry-After.
-func TestWaitsAndRepeats(t *testing.T) {
+// In each row, answers lists the answers to one call; the last one is repeated. An answer is a status and, after a slash, Retry-After.
+func TestRetries(t *testing.T) {
 	type call func(context.Context, *Client) error
 	get := func(ctx context.Context, c *Client) error { _, err := c.Groups(ctx, "u"); return err }
 	del := func(ctx context.Context, c *Client) error { return c.DeleteMethod(ctx, "u", KindPhone, "m") }
@@ -368,30 +369,30 @@ func TestWaitsAndRepeats(t *testing.T) {
 		atLeast time.Duration // how long it takes
 		atMost  time.Duration
 	}{
-		{"GET waits as told", get, "429/7 200", nil, 2, 7 * time.Second, 7 * time.Second},
-		{"GET waits without being told", get, "429 503 504 200", nil, 4, 7 * time.Second, 10 * time.Second},
+		{"GET with Retry-After", get, "429/7 200", nil, 2, 7 * time.Second, 7 * time.Second},
+		{"GET without Retry-After", get, "429 503 504 200", nil, 4, 7 * time.Second, 10 * time.Second},
 		{"DELETE after 504", del, "504 404", ErrNotFound, 2, time.Second, 2 * time.Second},
 		{"DELETE after 503", del, "503/2 204", nil, 2, 2 * time.Second, 2 * time.Second},
 		{"DELETE not after 500", del, "500", ErrUnreachable, 1, 0, 0},
 		{"POST after 429", post, "429/3 429/4 200", nil, 3, 7 * time.Second, 7 * time.Second},
-		{"POST after 429 without being told", post, "429 200", nil, 2, time.Second, 2 * time.Second},
-		{"POST after 503 as told", post, "503/3 200", nil, 2, 3 * time.Second, 3 * time.Second},
+		{"POST after 429 without Retry-After", post, "429 200", nil, 2, time.Second, 2 * time.Second},
+		{"POST after 503 with Retry-After", post, "503/3 200", nil, 2, 3 * time.Second, 3 * time.Second},
 		{"POST not after 503", post, "503", ErrUnreachable, 1, 0, 0},
 		{"POST not after 504", post, "504/1", ErrUnreachable, 1, 0, 0},
 		{"PATCH after 429", patch, "429/3 204", nil, 2, 3 * time.Second, 3 * time.Second},
 		{"PATCH not after 504", patch, "504/1", ErrUnreachable, 1, 0, 0},
-		{"a wait beyond the deadline is not begun", del, "429/60", ErrThrottled, 1, 0, 0},
+		{"a wait beyond the deadline is not started", del, "429/60", ErrThrottled, 1, 0, 0},
 		{"waits add up", del, "429/8 429/8 429/8", ErrThrottled, 3, 16 * time.Second, 16 * time.Second},
 		{"the deadline covers a silent second answer", get, "429/8 0", ErrUnreachable, 2, 20 * time.Second, 20 * time.Second},
 		{"throttled after a time-out", del, "504 429/60", ErrThrottled, 2, time.Second, 2 * time.Second},
-		{"told a date", get, "429/date 200", nil, 2, 5 * time.Second, 5 * time.Second},
-		{"told nonsense", get, "429/soon 200", nil, 2, time.Second, 2 * time.Second},
+		{"Retry-After is a date", get, "429/date 200", nil, 2, 5 * time.Second, 5 * time.Second},
+		{"Retry-After is invalid", get, "429/soon 200", nil, 2, time.Second, 2 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sent, bodies := 0, map[string]bool{}
 				answers := strings.Fields(tt.answers)
-				c := within(t, func(w http.ResponseWriter, r *http.Request) {
+				c := newBubbleClient(t, func(w http.ResponseWriter, r *http.Request) {
 					body, _ := io.ReadAll(bufio.NewReader(r.Body))
 					bodies[r.Header.Get("Content-Encoding")+string(body)] = true
 					status, after, _ := strings.Cut(answers[min(sent, len(answers)-1)], "/")
@@ -404,7 +405,7 @@ func TestWaitsAndRepeats(t *testing.T) {
 					}
 					switch status {
 					case "0":
-						silent(w, r)
+						neverAnswer(w, r)
 					case "200":
 						reply(w, 200, `{"value":[]}`)
 					case "204":
@@ -484,11 +485,11 @@ func TestCloudRoots(t *testing.T) {
 		}
 	}
 	if _, _, err := CloudRoots("mars"); err == nil {
-		t.Error("there is a cloud on mars")
+		t.Error("CloudRoots accepted the cloud \"mars\"")
 	}
 }
 
-func TestNewCredentialSaysWhatIsMissing(t *testing.T) {
+func TestNewCredentialErrors(t *testing.T) {
 	for _, tt := range []struct {
 		o    CredentialOptions
 		says string
@@ -509,8 +510,8 @@ func TestNewCredentialSaysWhatIsMissing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	about := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	cert, err := x509.CreateCertificate(rand.Reader, about, about, &key.PublicKey, key)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
 	}

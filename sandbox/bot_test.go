@@ -21,7 +21,7 @@ import (
 	"countersign/sandbox/slack"
 )
 
-// manifest is that of a bot which does no more than these tests need: it plays the story, and shows every kind of block.
+// manifest belongs to a minimal bot for these tests: it supports the tour and shows every kind of block.
 const manifest = `
 display_information: {name: Countersign, description: The bot of the sandbox's own tests}
 features:
@@ -40,16 +40,16 @@ settings:
   socket_mode_enabled: true
 `
 
-// box is a sandbox and the way to it.
-type box struct {
+// testSandbox is a sandbox and the dialer for it.
+type testSandbox struct {
 	*sandbox.Sandbox
-	dial func(context.Context, string, string) (net.Conn, error) // nil where it has a real address
+	dial func(context.Context, string, string) (net.Conn, error) // nil when it listens on a real address
 }
 
-// newSandbox starts a sandbox that ends with the test.
-func newSandbox(t *testing.T, change ...func(*sandbox.Options)) *box {
+// newSandbox starts a sandbox that is closed at the end of the test.
+func newSandbox(t *testing.T, change ...func(*sandbox.Options)) *testSandbox {
 	t.Helper()
-	o := sandbox.Options{Manifest: []byte(manifest), Tune: unhurried}
+	o := sandbox.Options{Manifest: []byte(manifest), Tune: longTimeouts}
 	for _, f := range change {
 		f(&o)
 	}
@@ -58,16 +58,16 @@ func newSandbox(t *testing.T, change ...func(*sandbox.Options)) *box {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return &box{s, o.Dial}
+	return &testSandbox{s, o.Dial}
 }
 
-// unhurried gives the bot all the time that it needs on a busy machine. Where Slack's time limits matter, the test runs within.
-func unhurried(s *slack.Options, _ *entra.Options) {
+// longTimeouts makes Slack's time limits long enough for a busy machine. Tests of the time limits use inBubble instead.
+func longTimeouts(s *slack.Options, _ *entra.Options) {
 	s.AckTimeout, s.TriggerLife = time.Hour, time.Hour
 }
 
-// within puts a sandbox into the bubble of testing/synctest that the test runs in, with Slack's own time limits.
-func within(o *sandbox.Options) {
+// inBubble runs a sandbox inside the test's testing/synctest bubble, with Slack's own time limits.
+func inBubble(o *sandbox.Options) {
 	network := testnet.New()
 	o.Listener, o.Dial, o.Tune = network, network.Dial, nil
 }
@@ -75,12 +75,12 @@ func within(o *sandbox.Options) {
 // bot is a Slack app over slack-go and Microsoft Graph over plain net/http.
 type bot struct {
 	t   *testing.T
-	s   *box
+	s   *testSandbox
 	api *slackgo.Client
 }
 
-// startBot connects the bot and returns when Slack has said hello.
-func startBot(t *testing.T, s *box) *bot {
+// startBot connects the bot and returns after Slack's hello.
+func startBot(t *testing.T, s *testSandbox) *bot {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	client := &http.Client{Transport: &http.Transport{DialContext: s.dial}}
@@ -114,7 +114,7 @@ func startBot(t *testing.T, s *box) *bot {
 	select {
 	case <-hello:
 	case <-ended:
-		t.Fatal("Slack did not say hello")
+		t.Fatal("no hello from Slack")
 	}
 	return b
 }
@@ -150,7 +150,7 @@ func (b *bot) handle(ctx context.Context, socket *socketmode.Client, e socketmod
 			ack()
 			values := data.View.State.Values
 			b.post(ctx, sandbox.Approvals, strings.NewReplacer("VERIFIED", values["verified"]["verified"].SelectedOption.Text.Text,
-				"WHY", values["justification"]["justification"].Value).Replace(card), "Hanna Okafor asks: re-register Dana Whitfield")
+				"WHY", values["justification"]["justification"].Value).Replace(card), "Hanna Okafor requests: re-register Dana Whitfield")
 		case slackgo.InteractionTypeBlockActions:
 			ack()
 			b.press(ctx, data)
@@ -164,7 +164,7 @@ func (b *bot) handle(ctx context.Context, socket *socketmode.Client, e socketmod
 func (b *bot) press(ctx context.Context, data slackgo.InteractionCallback) {
 	switch action := data.ActionCallback.BlockActions[0]; {
 	case action.ActionID == "approve" && data.User.ID == sandbox.Hanna:
-		_, err := b.api.PostEphemeralContext(ctx, data.Channel.ID, data.User.ID, slackgo.MsgOptionText("You asked for this, so somebody else has to approve it.", false))
+		_, err := b.api.PostEphemeralContext(ctx, data.Channel.ID, data.User.ID, slackgo.MsgOptionText("You requested this, so somebody else has to approve it.", false))
 		b.check(err)
 	case action.ActionID == "approve":
 		b.reregister(ctx)
@@ -211,7 +211,7 @@ func (b *bot) publish(ctx context.Context) {
 	}
 }
 
-// reregister deletes through Graph what a re-registration deletes, the default method last.
+// reregister deletes the methods that a re-registration deletes, through Graph, the default method last.
 func (b *bot) reregister(ctx context.Context) {
 	token, err := graphToken(ctx, b.s)
 	b.check(err)
@@ -241,7 +241,7 @@ func (b *bot) reregister(ctx context.Context) {
 }
 
 // graphToken signs in with the client credentials flow.
-func graphToken(ctx context.Context, s *box) (string, error) {
+func graphToken(ctx context.Context, s *testSandbox) (string, error) {
 	form := url.Values{"grant_type": {"client_credentials"}, "client_id": {sandbox.ClientID}, "client_secret": {sandbox.ClientSecret}, "scope": {s.SecureURL() + "/.default"}}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.SecureURL()+"/"+sandbox.TenantID+"/oauth2/v2.0/token", strings.NewReader(form.Encode()))
 	if err != nil {
@@ -265,7 +265,7 @@ func graphToken(ctx context.Context, s *box) (string, error) {
 	return out.Token, nil
 }
 
-func graph(ctx context.Context, s *box, token, method, address string, out any) error {
+func graph(ctx context.Context, s *testSandbox, token, method, address string, out any) error {
 	r, err := http.NewRequestWithContext(ctx, method, address, nil)
 	if err != nil {
 		return err
@@ -318,21 +318,21 @@ const card = `[
 
 const decided = `[
  {"type":"header","text":{"type":"plain_text","text":"Re-register Dana Whitfield"}},
- {"type":"section","text":{"type":"mrkdwn","text":":white_check_mark: *Done.* Asked for by <@U0HANNA>, approved by <@U0RAVI>."}},
+ {"type":"section","text":{"type":"mrkdwn","text":":white_check_mark: *Done.* Requested by <@U0HANNA>, approved by <@U0RAVI>."}},
  {"type":"context","elements":[{"type":"mrkdwn","text":"6 steps succeeded · R-7Q2"}]}]`
 
 const auditLine = `[{"type":"rich_text","elements":[{"type":"rich_text_section","elements":[{"type":"emoji","name":"white_check_mark"},{"type":"text","text":" succeeded ","style":{"bold":true}},
- {"type":"text","text":"require-reregister of dana.whitfield@fernhill.example, asked for by "},{"type":"user","user_id":"U0HANNA"},{"type":"text","text":", approved by "},{"type":"user","user_id":"U0RAVI"},{"type":"text","text":" (R-7Q2)"}]}]}]`
+ {"type":"text","text":"require-reregister of dana.whitfield@fernhill.example, requested by "},{"type":"user","user_id":"U0HANNA"},{"type":"text","text":", approved by "},{"type":"user","user_id":"U0RAVI"},{"type":"text","text":" (R-7Q2)"}]}]}]`
 
 const details = `{"type":"modal","title":{"type":"plain_text","text":"Request R-7Q2"},"close":{"type":"plain_text","text":"Close"},"blocks":[
  {"type":"section","text":{"type":"plain_text","text":"Nothing to fill in here."}},{"type":"divider"},
  {"type":"section","text":{"type":"mrkdwn","text":"<script>alert(1)</script> & *bold* <https://fernhill.example|a link> <javascript:alert(1)|not a link>"}}]}`
 
 const home = `[
- {"type":"header","text":{"type":"plain_text","text":"Your desk"}},
- {"type":"section","text":{"type":"mrkdwn","text":"*1 request* waits for a decision."},"accessory":{"type":"button","action_id":"refresh","text":{"type":"plain_text","text":"Refresh"}}},
+ {"type":"header","text":{"type":"plain_text","text":"Your requests"}},
+ {"type":"section","text":{"type":"mrkdwn","text":"*1 request* is open."},"accessory":{"type":"button","action_id":"refresh","text":{"type":"plain_text","text":"Refresh"}}},
  {"type":"divider"},
- {"type":"section","text":{"type":"mrkdwn","text":"*Re-register* <@U0DANA> · asked for by <@U0HANNA>"},"accessory":{"type":"button","action_id":"details","text":{"type":"plain_text","text":"Details"}}},
+ {"type":"section","text":{"type":"mrkdwn","text":"*Re-register* <@U0DANA> · requested by <@U0HANNA>"},"accessory":{"type":"button","action_id":"details","text":{"type":"plain_text","text":"Details"}}},
  {"type":"actions","elements":[{"type":"users_select","action_id":"look","placeholder":{"type":"plain_text","text":"Look up a person"}}]}]`
 
 const gallery = `[

@@ -18,15 +18,15 @@ import (
 	"countersign/sandbox/slack"
 )
 
-// Client does through the sandbox's JSON API what people, administrators and bad luck do. It works in the sandbox's own process and
-// in any other. Its methods may be called from several goroutines.
+// Client is a client of the sandbox's JSON API: it acts as people and administrators do, and sets faults. It works in the sandbox's
+// own process and in any other. It is safe for concurrent use.
 type Client struct {
 	base   string
-	http   *http.Client // for one question and its answer
-	stream *http.Client // for the stream, which has no end
+	http   *http.Client // for a single request
+	stream *http.Client // for the event stream; no timeout
 
 	mu     sync.Mutex
-	people []Profile // fetched once: who is meant by <@U…>
+	people []Profile // fetched once, to resolve <@U…>
 }
 
 // NewClient returns a client of the sandbox at base, such as http://127.0.0.1:8080.
@@ -34,9 +34,9 @@ func NewClient(base string) *Client {
 	return &Client{base: strings.TrimRight(base, "/") + "/sandbox/", http: &http.Client{Timeout: 30 * time.Second}, stream: &http.Client{}}
 }
 
-// Error is a refusal of the sandbox itself: something that could not be done at all.
+// Error is an error response of the sandbox itself (4xx).
 type Error struct {
-	Status  int    // of HTTP
+	Status  int    // HTTP status
 	Code    string `json:"error"`
 	Message string `json:"message"`
 }
@@ -87,7 +87,7 @@ func (c *Client) do(method, path string, in, out any) error {
 	return nil
 }
 
-// Wait calls done at once, and again after every change in the sandbox, until it reports true, fails, or ctx ends.
+// Wait calls done immediately and after every change in the sandbox, until done returns true or an error, or ctx ends.
 func (c *Client) Wait(ctx context.Context, done func() (bool, error)) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"stream", nil)
 	if err != nil {
@@ -118,7 +118,7 @@ func (c *Client) Wait(ctx context.Context, done func() (bool, error)) error {
 
 // ---- The workspace ----
 
-// Profile is a member of the workspace, as everybody sees them.
+// Profile is the public profile of a member of the workspace.
 type Profile struct {
 	ID          string `json:"id"`
 	Handle      string `json:"handle"`
@@ -141,7 +141,7 @@ func (c *Client) Commands() (commands []slack.Command, err error) {
 	return commands, c.do(http.MethodGet, "commands", nil, &commands)
 }
 
-// profile is who somebody is; somebody unknown is called by their id.
+// profile returns the profile of a person; the name of an unknown person is their id.
 func (c *Client) profile(id string) Profile {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,27 +160,27 @@ func (c *Client) profile(id string) Profile {
 	return Profile{ID: id, Name: id}
 }
 
-// name is what people call somebody, for texts that mention an id.
+// name returns the name for an id that is mentioned in a text.
 func (c *Client) name(id string) string { return c.profile(id).Name }
 
-// As returns somebody's hands and eyes: person is a Slack user id.
+// As returns a client that acts as person, a Slack user id.
 func (c *Client) As(person string) *Person { return &Person{c, person} }
 
-// Person is one member of the workspace at work.
+// Person acts as one member of the workspace.
 type Person struct {
-	c  *Client
-	ID string
+	client *Client
+	ID     string
 }
 
-// Answer is what became of something a person did with the app. OK is false when Slack would have shown a failure, such as
-// operation_timeout or dispatch_failed; then Err and Message say which. Errors are those that stand beside the fields of a form.
-// Envelope is what the app was sent it in.
+// Answer is the result of an interaction with the app. OK is false when Slack would have shown a failure, such as
+// operation_timeout or dispatch_failed; then Err and Message say which. Errors are the messages beside the fields of a form.
+// Envelope is the id of the envelope that was sent to the app.
 type Answer struct {
 	OK       bool              `json:"ok"`
 	Err      string            `json:"error"`
 	Message  string            `json:"message"`
 	Errors   map[string]string `json:"errors"`
-	Response json.RawMessage   `json:"response"` // what the app put into its acknowledgement of a command
+	Response json.RawMessage   `json:"response"` // the payload of the app's acknowledgement of a command
 	Envelope string            `json:"envelope_id"`
 }
 
@@ -192,7 +192,7 @@ type Channel struct {
 	Shared  bool     `json:"shared"`
 	Members []string `json:"members"`
 	LastTS  string   `json:"last_ts"`
-	With    string   `json:"with"` // the other side of a direct message
+	With    string   `json:"with"` // the other person of a direct message
 }
 
 func (p *Person) query(path string, extra ...string) string {
@@ -205,14 +205,14 @@ func (p *Person) query(path string, extra ...string) string {
 
 // Channels returns the conversations the person is in.
 func (p *Person) Channels() (channels []Channel, err error) {
-	return channels, p.c.do(http.MethodGet, p.query("channels"), nil, &channels)
+	return channels, p.client.do(http.MethodGet, p.query("channels"), nil, &channels)
 }
 
 // DM returns the id of the person's direct message with the app, or "" while there is none.
 func (p *Person) DM() (string, error) {
 	channels, err := p.Channels()
 	for _, c := range channels {
-		if c.Kind == "dm" && p.c.profile(c.With).Bot {
+		if c.Kind == "dm" && p.client.profile(c.With).Bot {
 			return c.ID, nil
 		}
 	}
@@ -226,18 +226,17 @@ func (p *Person) Messages(channel string) (messages []Message, err error) {
 
 // MessagesAfter returns what the person sees in a channel that was posted after the message with this timestamp, oldest first.
 func (p *Person) MessagesAfter(channel, ts string) (messages []Message, err error) {
-	err = p.c.do(http.MethodGet, p.query("messages", "channel", channel, "oldest", ts), nil, &messages)
+	err = p.client.do(http.MethodGet, p.query("messages", "channel", channel, "oldest", ts), nil, &messages)
 	for i := range messages {
-		messages[i].name = p.c.name
+		messages[i].name = p.client.name
 	}
 	return messages, err
 }
 
-// WaitMessage returns the newest message in the channel, as the person sees it, for which match reports true, as soon as there is
-// one.
+// WaitMessage waits for a message in the channel for which match returns true, and returns the newest one, as the person sees it.
 func (p *Person) WaitMessage(ctx context.Context, channel string, match func(Message) bool) (found Message, err error) {
 	var seen []Message
-	err = p.c.Wait(ctx, func() (bool, error) {
+	err = p.client.Wait(ctx, func() (bool, error) {
 		var err error
 		if seen, err = p.Messages(channel); err != nil {
 			return false, err
@@ -256,7 +255,7 @@ func (p *Person) WaitMessage(ctx context.Context, channel string, match func(Mes
 	return found, err
 }
 
-// texts shows messages in an error.
+// texts formats messages for an error.
 func texts(messages []Message) string {
 	if len(messages) == 0 {
 		return "nothing"
@@ -270,44 +269,44 @@ func texts(messages []Message) string {
 
 // Command types a slash command, mentions included ("/entra-methods @dana"), and waits for the app to acknowledge it.
 func (p *Person) Command(channel, text string) (a Answer, err error) {
-	return a, p.c.do(http.MethodPost, "command", map[string]any{"as": p.ID, "channel": channel, "text": text}, &a)
+	return a, p.client.do(http.MethodPost, "command", map[string]any{"as": p.ID, "channel": channel, "text": text}, &a)
 }
 
-// Press presses a button of a message. The value tells buttons of the same action id apart; it may be empty.
+// Press presses a button of a message. The value distinguishes buttons with the same action id; it may be empty.
 func (p *Person) Press(channel, ts, actionID, value string) (a Answer, err error) {
 	in := map[string]any{"as": p.ID, "channel": channel, "ts": ts, "action_id": actionID}
 	if value != "" {
 		in["value"] = value
 	}
-	return a, p.c.do(http.MethodPost, "press", in, &a)
+	return a, p.client.do(http.MethodPost, "press", in, &a)
 }
 
 // Choose chooses in a select, or in a menu, of a message. Selected is the value of an option, or a list of them.
 func (p *Person) Choose(channel, ts, actionID string, selected any) (a Answer, err error) {
-	return a, p.c.do(http.MethodPost, "press", map[string]any{"as": p.ID, "channel": channel, "ts": ts, "action_id": actionID, "selected": selected}, &a)
+	return a, p.client.do(http.MethodPost, "press", map[string]any{"as": p.ID, "channel": channel, "ts": ts, "action_id": actionID, "selected": selected}, &a)
 }
 
-// PressView presses a button of a modal or of the App Home. The value tells buttons of the same action id apart; it may be empty.
+// PressView presses a button of a modal or of the App Home. The value distinguishes buttons with the same action id; it may be empty.
 func (p *Person) PressView(viewID, actionID, value string) (a Answer, err error) {
 	in := map[string]any{"as": p.ID, "view_id": viewID, "action_id": actionID}
 	if value != "" {
 		in["value"] = value
 	}
-	return a, p.c.do(http.MethodPost, "press", in, &a)
+	return a, p.client.do(http.MethodPost, "press", in, &a)
 }
 
 // ChooseView chooses in a select of a modal or of the App Home. Selected is the value of an option, or a list of them.
 func (p *Person) ChooseView(viewID, actionID string, selected any) (a Answer, err error) {
-	return a, p.c.do(http.MethodPost, "press", map[string]any{"as": p.ID, "view_id": viewID, "action_id": actionID, "selected": selected}, &a)
+	return a, p.client.do(http.MethodPost, "press", map[string]any{"as": p.ID, "view_id": viewID, "action_id": actionID, "selected": selected}, &a)
 }
 
-// Views are what a person has open: modals, the top one last, and the App Home, nil before the app has published one.
+// Views are the open modals of a person, the top one last, and the App Home, which is nil until the app has published one.
 type Views struct {
 	Modals []View `json:"modals"`
 	Home   *View  `json:"home"`
 }
 
-// Top returns the modal that is in front.
+// Top returns the top modal.
 func (v Views) Top() (View, bool) {
 	if len(v.Modals) == 0 {
 		return View{}, false
@@ -315,22 +314,22 @@ func (v Views) Top() (View, bool) {
 	return v.Modals[len(v.Modals)-1], true
 }
 
-// Views returns what the person has open.
+// Views returns the person's open modals and App Home.
 func (p *Person) Views() (v Views, err error) {
-	err = p.c.do(http.MethodGet, p.query("views"), nil, &v)
+	err = p.client.do(http.MethodGet, p.query("views"), nil, &v)
 	for i := range v.Modals {
-		v.Modals[i].name = p.c.name
+		v.Modals[i].name = p.client.name
 	}
 	if v.Home != nil {
-		v.Home.name = p.c.name
+		v.Home.name = p.client.name
 	}
 	return v, err
 }
 
-// WaitModal returns the modal in front as soon as match reports true for it.
+// WaitModal waits until match returns true for the top modal, and returns it.
 func (p *Person) WaitModal(ctx context.Context, match func(View) bool) (found View, err error) {
 	seen := "no modal"
-	err = p.c.Wait(ctx, func() (bool, error) {
+	err = p.client.Wait(ctx, func() (bool, error) {
 		views, err := p.Views()
 		if err != nil {
 			return false, err
@@ -351,9 +350,9 @@ func (p *Person) WaitModal(ctx context.Context, match func(View) bool) (found Vi
 	return found, err
 }
 
-// WaitHome opens nothing, but returns the App Home as soon as match reports true for it.
+// WaitHome waits until match returns true for the App Home, and returns it. It does not open the App Home.
 func (p *Person) WaitHome(ctx context.Context, match func(View) bool) (found View, err error) {
-	err = p.c.Wait(ctx, func() (bool, error) {
+	err = p.client.Wait(ctx, func() (bool, error) {
 		views, err := p.Views()
 		if err != nil || views.Home == nil || !match(*views.Home) {
 			return false, err
@@ -364,24 +363,24 @@ func (p *Person) WaitHome(ctx context.Context, match func(View) bool) (found Vie
 	return found, err
 }
 
-// Submit sends a form. Values are by block id and action id: a string, or a list of strings where several may be chosen.
+// Submit submits a form. Values are by block id and action id: a string, or a list of strings where several may be chosen.
 func (p *Person) Submit(viewID string, values map[string]map[string]any) (a Answer, err error) {
-	return a, p.c.do(http.MethodPost, "submit", map[string]any{"as": p.ID, "view_id": viewID, "values": values}, &a)
+	return a, p.client.do(http.MethodPost, "submit", map[string]any{"as": p.ID, "view_id": viewID, "values": values}, &a)
 }
 
 // Close closes a modal.
 func (p *Person) Close(viewID string) error {
-	return p.c.do(http.MethodPost, "close", map[string]any{"as": p.ID, "view_id": viewID}, nil)
+	return p.client.do(http.MethodPost, "close", map[string]any{"as": p.ID, "view_id": viewID}, nil)
 }
 
-// Home opens the App Home, which the app is told of.
+// Home opens the App Home, which sends the app an app_home_opened event.
 func (p *Person) Home() error {
-	return p.c.do(http.MethodPost, "home", map[string]any{"as": p.ID}, nil)
+	return p.client.do(http.MethodPost, "home", map[string]any{"as": p.ID}, nil)
 }
 
-// Reload reloads the person's Slack, which forgets the ephemeral messages.
+// Reload reloads the person's Slack client, which removes the ephemeral messages.
 func (p *Person) Reload() error {
-	return p.c.do(http.MethodPost, "reload", map[string]any{"as": p.ID}, nil)
+	return p.client.do(http.MethodPost, "reload", map[string]any{"as": p.ID}, nil)
 }
 
 // Option is a choice that an app offers.
@@ -391,7 +390,7 @@ type Option struct {
 	Description string
 }
 
-// Options returns what the app offers in an external select of a view when somebody has typed so much.
+// Options returns the options that the app offers in an external select of a view for the typed text.
 func (p *Person) Options(viewID, blockID, actionID, typed string) ([]Option, error) {
 	var out struct {
 		OK      *bool        `json:"ok"` // only there when it is false
@@ -403,7 +402,7 @@ func (p *Person) Options(viewID, blockID, actionID, typed string) ([]Option, err
 		} `json:"option_groups"`
 	}
 	in := map[string]any{"as": p.ID, "view_id": viewID, "block_id": blockID, "action_id": actionID, "value": typed}
-	if err := p.c.do(http.MethodPost, "options", in, &out); err != nil {
+	if err := p.client.do(http.MethodPost, "options", in, &out); err != nil {
 		return nil, err
 	}
 	if out.OK != nil && !*out.OK {
@@ -420,12 +419,12 @@ func (p *Person) Options(viewID, blockID, actionID, typed string) ([]Option, err
 	return options, nil
 }
 
-// SlackCalls returns what the app has called and been sent.
+// SlackCalls returns counts of the app's calls and of the envelopes that it was sent.
 func (c *Client) SlackCalls() (calls slack.Calls, err error) {
 	return calls, c.do(http.MethodGet, "slack/calls", nil, &calls)
 }
 
-// SlackFaults returns the faults that still wait in the workspace.
+// SlackFaults returns the pending faults of the workspace.
 func (c *Client) SlackFaults() ([]slack.Fault, error) {
 	var out struct {
 		Faults []slack.Fault `json:"faults"`
@@ -433,7 +432,7 @@ func (c *Client) SlackFaults() ([]slack.Fault, error) {
 	return out.Faults, c.do(http.MethodGet, "slack/faults", nil, &out)
 }
 
-// SetSlackFaults puts these faults in the place of all that waited; none clears them.
+// SetSlackFaults replaces the pending faults; without arguments it clears them.
 func (c *Client) SetSlackFaults(faults ...slack.Fault) error {
 	return c.do(http.MethodPut, "slack/faults", map[string]any{"faults": append([]slack.Fault{}, faults...)}, nil)
 }
@@ -450,7 +449,7 @@ func (c *Client) Redeliver(envelopeID string) error {
 
 // ---- The tenant ----
 
-// User is an account of the tenant, as it really is.
+// User is an account of the tenant.
 type User struct {
 	ID                 string    `json:"id"`
 	UPN                string    `json:"upn"`
@@ -484,14 +483,14 @@ func (u User) OfType(odataType string) []Method {
 	return found
 }
 
-// Method is an authentication method as the tenant holds it. Properties are the others that Graph shows, by their names there.
+// Method is an authentication method in the tenant. Properties are its other properties, by their names in Graph.
 type Method struct {
 	Type       string
 	ID         string
 	Properties map[string]any
 }
 
-// UnmarshalJSON reads a method in which type and id stand among the properties.
+// UnmarshalJSON reads a method; in JSON, type and id are among the properties.
 func (m *Method) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &m.Properties); err != nil {
 		return err
@@ -508,7 +507,7 @@ func (c *Client) Users() (users []User, err error) {
 	return users, c.do(http.MethodGet, "tenant/users", nil, &users)
 }
 
-// AddUser puts somebody new into the tenant, with these methods, a member of no group. An empty id is made up.
+// AddUser adds a user with these methods and without groups to the tenant. If id is empty, one is generated.
 func (c *Client) AddUser(id, upn, name string, methods ...entra.Method) (u User, err error) {
 	in := entra.Properties{{Name: "upn", Value: upn}, {Name: "name", Value: name}}
 	if id != "" {
@@ -524,7 +523,7 @@ func (c *Client) AddUser(id, upn, name string, methods ...entra.Method) (u User,
 	return u, c.do(http.MethodPost, "tenant/users", in, &u)
 }
 
-// methodJSON is a method as this API takes it.
+// methodJSON converts a method to the form that this API takes.
 func methodJSON(m entra.Method) entra.Properties {
 	in := entra.Properties{{Name: "type", Value: m.Type}}
 	if m.ID != "" {
@@ -540,7 +539,7 @@ func (c *Client) User(user string) (u User, err error) {
 	return u, c.do(http.MethodGet, userPath(user), nil, &u)
 }
 
-// WaitUser returns an account as soon as match reports true for it.
+// WaitUser waits until match returns true for an account, and returns it.
 func (c *Client) WaitUser(ctx context.Context, user string, match func(User) bool) (found User, err error) {
 	err = c.Wait(ctx, func() (bool, error) {
 		var err error
@@ -550,25 +549,25 @@ func (c *Client) WaitUser(ctx context.Context, user string, match func(User) boo
 	return found, err
 }
 
-// PatchUser changes an account behind everybody's back; the names are those of package entra's documentation ("enabled", "synced", …).
+// PatchUser changes an account directly in the tenant; the names are those of package entra's documentation ("enabled", "synced", …).
 func (c *Client) PatchUser(user string, changes map[string]any) error {
 	return c.do(http.MethodPatch, userPath(user), changes, nil)
 }
 
-// AddMethod gives an account a method, as if the person had registered it.
+// AddMethod adds a method to an account, as if the person had registered it.
 func (c *Client) AddMethod(user string, m entra.Method) error {
 	return c.do(http.MethodPost, userPath(user)+"/methods", methodJSON(m), nil)
 }
 
-// DeleteMethod takes a method away, whatever the default is.
+// DeleteMethod deletes a method, even if it is the default.
 func (c *Client) DeleteMethod(user, id string) error {
 	return c.do(http.MethodDelete, userPath(user)+"/methods/"+url.PathEscape(id), nil, nil)
 }
 
-// Secrets are what was set for an account through Graph and is shown nowhere else: for tests that search for leaks.
+// Secrets are the secrets of an account that were set through Graph; no other call returns them. They are for tests that search for leaks.
 type Secrets struct {
 	Password string `json:"password"`
-	Pass     string `json:"pass"` // the value of the Temporary Access Pass that is there
+	Pass     string `json:"pass"` // the value of the current Temporary Access Pass
 }
 
 // Secrets returns the secrets of an account.
@@ -584,17 +583,17 @@ func (c *Client) Grant() ([]string, error) {
 	return out.Roles, c.do(http.MethodGet, "grant", nil, &out)
 }
 
-// SetGrant gives the app these application permissions and no others. That bites at once, without a new token.
+// SetGrant gives the app exactly these application permissions. It takes effect at once, without a new token.
 func (c *Client) SetGrant(permissions ...string) error {
 	return c.do(http.MethodPut, "grant", map[string]any{"roles": append([]string{}, permissions...)}, nil)
 }
 
-// EntraCalls returns what the app has called, and which permissions that demanded.
+// EntraCalls returns the app's calls and the permissions that they required.
 func (c *Client) EntraCalls() (calls entra.Calls, err error) {
 	return calls, c.do(http.MethodGet, "entra/calls", nil, &calls)
 }
 
-// EntraFaults returns the faults that still wait in the tenant.
+// EntraFaults returns the pending faults of the tenant.
 func (c *Client) EntraFaults() ([]entra.Fault, error) {
 	var out struct {
 		Faults []entra.Fault `json:"faults"`
@@ -602,7 +601,7 @@ func (c *Client) EntraFaults() ([]entra.Fault, error) {
 	return out.Faults, c.do(http.MethodGet, "entra/faults", nil, &out)
 }
 
-// SetEntraFaults puts these faults in the place of all that waited; none clears them.
+// SetEntraFaults replaces the pending faults; without arguments it clears them.
 func (c *Client) SetEntraFaults(faults ...entra.Fault) error {
 	return c.do(http.MethodPut, "entra/faults", map[string]any{"faults": append([]entra.Fault{}, faults...)}, nil)
 }

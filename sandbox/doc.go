@@ -1,21 +1,22 @@
-// Package sandbox is a small company to try Countersign on: a Slack workspace and a Microsoft Entra tenant that behave, in one
-// process, on one TCP address, with a web page. The demonstration runs in it, and so does every end-to-end test.
+// Package sandbox simulates a small company for Countersign: a Slack workspace and a Microsoft Entra tenant in one process, on
+// one TCP address, with a web page. The demo and all end-to-end tests run against it.
 //
-// Nothing in it is pretended towards the bot: it speaks Socket Mode over a real WebSocket, Slack's Web API over HTTP, and the
-// OAuth token endpoint and Microsoft Graph over TLS. Package sandbox/slack and package sandbox/entra are the two far ends, and
-// say what they refuse; this package puts them on one address, fills them with people (fernhill.go), serves the page (page/)
-// and has a client for everything that a person does (Client). It knows nothing about the bot.
+// The bot uses the real protocols: Socket Mode over a WebSocket, Slack's Web API over HTTP, and the OAuth token endpoint and
+// Microsoft Graph over TLS. Packages sandbox/slack and sandbox/entra simulate the two services; their documentation lists what
+// they refuse. This package puts them on one address, fills them with people (fernhill.go), serves the page (page/) and has a
+// client for everything that a person does (Client). It does not depend on the bot.
 //
-// It is a sandbox: the people do not exist, the tokens open nothing, anybody who reaches the address may do everything.
+// It is only a sandbox: the people do not exist, the tokens give access to nothing else, and anybody who can reach the address
+// can do everything.
 //
 // # The address
 //
-// The first byte of a connection decides: 0x16 begins TLS, anything else is plain HTTP. The certificate is signed by an authority
-// that was made at the start and is forgotten at the end; its certificate is in /sandbox/info, Sandbox.CAPEM and Sandbox.HTTPClient.
+// The first byte of a connection decides: 0x16 begins TLS, anything else is plain HTTP. The certificate is signed by a certificate
+// authority that is created for each run; the authority's certificate is in /sandbox/info, Sandbox.CAPEM and Sandbox.HTTPClient.
 //
 //	/                        the page
 //	/sandbox/…               the JSON API below
-//	/api/<method>            Slack's Web API; a client takes http://<address>/api/ as its root
+//	/api/<method>            Slack's Web API; a client uses http://<address>/api/ as its base URL
 //	/link/?ticket=…          Socket Mode
 //	/commands/…, /actions/…  Slack's response URLs
 //	/v1.0/…, /beta/…         Microsoft Graph, over TLS only
@@ -23,15 +24,15 @@
 //
 // # The JSON API
 //
-// What the page uses, and what a script can use. JSON in and out. What cannot be done at all is answered with a 4xx status and
+// The page uses this API, and scripts can use it too. Requests and responses are JSON. An invalid request gets a 4xx status and
 // {"error":"code","message":"sentence"}; what Slack's client would show as a failure is a 200 with {"ok":false,"error","message"}.
-// "as" is always the Slack id of the person who acts or looks. An unknown field in a request is refused.
+// "as" is always the Slack id of the person who acts or reads. An unknown field in a request is refused.
 //
 //	GET  /sandbox/info       {"sandbox":true,"name","app","started","url","secure_url","ca_pem",
 //	                          "slack":{"api_url","team_id","app_id","bot_user_id","bot_token","app_token"},
 //	                          "entra":{"authority","graph_url","scope","tenant_id","domain","client_id","client_secret"},
 //	                          "hints","welcome","pitch","tour","epilogue"}
-//	GET  /sandbox/stream     server-sent events: data: {"n":N}, one at once and one whenever something visible has changed
+//	GET  /sandbox/stream     server-sent events: data: {"n":N}, one immediately and one after each visible change
 //
 // What a person does in Slack:
 //
@@ -39,26 +40,26 @@
 //	GET  /sandbox/channels?as=U                       [{"id","name","kind":"public|private|dm","shared","members","last_ts","with"}], only
 //	                                                  those the person is in; the direct message with the app once it exists
 //	GET  /sandbox/messages?as=U&channel=C             [{"ts","user","bot","text","blocks","ephemeral","edited"}], oldest first; of the
-//	                                                  ephemeral ones only this person's; with &oldest=ts those behind that
+//	                                                  ephemeral ones only this person's; with &oldest=ts those after that
 //	GET  /sandbox/commands                            [{"command","description","usage_hint","should_escape"}]
-//	POST /sandbox/command  {"as","channel","text"}    types a slash command; answers when the app has acknowledged it, or
+//	POST /sandbox/command  {"as","channel","text"}    types a slash command; responds when the app has acknowledged it, or
 //	                                                  after three seconds. {"ok":true,"response":…} or {"ok":false,"error":
-//	                                                  "operation_timeout|dispatch_failed|unknown_command","message"}. Like the answers to
-//	                                                  press and submit it has the "envelope_id" of what the app was sent
+//	                                                  "operation_timeout|dispatch_failed|unknown_command","message"}. Like the responses to
+//	                                                  press and submit it has the "envelope_id" of the envelope sent to the app
 //	POST /sandbox/press    {"as","channel","ts","action_id"}, or {"as","view_id","action_id"}
-//	                                                  presses a button or chooses in a select. "value" or "block_id" tell equal
-//	                                                  action ids apart, "selected" is what was chosen (a string or a list),
-//	                                                  "values" what stands in the view's inputs meanwhile
+//	                                                  presses a button or chooses in a select. "value" or "block_id" distinguish
+//	                                                  equal action ids, "selected" is what was chosen (a string or a list),
+//	                                                  "values" are the current values of the view's inputs
 //	GET  /sandbox/views?as=U                          {"modals":[view, the top one last],"home":view or null}
 //	POST /sandbox/submit   {"as","view_id","values"}  values: {block_id:{action_id: string or list of strings}}. {"ok":true}, or
 //	                                                  {"ok":false,"errors":{block_id:sentence}}, or a failure as above
 //	POST /sandbox/close    {"as","view_id"}
 //	POST /sandbox/options  {"as","view_id" or "channel","ts","action_id","block_id","value"}
-//	                                                  what an external select offers when so much has been typed
+//	                                                  the options of an external select for the text typed so far
 //	POST /sandbox/home     {"as"}                     opens the App Home
-//	POST /sandbox/reload   {"as"}                     reloads Slack: this person's ephemeral messages are gone
+//	POST /sandbox/reload   {"as"}                     reloads Slack: removes this person's ephemeral messages
 //
-// What happens to Slack:
+// Faults and counters of Slack:
 //
 //	GET  /sandbox/slack/calls                         counts of calls and envelopes
 //	GET, PUT, DELETE /sandbox/slack/faults            {"faults":[{"method":"chat.postMessage","times":1,
@@ -66,40 +67,40 @@
 //	POST /sandbox/slack/disconnect {"reason":"warning|refresh_requested|link_disabled|cut"}
 //	POST /sandbox/slack/redeliver  {"envelope_id"}    sends an envelope once more; the last one if the id is empty
 //
-// The tenant, as it really is, and as other administrators change it. A user is named by object id or UPN:
+// The state of the tenant, and changes that other administrators make. A user is named by object id or UPN:
 //
 //	GET  /sandbox/tenant/users                        [{"id","upn","name","mail","enabled","guest","synced","title","department","roles",
 //	                                                  "eligible","groups","sessions_valid_from","last_password_change","default_method",
 //	                                                  "methods":[{"type":"#microsoft.graph.…","id",…}]}]
-//	POST /sandbox/tenant/users                        {"upn","name","methods":[{"type",…}]}: somebody new
+//	POST /sandbox/tenant/users                        {"upn","name","methods":[{"type",…}]}: a new user
 //	GET, PATCH /sandbox/tenant/users/{user}
 //	POST   /sandbox/tenant/users/{user}/methods       {"type",…}
 //	DELETE /sandbox/tenant/users/{user}/methods/{id}
-//	GET, PUT /sandbox/grant                           {"roles":["User.Read.All",…]}: the app's application permissions; bites at once
-//	GET  /sandbox/entra/calls                         what the app called, and the permissions that demanded
+//	GET, PUT /sandbox/grant                           {"roles":["User.Read.All",…]}: the app's application permissions; takes effect at once
+//	GET  /sandbox/entra/calls                         the app's calls, and the permissions that they required
 //	GET, PUT, DELETE /sandbox/entra/faults            {"faults":[{"method":"DELETE","path":"phoneMethods","times":1,"kind":"throttle|status|
 //	                                                  hang|apply_hang|drop_request|drop_reply|apply_late","status","retry_after",
 //	                                                  "delay_ms"}]}
 //
-// # The story, with curl alone
+// # The whole scenario with curl
 //
 // With the bot connected and B set to the address, for example B=http://127.0.0.1:8080/sandbox:
 //
 //	ready() { until curl -s "$1" | grep -q "$2"; do sleep 0.1; done; }
 //	last()  { grep -o "\"$1\":\"[^\"]*\"" | tail -n 1 | cut -d '"' -f 4; }
 //
-//	# Hanna, at the help desk, asks. A form comes up, because she did not say how she knows that it was Dana who called.
+//	# Hanna, at the help desk, submits a request. A form opens, because her command has no caller verification.
 //	curl -s $B/command -d '{"as":"U0HANNA","channel":"C0HELPDESK","text":"/entra-require-reregister @dana lost phone"}'
 //	ready "$B/views?as=U0HANNA" '"action_id":"verified"'
 //	VIEW=$(curl -s "$B/views?as=U0HANNA" | grep -o '"id":"V[^"]*"' | last id)
 //	curl -s $B/submit -d '{"as":"U0HANNA","view_id":"'$VIEW'","values":{"verified":{"verified":"callback"}}}'
 //
-//	# The card is in #identity-approvals. Ravi reads it, and presses Approve.
+//	# The card is in #identity-approvals. Ravi presses Approve.
 //	ready "$B/messages?as=U0RAVI&channel=C0APPROVE" '"action_id":"approve"'
 //	TS=$(curl -s "$B/messages?as=U0RAVI&channel=C0APPROVE" | last ts)
 //	curl -s $B/press -d '{"as":"U0RAVI","channel":"C0APPROVE","ts":"'$TS'","action_id":"approve"}'
 //
-//	# It happens. The audit has a line of it; in the tenant Dana's phones are gone, and her passkey is still there.
+//	# The request is executed. #identity-audit has an audit event; in the tenant, Dana's phones are gone and her passkey is still there.
 //	ready "$B/messages?as=U0RAVI&channel=C0AUDIT" '[Ss]ucceeded'
 //	curl -s "$B/messages?as=U0RAVI&channel=C0AUDIT"
 //	curl -s $B/tenant/users/dana.whitfield@fernhill.example

@@ -7,8 +7,8 @@ import (
 	"countersign/sandbox/slack"
 )
 
-// World is who lives in a sandbox: one company with a Slack workspace and an Entra tenant.
-type World struct {
+// Company is the company that a sandbox simulates: its Slack workspace and its Entra tenant.
+type Company struct {
 	Name   string // of the company, its workspace and its tenant
 	Domain string // the default domain of the tenant
 
@@ -23,24 +23,24 @@ type World struct {
 	Domains []entra.Domain
 	Granted []string // application permissions that the bot has been given
 
-	// What the page tells a visitor who has read nothing.
-	Hints    map[string]string // user id → what makes this person worth meeting
+	// Texts of the page for a first-time visitor.
+	Hints    map[string]string // user id → a short description
 	Welcome  string
 	Pitch    string
 	Tour     []TourStep
-	Epilogue string // when the tour is over
+	Epilogue string // shown after the last step of the tour
 }
 
-// TourStep is one step of the story: a button that puts the visitor into somebody's shoes.
+// TourStep is one step of the tour: its button switches the visitor to a person and a channel.
 type TourStep struct {
 	Title   string `json:"title"`
 	Text    string `json:"text"`    // Slack's mrkdwn
-	Button  string `json:"button"`  // what the button says
-	As      string `json:"as"`      // user id: who the visitor becomes
-	Channel string `json:"channel"` // channel id: where
-	Compose string `json:"compose"` // what then stands in the message field
-	Account string `json:"account"` // object id of the account that is shown in the tenant
-	Until   string `json:"until"`   // what ticks the step off: command, submit, press:<action id>; empty: the button itself
+	Button  string `json:"button"`  // the label of the button
+	As      string `json:"as"`      // user id: the person to switch to
+	Channel string `json:"channel"` // channel id: the channel to open
+	Compose string `json:"compose"` // text for the message field
+	Account string `json:"account"` // object id of the account to show in the tenant panel
+	Until   string `json:"until"`   // event that completes the step: command, submit, press:<action id>; when empty, the button itself
 }
 
 // The people of Fernhill, by their ids in Slack.
@@ -48,10 +48,10 @@ const (
 	Hanna  = "U0HANNA"  // help desk agent
 	Ravi   = "U0RAVI"   // help desk lead, an approver
 	Olga   = "U0OLGA"   // on-call engineer, an approver
-	Dana   = "U0DANA"   // has every kind of method, and has lost her phone
+	Dana   = "U0DANA"   // has every kind of method, and lost her phone
 	Sam    = "U0SAM"    // synced from on-premises
 	Gloria = "U0GLORIA" // Global Administrator
-	Elias  = "U0ELIAS"  // may make himself User Administrator
+	Elias  = "U0ELIAS"  // can activate the role User Administrator
 	Pat    = "U0PAT"    // a guest from a partner
 	Bo     = "U0BO"     // blocked
 	Mina   = "U0MINA"   // text messages only
@@ -59,8 +59,8 @@ const (
 	AlexM  = "U0ALEXM"  // Alexa Morgan, an executive
 )
 
-// OnCallHandle is the Slack user group of the on-call engineers, @oncall.
-const OnCallHandle = "S0ONCALL"
+// OnCallUserGroup is the id of the Slack user group of the on-call engineers, @oncall.
+const OnCallUserGroup = "S0ONCALL"
 
 // The same people by their object ids in Entra.
 const (
@@ -80,11 +80,11 @@ const (
 
 // Fernhill's channels.
 const (
-	General   = "C0GENERAL"  // everybody, the guest too, and without the bot
-	HelpDesk  = "C0HELPDESK" // where requests are made
-	Approvals = "C0APPROVE"  // where cards are decided; the target, a guest and an administrator are there too
-	Audit     = "C0AUDIT"    // where every transition leaves its line
-	Vendor    = "C0VENDOR"   // shared with another company: no card may ever appear there
+	General   = "C0GENERAL"  // everybody including the guest, but not the bot
+	HelpDesk  = "C0HELPDESK" // where requests are submitted
+	Approvals = "C0APPROVE"  // where requests are decided; the target, a guest and an administrator are members too
+	Audit     = "C0AUDIT"    // where audit events are posted
+	Vendor    = "C0VENDOR"   // shared with another company: no card may appear there
 )
 
 // Fernhill's groups in Entra, by their object ids.
@@ -106,17 +106,17 @@ const (
 	bot    = "U0COUNTER"
 	domain = "fernhill.example"
 
-	// The company's set-up of a method from another maker, and the model ids (AAGUID) of the security keys it hands out.
+	// The company's configuration of an external method, and the model ids (AAGUID) of the security keys that it issues.
 	externalConfiguration = "b95bd8d8-df64-4b11-9fe6-cdc48f1966f2"
 	modelYubiKey5NFC      = "2fc0579f-8113-47ea-b116-bb5a8db9202a"
 	modelAppAuthenticator = "90a3ccdf-635c-4729-a248-9b709135078f"
 )
 
-// Fernhill is the company of the demonstration and of the end-to-end tests: a help desk, two approvers, and everybody whom such a
-// bot had better treat with care. Instants are relative to now, so that a pass that should be valid is. Telephone numbers
-// are from the ranges kept free for fiction; the domain cannot exist (RFC 2606).
-func Fernhill(now time.Time) World {
-	return World{
+// Fernhill returns the company of the demo and of the end-to-end tests: a help desk, two approvers, and the accounts that need
+// special treatment. Times are relative to now, so that a pass that should be valid is valid. Telephone numbers are from the
+// ranges reserved for fiction; the domain is reserved (RFC 2606).
+func Fernhill(now time.Time) Company {
+	return Company{
 		Name:   "Fernhill",
 		Domain: domain,
 		Workspace: slack.Workspace{
@@ -125,15 +125,15 @@ func Fernhill(now time.Time) World {
 		People:   fernhillPeople(),
 		Channels: fernhillChannels(),
 		UserGroups: []slack.UserGroup{
-			{ID: OnCallHandle, Handle: "oncall", Name: "On-call engineers", Description: "Whoever is woken at night", Users: []string{Olga}},
+			{ID: OnCallUserGroup, Handle: "oncall", Name: "On-call engineers", Description: "Engineers on call", Users: []string{Olga}},
 		},
 		Users: fernhillUsers(now),
 		Groups: []entra.Group{
-			{ID: GroupHelpDesk, DisplayName: "Help desk", Description: "Those who answer when somebody cannot sign in", Members: []string{HannaID, RaviID}},
-			{ID: GroupOnCall, DisplayName: "On-call engineers", Description: "Whoever may have to contain an incident at night", Members: []string{OlgaID}},
-			{ID: GroupApprovers, DisplayName: "Identity approvers", Description: "The second signature", Members: []string{RaviID, OlgaID}},
-			{ID: GroupExecutives, DisplayName: "Executives", Description: "Accounts that are worth a forged phone call", Members: []string{AlexMID}},
-			{ID: GroupCloudOps, DisplayName: "Cloud operators", Description: "Directory roles may be given to this group", Members: []string{EliasID}, RoleAssignable: true},
+			{ID: GroupHelpDesk, DisplayName: "Help desk", Description: "Helps people who cannot sign in", Members: []string{HannaID, RaviID}},
+			{ID: GroupOnCall, DisplayName: "On-call engineers", Description: "Engineers who contain incidents out of hours", Members: []string{OlgaID}},
+			{ID: GroupApprovers, DisplayName: "Identity approvers", Description: "People who approve requests", Members: []string{RaviID, OlgaID}},
+			{ID: GroupExecutives, DisplayName: "Executives", Description: "Protected executives", Members: []string{AlexMID}},
+			{ID: GroupCloudOps, DisplayName: "Cloud operators", Description: "A role-assignable group", Members: []string{EliasID}, RoleAssignable: true},
 		},
 		Roles: []entra.RoleAssignment{
 			{Principal: GloriaID, Role: roleGlobalAdministrator},
@@ -150,26 +150,26 @@ func Fernhill(now time.Time) World {
 		},
 		Hints: map[string]string{
 			Hanna: "help desk agent", Ravi: "help desk lead · approves", Olga: "on-call engineer · approves", Dana: "finance · lost her phone",
-			Sam: "account from on-premises", Gloria: "Global Administrator", Elias: "may become an administrator", Pat: "guest from a partner",
-			Bo: "account is blocked", Mina: "text messages only", Alex: "one of two Morgans", AlexM: "the other one, an executive",
+			Sam: "account synced from on-premises", Gloria: "Global Administrator", Elias: "eligible administrator", Pat: "guest from a partner",
+			Bo: "account is blocked", Mina: "text messages only", Alex: "same surname as Alexa", AlexM: "executive, protected",
 		},
-		Welcome: "Countersign changes somebody’s sign-in only when a second person has signed for it.",
-		Pitch:   "Try it on a whole company: be everybody, one after the other, and watch their accounts under Microsoft Entra.",
+		Welcome: "Countersign changes an account’s authentication methods only after a second person approves.",
+		Pitch:   "Try it with a whole company: switch between its people, and watch their accounts under Microsoft Entra.",
 		Tour: []TourStep{
 			{
-				Title: "Ask, as Hanna.", Text: "Dana has lost her phone. Send the command below; a form then wants to know how you made sure it was Dana who called.",
-				Button: "Be Hanna and type it", As: Hanna, Channel: HelpDesk, Compose: "/entra-require-reregister @dana lost phone", Account: DanaID, Until: "submit",
+				Title: "Submit a request, as Hanna.", Text: "Dana has lost her phone. Send the command below; a form then asks how you verified that the caller was Dana.",
+				Button: "Switch to Hanna", As: Hanna, Channel: HelpDesk, Compose: "/entra-require-reregister @dana lost phone", Account: DanaID, Until: "submit",
 			},
 			{
-				Title: "Countersign, as Ravi.", Text: "Read in #identity-approvals what will happen, and approve. Hanna may not; try it, and try it as Dana, or as Pat, the guest.",
-				Button: "Be Ravi", As: Ravi, Channel: Approvals, Account: DanaID, Until: "press:approve",
+				Title: "Approve it, as Ravi.", Text: "Read in #identity-approvals what will happen, and approve. Hanna is not allowed to; try it as her, as Dana, or as Pat, the guest.",
+				Button: "Switch to Ravi", As: Ravi, Channel: Approvals, Account: DanaID, Until: "press:approve",
 			},
 			{
-				Title: "See what happened.", Text: "Dana’s phones, apps and tokens are gone, her passkey still works, and who did what, and why, stands in #identity-audit.",
-				Button: "Read the audit", As: Ravi, Channel: Audit, Account: DanaID,
+				Title: "See what happened.", Text: "Dana’s phones, apps and tokens are gone, her passkey still works, and #identity-audit shows who did what, and why.",
+				Button: "Open the audit log", As: Ravi, Channel: Audit, Account: DanaID,
 			},
 		},
-		Epilogue: "That was the story. Now try to get around it: ask for Gloria, who is an administrator, or for the wrong Morgan; approve twice; be Olga, who is on call, and type `/entra-block-signin @mina break-glass laptop stolen`; change Dana’s account while a request waits; make trouble, at the bottom of the Entra panel.",
+		Epilogue: "You have finished the tour. Now try to get around the rules: submit a request for Gloria, who is an administrator, or for the wrong Morgan; approve twice; switch to Olga, who is on call, and type `/entra-block-signin @mina break-glass laptop stolen`; change Dana’s account while a request is open; simulate failures, at the bottom of the Entra panel.",
 	}
 }
 
@@ -193,15 +193,15 @@ func fernhillPeople() []slack.Person {
 func fernhillChannels() []slack.Channel {
 	return []slack.Channel{
 		{ID: General, Name: "general", Topic: "Everybody at Fernhill", Members: []string{Hanna, Ravi, Olga, Dana, Sam, Gloria, Elias, Pat, Bo, Mina, Alex, AlexM}},
-		{ID: HelpDesk, Name: "help-desk", Topic: "People who cannot sign in, and those who help them", Private: true, Members: []string{Hanna, Ravi, Olga, bot}},
-		{ID: Approvals, Name: "identity-approvals", Topic: "The second signature", Private: true, Members: []string{Hanna, Ravi, Olga, Gloria, Pat, Dana, bot}},
-		{ID: Audit, Name: "identity-audit", Topic: "One line for everything that happened", Private: true, Members: []string{Ravi, Gloria, Olga, bot}},
+		{ID: HelpDesk, Name: "help-desk", Topic: "Help for people who cannot sign in", Private: true, Members: []string{Hanna, Ravi, Olga, bot}},
+		{ID: Approvals, Name: "identity-approvals", Topic: "Requests that need approval", Private: true, Members: []string{Hanna, Ravi, Olga, Gloria, Pat, Dana, bot}},
+		{ID: Audit, Name: "identity-audit", Topic: "Audit events", Private: true, Members: []string{Ravi, Gloria, Olga, bot}},
 		{ID: Vendor, Name: "vendor-bridge", Topic: "Shared with Partner", Private: true, Shared: true, Members: []string{Hanna, Pat, bot}},
 	}
 }
 
 func fernhillUsers(now time.Time) []entra.User {
-	// ago is a believable instant: so many days back, at a time of day of its own.
+	// ago returns a plausible time: that many days ago, at the given time of day.
 	ago := func(days, hour, minute int) time.Time {
 		day := now.UTC().Truncate(24*time.Hour).AddDate(0, 0, -days)
 		return day.Add(time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute)
@@ -209,7 +209,7 @@ func fernhillUsers(now time.Time) []entra.User {
 	since := func(m entra.Method, days, hour, minute int) entra.Method {
 		return m.With("createdDateTime", ago(days, hour, minute))
 	}
-	used := func(m entra.Method, days, hour, minute int) entra.Method { // which only beta tells
+	used := func(m entra.Method, days, hour, minute int) entra.Method { // only beta shows it
 		return m.With("lastUsedDateTime", ago(days, hour, minute))
 	}
 	member := func(id, local, given, surname, title, department, employee string, methods ...entra.Method) entra.User {

@@ -19,26 +19,26 @@ import (
 // A TLS connection begins with a handshake record, whose first byte is 22 (RFC 8446, section 5.1). No HTTP method does.
 const tlsHandshake = 22
 
-// firstByteTimeout is how long a connection may stay silent before it has said which of the two it is.
+// firstByteTimeout is how long a connection may take to send its first byte, which decides between TLS and plain HTTP.
 const firstByteTimeout = 10 * time.Second
 
-// splitter shares one listener between two servers: what begins like TLS goes to secure, the rest to plain.
+// splitter shares one listener between two servers: connections that begin with a TLS handshake go to secure, the others to plain.
 type splitter struct {
 	listener      net.Listener
-	plain, secure *branch
+	plain, secure *branchListener
 	timeout       time.Duration
 	done          chan struct{}
 	once          sync.Once
 
 	mu     sync.Mutex
-	silent map[net.Conn]bool // connections that have not said anything yet
+	silent map[net.Conn]bool // connections that have not sent a byte yet
 	work   sync.WaitGroup
 }
 
 func newSplitter(l net.Listener) *splitter {
 	s := &splitter{listener: l, timeout: firstByteTimeout, done: make(chan struct{}), silent: map[net.Conn]bool{}}
-	s.plain = &branch{s, make(chan net.Conn)}
-	s.secure = &branch{s, make(chan net.Conn)}
+	s.plain = &branchListener{s, make(chan net.Conn)}
+	s.secure = &branchListener{s, make(chan net.Conn)}
 	return s
 }
 
@@ -49,29 +49,29 @@ func (s *splitter) run() {
 		if errors.Is(err, net.ErrClosed) {
 			break
 		}
-		if err != nil { // such as too many open files: give others time to close some
+		if err != nil { // such as too many open files: wait until some are closed
 			select {
 			case <-s.done:
 			case <-time.After(20 * time.Millisecond):
 			}
 			continue
 		}
-		s.work.Go(func() { s.sort(conn) })
+		s.work.Go(func() { s.dispatch(conn) })
 	}
 	s.work.Wait()
 }
 
-// sort reads the first byte of a connection and hands it on. It has a goroutine of its own, so that a client that connects and
-// says nothing holds up nobody else.
-func (s *splitter) sort(conn net.Conn) {
-	if !s.watch(conn, true) {
+// dispatch reads the first byte of a connection and passes the connection to the right branch. Each connection has its own
+// goroutine, so that a client that sends nothing does not delay others.
+func (s *splitter) dispatch(conn net.Conn) {
+	if !s.setSilent(conn, true) {
 		conn.Close()
 		return
 	}
 	first := make([]byte, 1)
-	conn.SetReadDeadline(time.Now().Add(s.timeout)) // fails only on a closed connection, which the read finds out
+	conn.SetReadDeadline(time.Now().Add(s.timeout)) // fails only on a closed connection; then the read fails too
 	_, err := conn.Read(first)
-	s.watch(conn, false)
+	s.setSilent(conn, false)
 	if err != nil {
 		conn.Close()
 		return
@@ -82,14 +82,14 @@ func (s *splitter) sort(conn net.Conn) {
 		to = s.secure
 	}
 	select {
-	case to.conns <- &sorted{Conn: conn, first: first}:
+	case to.conns <- &peekedConn{Conn: conn, first: first}:
 	case <-s.done:
 		conn.Close()
 	}
 }
 
-// watch notes that a connection is silent, or no longer. It reports false when the splitter is closed.
-func (s *splitter) watch(conn net.Conn, silent bool) bool {
+// setSilent records whether a connection is still silent. It returns false when the splitter is closed.
+func (s *splitter) setSilent(conn net.Conn, silent bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if silent {
@@ -105,7 +105,7 @@ func (s *splitter) watch(conn net.Conn, silent bool) bool {
 	}
 }
 
-// Close stops listening and closes the connections that nobody serves yet.
+// Close stops listening and closes the connections that have not been dispatched yet.
 func (s *splitter) Close() error {
 	s.once.Do(func() {
 		close(s.done)
@@ -119,13 +119,13 @@ func (s *splitter) Close() error {
 	return nil
 }
 
-// branch is the net.Listener that one of the two servers sees.
-type branch struct {
+// branchListener is the net.Listener of one of the two servers.
+type branchListener struct {
 	splitter *splitter
 	conns    chan net.Conn
 }
 
-func (b *branch) Accept() (net.Conn, error) {
+func (b *branchListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-b.conns:
 		return conn, nil
@@ -134,16 +134,16 @@ func (b *branch) Accept() (net.Conn, error) {
 	}
 }
 
-func (b *branch) Close() error   { return b.splitter.Close() }
-func (b *branch) Addr() net.Addr { return b.splitter.listener.Addr() }
+func (b *branchListener) Close() error   { return b.splitter.Close() }
+func (b *branchListener) Addr() net.Addr { return b.splitter.listener.Addr() }
 
-// sorted is a connection whose first byte has been read; it gives that byte back before the rest.
-type sorted struct {
+// peekedConn is a connection whose first byte has already been read; Read returns that byte first.
+type peekedConn struct {
 	net.Conn
 	first []byte
 }
 
-func (c *sorted) Read(p []byte) (int, error) {
+func (c *peekedConn) Read(p []byte) (int, error) {
 	if len(c.first) > 0 && len(p) > 0 {
 		n := copy(p, c.first)
 		c.first = c.first[n:]
@@ -152,27 +152,27 @@ func (c *sorted) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// CloseWrite lets net/http end a response the gentle way, as on a plain TCP connection.
-func (c *sorted) CloseWrite() error {
+// CloseWrite lets net/http close the write side of the connection, as on a plain TCP connection.
+func (c *peekedConn) CloseWrite() error {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		return tcp.CloseWrite()
 	}
 	return nil
 }
 
-// authority is a certificate authority that was made for one run, with the one certificate it has signed. Its key is forgotten.
+// authority is a certificate authority that was created for one run, and the one certificate that it signed. Its key is not kept.
 type authority struct {
 	pem  []byte
 	pool *x509.CertPool
 	leaf tls.Certificate
 }
 
-// newAuthority makes an authority and a certificate for this machine's own names and for host.
+// newAuthority creates an authority and a certificate for this machine's own names and for host.
 func newAuthority(host string) (*authority, error) {
 	from, to := time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("making the sandbox's certificate authority: %w", err)
+		return nil, fmt.Errorf("creating the sandbox's certificate authority: %w", err)
 	}
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Sandbox authority, made for one run"}, NotBefore: from, NotAfter: to,
@@ -180,11 +180,11 @@ func newAuthority(host string) (*authority, error) {
 	}
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
 	if err != nil {
-		return nil, fmt.Errorf("making the sandbox's certificate authority: %w", err)
+		return nil, fmt.Errorf("creating the sandbox's certificate authority: %w", err)
 	}
 	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("making the sandbox's certificate: %w", err)
+		return nil, fmt.Errorf("creating the sandbox's certificate: %w", err)
 	}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "Sandbox"}, NotBefore: from, NotAfter: to,
@@ -198,7 +198,7 @@ func newAuthority(host string) (*authority, error) {
 	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, &leafKey.PublicKey, caKey)
 	if err != nil {
-		return nil, fmt.Errorf("making the sandbox's certificate: %w", err)
+		return nil, fmt.Errorf("creating the sandbox's certificate: %w", err)
 	}
 	a := &authority{
 		pem:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: caDER}),

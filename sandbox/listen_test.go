@@ -13,7 +13,7 @@ import (
 	"countersign/internal/testnet"
 )
 
-// split starts a splitter and one server behind each branch that answers with its own name.
+// split starts a splitter with a server on each branch that responds with its own name.
 func split(t *testing.T, l net.Listener, timeout time.Duration) (address string, a *authority) {
 	t.Helper()
 	a, err := newAuthority("127.0.0.1")
@@ -73,7 +73,7 @@ func TestFirstByteDecides(t *testing.T) {
 	}
 }
 
-// TestSilentConnections: those who say nothing hold up nobody, and are sent away in time.
+// TestSilentConnections: a connection that sends nothing does not delay others, and is closed after the timeout.
 func TestSilentConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := testnet.New()
@@ -94,7 +94,7 @@ func TestSilentConnections(t *testing.T) {
 	})
 }
 
-// TestSlowRequest: the time limit is for the first byte; what comes after it may take longer.
+// TestSlowRequest: the timeout is for the first byte only; the rest may take longer.
 func TestSlowRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 100 * time.Millisecond
@@ -105,7 +105,7 @@ func TestSlowRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		io.WriteString(conn, "G") // and it is taken
+		io.WriteString(conn, "G") // the connection is dispatched
 		conn.SetReadDeadline(time.Now().Add(3 * limit))
 		if _, err := conn.Read(make([]byte, 1)); !isTimeout(err) {
 			t.Fatalf("the connection ended after its first byte: %v", err)
@@ -124,7 +124,7 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// TestCloseWhileSilent: closing does not wait for those who never said anything.
+// TestCloseWhileSilent: Close does not wait for connections that have not sent anything.
 func TestCloseWhileSilent(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -142,7 +142,7 @@ func TestCloseWhileSilent(t *testing.T) {
 	select {
 	case <-ended:
 	case <-time.After(5 * time.Second):
-		t.Fatal("the splitter still waits")
+		t.Fatal("the splitter does not end")
 	}
 	if _, err := s.plain.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept after the end: %v", err)

@@ -12,7 +12,7 @@ type Message struct {
 	TS        string            `json:"ts"`
 	User      string            `json:"user"`
 	Bot       bool              `json:"bot"`
-	Fallback  string            `json:"text"` // what a notification shows; Text is what the person reads
+	Fallback  string            `json:"text"` // the notification text; Text is what the person reads
 	Blocks    []json.RawMessage `json:"blocks"`
 	Ephemeral bool              `json:"ephemeral"` // nobody else sees it
 	Edited    bool              `json:"edited"`
@@ -20,8 +20,8 @@ type Message struct {
 	name func(id string) string
 }
 
-// Text is what a person reads: the blocks as lines of text, without the marks of formatting, mentions as names, buttons in square
-// brackets. A message without blocks has only its text.
+// Text returns the message as a person reads it: the blocks as lines of text, without formatting marks, with mentions as names and
+// buttons in square brackets. A message without blocks has only its text.
 func (m Message) Text() string {
 	r := reader{name: m.name}
 	if len(m.Blocks) == 0 {
@@ -30,7 +30,7 @@ func (m Message) Text() string {
 	return r.blocks(m.Blocks)
 }
 
-// Contains reports whether the person reads all of these.
+// Contains reports whether the text of the message contains all parts.
 func (m Message) Contains(parts ...string) bool { return containsAll(m.Text(), parts) }
 
 // Buttons returns the buttons of the message, in order.
@@ -44,13 +44,13 @@ type View struct {
 	ID     string
 	Hash   string
 	Title  string
-	Submit string // what the button that sends it says; empty when there is nothing to send
+	Submit string // the label of the submit button; empty when there is none
 	Blocks []json.RawMessage
 
 	name func(id string) string
 }
 
-// UnmarshalJSON reads a view as the sandbox shows it, with text objects for title and button.
+// UnmarshalJSON reads a view as the sandbox returns it, with text objects for title and button.
 func (v *View) UnmarshalJSON(b []byte) error {
 	var in struct {
 		ID     string            `json:"id"`
@@ -72,10 +72,10 @@ func (v *View) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Text is what a person reads in the view, below its title.
+// Text returns the content of the view, without its title, as a person reads it.
 func (v View) Text() string { return reader{name: v.name}.blocks(v.Blocks) }
 
-// Contains reports whether the person reads all of these, the title included.
+// Contains reports whether the title and text of the view contain all parts.
 func (v View) Contains(parts ...string) bool {
 	return containsAll(v.Title+"\n"+v.Text(), parts)
 }
@@ -86,7 +86,7 @@ func (v View) Buttons() []Button { return buttons(v.Blocks, v.name) }
 // Button returns the first button with this action id.
 func (v View) Button(actionID string) (Button, bool) { return find(v.Buttons(), actionID) }
 
-// Inputs returns the fields of the view, by block id and action id, with what stands in them at first.
+// Inputs returns the fields of the view, by block id and action id, with their initial values.
 func (v View) Inputs() map[string]map[string]any {
 	fields := map[string]map[string]any{}
 	for _, raw := range v.Blocks {
@@ -113,7 +113,7 @@ func (v View) Inputs() map[string]map[string]any {
 	return fields
 }
 
-// Button is a button and what it asks before it acts.
+// Button is a button with its confirmation.
 type Button struct {
 	ActionID string
 	Value    string
@@ -140,7 +140,7 @@ func containsAll(text string, parts []string) bool {
 	return true
 }
 
-// What follows reads Block Kit (https://docs.slack.dev/reference/block-kit/blocks) as far as a person can see it.
+// The following types and functions read the visible parts of Block Kit (https://docs.slack.dev/reference/block-kit/blocks).
 
 type text struct {
 	Type string `json:"type"`
@@ -180,7 +180,7 @@ type element struct {
 	ActionID       string          `json:"action_id"`
 	Value          string          `json:"value"`
 	Style          string          `json:"style"`
-	Text           json.RawMessage `json:"text"` // a text object in a button, a string in a context's text
+	Text           json.RawMessage `json:"text"` // a text object in a button, a string in a text element of a context block
 	Placeholder    *text           `json:"placeholder"`
 	AltText        string          `json:"alt_text"`
 	Options        []optionJSON    `json:"options"`
@@ -202,7 +202,7 @@ func (e element) label() string {
 	return ""
 }
 
-// richElement is any element of a rich_text block: a part of it, or a leaf of text.
+// richElement is any element of a rich_text block, at any level.
 type richElement struct {
 	Type      string          `json:"type"`
 	Elements  []richElement   `json:"elements"`
@@ -219,7 +219,7 @@ type richElement struct {
 
 func buttons(blocks []json.RawMessage, name func(string) string) []Button {
 	var found []Button
-	look := func(e *element) {
+	addButton := func(e *element) {
 		if e == nil || e.Type != "button" {
 			return
 		}
@@ -235,12 +235,12 @@ func buttons(blocks []json.RawMessage, name func(string) string) []Button {
 		if json.Unmarshal(raw, &b) != nil {
 			continue
 		}
-		look(b.Accessory)
+		addButton(b.Accessory)
 		if b.Type == "actions" {
 			for _, raw := range b.Elements {
 				var e element
 				if json.Unmarshal(raw, &e) == nil {
-					look(&e)
+					addButton(&e)
 				}
 			}
 		}
@@ -248,7 +248,7 @@ func buttons(blocks []json.RawMessage, name func(string) string) []Button {
 	return found
 }
 
-// reader turns blocks into lines.
+// reader converts blocks to lines of text.
 type reader struct{ name func(id string) string }
 
 func (r reader) person(id string) string {
@@ -421,7 +421,7 @@ func (r reader) rich(e richElement) string {
 
 var (
 	reference = regexp.MustCompile(`<([^<>|]+)(?:\|([^<>]*))?>`)
-	// A mark stands around words, not inside them: 2*3*4 and snake_case stay.
+	// Marks are recognized around words, not inside them: 2*3*4 and snake_case stay unchanged.
 	marks = []*regexp.Regexp{
 		regexp.MustCompile(`(^|[^\pL\pN*])\*([^\s*](?:[^*\n]*[^\s*])?)\*($|[^\pL\pN*])`),
 		regexp.MustCompile(`(^|[^\pL\pN_])_([^\s_](?:[^_\n]*[^\s_])?)_($|[^\pL\pN_])`),
@@ -431,7 +431,7 @@ var (
 	entities = strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&")
 )
 
-// mrkdwn reads Slack's markup (https://docs.slack.dev/messaging/formatting-message-text) as a person does.
+// mrkdwn converts Slack's markup (https://docs.slack.dev/messaging/formatting-message-text) to plain text.
 func (r reader) mrkdwn(s string) string {
 	s = strings.ReplaceAll(s, "```", "")
 	s = reference.ReplaceAllStringFunc(s, func(match string) string {
@@ -448,7 +448,7 @@ func (r reader) mrkdwn(s string) string {
 		return strings.TrimPrefix(target, "mailto:")
 	})
 	for _, mark := range marks {
-		for { // two words in a row share the space between them
+		for { // adjacent marked words share the space between them, so one pass does not find both
 			next := mark.ReplaceAllString(s, "$1$2$3")
 			if next == s {
 				break

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestWhatAPersonReads(t *testing.T) {
+func TestMessageText(t *testing.T) {
 	names := func(id string) string { return map[string]string{"U0DANA": "Dana Whitfield"}[id] }
 	for _, tt := range []struct{ name, message, want string }{
 		{"text alone", `{"text":"*bold* _it_ ~s~ ` + "`c`" + ` <@U0DANA|dana> &lt;b&gt; &amp;lt;"}`, "bold it s c @Dana Whitfield <b> &lt;"},

@@ -19,7 +19,7 @@ import (
 	"countersign/sandbox/slack"
 )
 
-// What a client needs to sign in to the sandbox. None of it is a secret: it opens nothing but a sandbox.
+// Credentials for the sandbox. None of them is a secret: they are valid only in a sandbox.
 const (
 	BotToken     = "xoxb-sandbox-not-a-secret"
 	AppToken     = "xapp-sandbox-not-a-secret"
@@ -28,7 +28,7 @@ const (
 	ClientSecret = "sandbox-not-a-secret"
 )
 
-// Options describe a sandbox. Only the manifest is needed.
+// Options configure a sandbox. Only the manifest is required.
 type Options struct {
 	// Manifest is the app manifest of the bot, in YAML or JSON: its name, its slash commands and its scopes.
 	Manifest []byte
@@ -36,39 +36,39 @@ type Options struct {
 	// Addr is the TCP address to listen on; "127.0.0.1:0" when empty.
 	Addr string
 
-	// Listener, when it is not nil, takes the connections in the place of one at Addr. Close closes it.
+	// Listener, when it is not nil, is used instead of a new listener on Addr. Close closes it.
 	Listener net.Listener
 
-	// Dial makes the connections of the sandbox's own clients, those of HTTPClient and Client; as usual when nil.
+	// Dial makes the connections of the sandbox's own clients (HTTPClient and Client); the default dialer when nil.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	// Host is the name or IP address under which others reach the sandbox. It stands in every URL the sandbox gives out, and in its
-	// certificate. When empty it is the address it listens on, or 127.0.0.1 if that is every address.
+	// Host is the name or IP address under which others reach the sandbox. It is used in every URL that the sandbox returns, and in
+	// its certificate. When empty, it is the address that the sandbox listens on, or 127.0.0.1 if that is unspecified.
 	Host string
 
-	// World is who lives there; Fernhill when nil.
-	World *World
+	// Company is the simulated company; Fernhill when nil.
+	Company *Company
 
-	// Granted are the application permissions of the bot; what World says when nil.
+	// Granted are the application permissions of the bot; those of Company when nil.
 	Granted []string
 
-	// Tune may change the options of the workspace and of the tenant before they are made: shorter times, for example.
+	// Tune may change the options of the workspace and of the tenant before they are created, for example to shorten timeouts.
 	Tune func(*slack.Options, *entra.Options)
 
-	// Now is the clock of the workspace and the tenant; time.Now when nil. Certificates and connections live in real time.
+	// Now is the clock of the workspace and the tenant; time.Now when nil. Certificates and connections use real time.
 	Now func() time.Time
 
-	// Log receives what goes wrong below HTTP, such as failed TLS handshakes; nobody does when nil.
+	// Log receives errors below HTTP, such as failed TLS handshakes; they are discarded when nil.
 	Log *slog.Logger
 }
 
-// Sandbox is a running sandbox. It is made by New and ended by Close; its methods may be called from several goroutines.
+// Sandbox is a running sandbox. New starts it and Close stops it. It is safe for concurrent use.
 type Sandbox struct {
 	Slack  *slack.Server
 	Tenant *entra.Tenant
 
 	info       info
-	world      World
+	company    Company
 	slackAPI   http.Handler
 	people     http.Handler
 	graph      http.Handler
@@ -85,7 +85,7 @@ type Sandbox struct {
 	work   sync.WaitGroup
 }
 
-// New makes a sandbox and starts it: when New returns, its address answers.
+// New creates and starts a sandbox. When New returns, the sandbox accepts connections.
 func New(o Options) (*Sandbox, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -93,9 +93,9 @@ func New(o Options) (*Sandbox, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.World == nil {
+	if o.Company == nil {
 		w := Fernhill(o.Now())
-		o.World = &w
+		o.Company = &w
 	}
 	manifest, err := slack.ParseManifest(o.Manifest)
 	if err != nil {
@@ -114,16 +114,16 @@ func New(o Options) (*Sandbox, error) {
 		return nil, err
 	}
 
-	s := &Sandbox{world: *o.World, authority: authority, splitter: newSplitter(listener), closed: make(chan struct{})}
+	s := &Sandbox{company: *o.Company, authority: authority, splitter: newSplitter(listener), closed: make(chan struct{})}
 	url, secure := "http://"+net.JoinHostPort(host, port), "https://"+net.JoinHostPort(host, port)
 
 	so := slack.Options{
-		Workspace: s.world.Workspace, Manifest: manifest, BotToken: BotToken, AppToken: AppToken,
-		People: s.world.People, Channels: s.world.Channels, Groups: s.world.UserGroups, Now: o.Now,
+		Workspace: s.company.Workspace, Manifest: manifest, BotToken: BotToken, AppToken: AppToken,
+		People: s.company.People, Channels: s.company.Channels, Groups: s.company.UserGroups, Now: o.Now,
 	}
 	eo := entra.Options{
-		TenantID: TenantID, TenantName: s.world.Name, AppName: manifest.Name, ClientID: ClientID, ClientSecret: ClientSecret,
-		Granted: s.world.Granted, Users: s.world.Users, Groups: s.world.Groups, Roles: s.world.Roles, Domains: s.world.Domains,
+		TenantID: TenantID, TenantName: s.company.Name, AppName: manifest.Name, ClientID: ClientID, ClientSecret: ClientSecret,
+		Granted: s.company.Granted, Users: s.company.Users, Groups: s.company.Groups, Roles: s.company.Roles, Domains: s.company.Domains,
 		Base: secure, Now: o.Now,
 	}
 	if o.Granted != nil {
@@ -144,14 +144,14 @@ func New(o Options) (*Sandbox, error) {
 	s.slackAPI, s.people = s.Slack.Handler(), s.Slack.PersonAPI()
 	s.graph, s.admin = s.Tenant.Handler(), s.Tenant.AdminAPI()
 	s.page = page()
-	// A page from elsewhere must not press buttons here: the visitor's browser would carry its requests to loopback.
+	// Cross-origin requests are refused: otherwise another web page could send requests to the sandbox through the visitor's browser.
 	guarded := http.NewCrossOriginProtection().Handler
 	errorLog := slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
 	s.plain = &http.Server{Handler: guarded(s.route(false)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: errorLog}
 	s.tls = &http.Server{
 		Handler: guarded(s.route(true)), ReadHeaderTimeout: 10 * time.Second, ErrorLog: errorLog,
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{authority.leaf}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
-		// HTTP/2 would turn "the connection broke" into the end of one stream; over HTTP/1.1 a lost reply looks like a lost reply.
+		// HTTP/2 is off, so that a fault that drops a response breaks the connection and not only one stream.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 	}
 	s.work.Go(s.splitter.run)
@@ -160,7 +160,7 @@ func New(o Options) (*Sandbox, error) {
 	return s, nil
 }
 
-// publicAddress is the host and port that others use.
+// publicAddress returns the host and port that others use.
 func publicAddress(addr net.Addr, host string) (string, string) {
 	listening, port, _ := net.SplitHostPort(addr.String()) // a TCP address has both
 	if ip := net.ParseIP(listening); ip == nil || ip.IsUnspecified() {
@@ -169,23 +169,23 @@ func publicAddress(addr net.Addr, host string) (string, string) {
 	return cmp.Or(host, listening), port
 }
 
-// URL is the sandbox's address for browsers, Slack clients and the JSON API, such as http://127.0.0.1:8080.
+// URL returns the sandbox's address for browsers, Slack clients and the JSON API, such as http://127.0.0.1:8080.
 func (s *Sandbox) URL() string { return s.info.URL }
 
-// SecureURL is the same address for the login endpoint and Graph, which speak TLS only, such as https://127.0.0.1:8080.
+// SecureURL returns the same address for the login endpoint and Graph, which use TLS only, such as https://127.0.0.1:8080.
 func (s *Sandbox) SecureURL() string { return s.info.SecureURL }
 
-// SlackURL is what a Slack client takes as the address of the Web API; it ends with a slash.
+// SlackURL returns the base URL of the Web API for a Slack client; it ends with a slash.
 func (s *Sandbox) SlackURL() string { return s.info.Slack.APIURL }
 
-// CAPEM is the certificate of the authority that signed the sandbox's certificate, in PEM. It lives as long as this sandbox.
+// CAPEM returns the certificate of the authority that signed the sandbox's certificate, in PEM. It is valid for this sandbox only.
 func (s *Sandbox) CAPEM() []byte { return []byte(s.info.CAPEM) }
 
-// HTTPClient returns a client that trusts the sandbox's certificate, without a time limit of its own.
+// HTTPClient returns a client that trusts the sandbox's certificate and has no timeout.
 func (s *Sandbox) HTTPClient() *http.Client { return s.client }
 
-// World is who lives here, as it was at the start.
-func (s *Sandbox) World() World { return s.world }
+// Company returns the simulated company as it was at the start.
+func (s *Sandbox) Company() Company { return s.company }
 
 // Client returns a client of the sandbox's JSON API.
 func (s *Sandbox) Client() *Client {
@@ -196,7 +196,7 @@ func (s *Sandbox) Client() *Client {
 	return c
 }
 
-// Close ends the sandbox: it stops listening and breaks every connection.
+// Close stops the sandbox: it stops listening and closes every connection.
 func (s *Sandbox) Close() error {
 	s.close.Do(func() {
 		close(s.closed)
@@ -214,8 +214,8 @@ func (s *Sandbox) Close() error {
 	return nil
 }
 
-// route sends a request to whom it concerns. It is written out rather than left to a ServeMux, which would redirect paths that
-// look untidy: Graph does not.
+// route dispatches a request to its handler. It does not use a ServeMux, which would redirect paths that are not clean: Graph does
+// not.
 func (s *Sandbox) route(secure bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := r.URL.Path
@@ -239,7 +239,7 @@ func (s *Sandbox) route(secure bool) http.Handler {
 			s.graph.ServeHTTP(w, r)
 		default:
 			refuse(w, http.StatusForbidden, "https_required",
-				"The login endpoint and Microsoft Graph speak TLS only: use "+s.info.SecureURL+path+" and trust the certificate in /sandbox/info.")
+				"The login endpoint and Microsoft Graph need TLS: use "+s.info.SecureURL+path+" and trust the certificate in /sandbox/info.")
 		}
 	})
 }
@@ -253,8 +253,7 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 //go:embed page
 var pageFiles embed.FS
 
-// page serves the embedded files. The policy in its header holds the page to its own promise: everything comes from here,
-// and no data becomes markup.
+// page serves the embedded files. The Content-Security-Policy allows only resources of the sandbox, and no HTML made from data.
 func page() http.Handler {
 	files, err := fs.Sub(pageFiles, "page")
 	if err != nil {
@@ -263,7 +262,7 @@ func page() http.Handler {
 	server := http.FileServerFS(files)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "The page can only be read; the JSON API is under /sandbox/.")
+			refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "The page is read-only; the JSON API is under /sandbox/.")
 			return
 		}
 		h := w.Header()
@@ -275,7 +274,7 @@ func page() http.Handler {
 	})
 }
 
-// withPageRoot makes / and /page the page itself, so that both find their files under /page/.
+// withPageRoot rewrites / and /page to /page/, where the files of the page are.
 func withPageRoot(r *http.Request) *http.Request {
 	if r.URL.Path != "/" && r.URL.Path != "/page" {
 		return r
@@ -285,7 +284,7 @@ func withPageRoot(r *http.Request) *http.Request {
 	return clone
 }
 
-// info is what /sandbox/info answers: everything that a client in another process needs.
+// info is the response of /sandbox/info: everything that a client in another process needs.
 type info struct {
 	Sandbox bool   `json:"sandbox"`
 	Note    string `json:"note"`
@@ -316,7 +315,7 @@ type info struct {
 		ClientSecret string `json:"client_secret"`
 	} `json:"entra"`
 
-	Hints    map[string]string `json:"hints"` // user id → what makes this person worth meeting
+	Hints    map[string]string `json:"hints"` // user id → a short description
 	Welcome  string            `json:"welcome"`
 	Pitch    string            `json:"pitch"`
 	Tour     []TourStep        `json:"tour"`
@@ -326,16 +325,16 @@ type info struct {
 func (s *Sandbox) describe(manifest slack.Manifest, url, secure string) info {
 	i := info{
 		Sandbox: true,
-		Note:    "This is a sandbox. Its people do not exist, and its tokens, secrets and certificate open nothing but this sandbox.",
-		Name:    s.world.Name, App: cmp.Or(manifest.Name, "The app"), Started: time.Now().UTC().Format(time.RFC3339Nano),
+		Note:    "This is a sandbox. Its people do not exist, and its tokens, secrets and certificate are valid only in this sandbox.",
+		Name:    s.company.Name, App: cmp.Or(manifest.Name, "The app"), Started: time.Now().UTC().Format(time.RFC3339Nano),
 		URL: url, SecureURL: secure, CAPEM: string(s.authority.pem),
-		Hints: s.world.Hints, Welcome: s.world.Welcome, Pitch: s.world.Pitch, Tour: s.world.Tour, Epilogue: s.world.Epilogue,
+		Hints: s.company.Hints, Welcome: s.company.Welcome, Pitch: s.company.Pitch, Tour: s.company.Tour, Epilogue: s.company.Epilogue,
 	}
-	w := s.world.Workspace
+	w := s.company.Workspace
 	i.Slack.APIURL, i.Slack.TeamID, i.Slack.AppID, i.Slack.BotUserID = url+"/api/", w.TeamID, w.AppID, w.BotUserID
 	i.Slack.BotToken, i.Slack.AppToken = BotToken, AppToken
 	i.Entra.Authority, i.Entra.GraphURL, i.Entra.Scope = secure+"/", secure+"/v1.0", secure+"/.default"
-	i.Entra.TenantID, i.Entra.Domain, i.Entra.ClientID, i.Entra.ClientSecret = TenantID, s.world.Domain, ClientID, ClientSecret
+	i.Entra.TenantID, i.Entra.Domain, i.Entra.ClientID, i.Entra.ClientSecret = TenantID, s.company.Domain, ClientID, ClientSecret
 	if i.Tour == nil {
 		i.Tour = []TourStep{}
 	}
@@ -351,8 +350,8 @@ func (s *Sandbox) serveInfo(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(s.info) // an error means that the client is gone
 }
 
-// serveStream tells whoever listens that something changed, as server-sent events. The first event comes at once, so that a
-// listener who looks after each event misses nothing that happened before it listened.
+// serveStream sends a server-sent event after each change. The first event is sent immediately, so that a client that reads the
+// state after each event also sees what changed before it connected.
 func (s *Sandbox) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		refuse(w, http.StatusMethodNotAllowed, "method_not_allowed", "Read it with GET.")
@@ -361,8 +360,8 @@ func (s *Sandbox) serveStream(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	flush := http.NewResponseController(w).Flush
-	alive := time.NewTicker(15 * time.Second)
-	defer alive.Stop()
+	keepAlive := time.NewTicker(15 * time.Second)
+	defer keepAlive.Stop()
 	workspace, tenant := s.Slack.Changed(), s.Tenant.Changed()
 	line := "data: {\"n\":1}\n\n"
 	for n := 1; ; {
@@ -379,14 +378,14 @@ func (s *Sandbox) serveStream(w http.ResponseWriter, r *http.Request) {
 		case <-tenant:
 			n++
 			line = fmt.Sprintf("data: {\"n\":%d}\n\n", n)
-		case <-alive.C:
+		case <-keepAlive.C:
 			line = ": still here\n\n"
 		case <-r.Context().Done():
 			return
 		case <-s.closed:
 			return
 		}
-		// Taken before the event is written: what changes while the listener looks makes another event.
+		// Taken before the event is written: a change while the client reads the state causes another event.
 		workspace, tenant = s.Slack.Changed(), s.Tenant.Changed()
 	}
 }

@@ -26,7 +26,7 @@ import (
 	"countersign/sandbox/slack"
 )
 
-func patience(t *testing.T) context.Context {
+func testContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -37,7 +37,7 @@ func TestOneAddressServesEverything(t *testing.T) {
 	s := newSandbox(t)
 	plain, secure := s.URL(), s.SecureURL()
 	if strings.TrimPrefix(plain, "http") != strings.TrimPrefix(secure, "https") {
-		t.Fatalf("%s and %s are not one address", plain, secure)
+		t.Fatalf("%s and %s are different addresses", plain, secure)
 	}
 	for _, tt := range []struct {
 		name, method, url, origin string
@@ -46,20 +46,20 @@ func TestOneAddressServesEverything(t *testing.T) {
 	}{
 		{name: "the page", url: plain + "/", status: 200, kind: "text/html", contains: "<title>Countersign sandbox</title>"},
 		{name: "the page over TLS", url: secure + "/", status: 200, kind: "text/html", contains: "app.js"},
-		{name: "its program", url: plain + "/page/app.js", status: 200, kind: "javascript", contains: "data-testid"},
-		{name: "its style", url: plain + "/page/style.css", status: 200, kind: "text/css"},
-		{name: "no file", url: plain + "/page/nothing", status: 404},
-		{name: "the page cannot be written", method: "POST", url: plain + "/", status: 405, contains: "JSON API"},
+		{name: "its script", url: plain + "/page/app.js", status: 200, kind: "javascript", contains: "data-testid"},
+		{name: "its stylesheet", url: plain + "/page/style.css", status: 200, kind: "text/css"},
+		{name: "missing file", url: plain + "/page/nothing", status: 404},
+		{name: "the page is read-only", method: "POST", url: plain + "/", status: 405, contains: "JSON API"},
 		{name: "info", url: plain + "/sandbox/info", status: 200, kind: "application/json", contains: `"sandbox":true`},
 		{name: "people", url: plain + "/sandbox/people", status: 200, contains: "U0HANNA"},
 		{name: "people over TLS", url: secure + "/sandbox/people", status: 200, contains: "U0HANNA"},
 		{name: "accounts", url: plain + "/sandbox/tenant/users", status: 200, contains: sandbox.DanaID},
 		{name: "one account", url: plain + "/sandbox/tenant/users/dana.whitfield@fernhill.example", status: 200, contains: "+1 4255550142"},
 		{name: "grant", url: plain + "/sandbox/grant", status: 200, contains: "User.Read.All"},
-		{name: "calls of Slack", url: plain + "/sandbox/slack/calls", status: 200, contains: "envelopes"},
-		{name: "calls of Graph", url: plain + "/sandbox/entra/calls", status: 200},
-		{name: "no such call", url: plain + "/sandbox/nothing", status: 404, kind: "application/json", contains: "unknown_call"},
-		{name: "a page from elsewhere", method: "POST", url: plain + "/sandbox/reload", origin: "https://elsewhere.example", status: 403},
+		{name: "Slack calls", url: plain + "/sandbox/slack/calls", status: 200, contains: "envelopes"},
+		{name: "Graph calls", url: plain + "/sandbox/entra/calls", status: 200},
+		{name: "unknown call", url: plain + "/sandbox/nothing", status: 404, kind: "application/json", contains: "unknown_call"},
+		{name: "cross-origin request", method: "POST", url: plain + "/sandbox/reload", origin: "https://elsewhere.example", status: 403},
 		{name: "Slack's API", method: "POST", url: plain + "/api/auth.test", status: 200, contains: "not_authed"},
 		{name: "Graph over plain HTTP", url: plain + "/v1.0/users", status: 403, contains: "https_required"},
 		{name: "login over plain HTTP", url: plain + "/" + sandbox.TenantID + "/oauth2/v2.0/token", method: "POST", status: 403, contains: secure},
@@ -120,12 +120,12 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// TestStory plays the story through the client: everything passes through the one address.
-func TestStory(t *testing.T) {
+// TestScenario runs the whole scenario through the client, over the one address.
+func TestScenario(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSandbox(t, within)
+		s := newSandbox(t, inBubble)
 		startBot(t, s)
-		ctx := patience(t)
+		ctx := testContext(t)
 		c := s.Client()
 		hanna, ravi := c.As(sandbox.Hanna), c.As(sandbox.Ravi)
 
@@ -137,7 +137,7 @@ func TestStory(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := modal.Inputs()["justification"]["justification"]; got != "lost phone" || modal.Submit != "Send for approval" || !modal.Contains("Target: @Dana Whitfield · dana.whitfield@fernhill.example") {
-			t.Errorf("the form says %q\n%s", got, modal.Text())
+			t.Errorf("the form shows %q\n%s", got, modal.Text())
 		}
 		if a, err := hanna.Submit(modal.ID, nil); err != nil || a.OK || a.Errors["verified"] == "" {
 			t.Errorf("a form without the required field: %+v %v", a, err)
@@ -170,14 +170,14 @@ func TestStory(t *testing.T) {
 			t.Fatal(pressed, err)
 		}
 		if calls, err := c.SlackCalls(); err != nil || pressed.Envelope == "" || !slices.ContainsFunc(calls.Recent, func(e slack.EnvelopeInfo) bool { return e.ID == pressed.Envelope && e.Acked == 1 }) {
-			t.Errorf("there was no envelope %q: %v", pressed.Envelope, err)
+			t.Errorf("no acknowledged envelope %q: %v", pressed.Envelope, err)
 		}
 		refusal, err := hanna.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { return m.Ephemeral })
 		if err != nil || !refusal.Contains("somebody else has to approve") {
 			t.Error(refusal, err)
 		}
 		if others, err := ravi.Messages(sandbox.Approvals); err != nil || len(others) != 1 {
-			t.Errorf("Ravi sees %d messages, and Hanna's refusal is not one of them: %v", len(others), err)
+			t.Errorf("Ravi sees %d messages; want 1, without Hanna's ephemeral one: %v", len(others), err)
 		}
 
 		before, err := c.User(sandbox.DanaID)
@@ -187,7 +187,7 @@ func TestStory(t *testing.T) {
 		if a, err := ravi.Press(sandbox.Approvals, card.TS, "approve", "R-7Q2"); err != nil || !a.OK {
 			t.Fatal(a, err)
 		}
-		if line, err := ravi.WaitMessage(ctx, sandbox.Audit, func(m sandbox.Message) bool { return m.Contains("succeeded") }); err != nil || !line.Contains("asked for by @Hanna Okafor, approved by @Ravi Menon") {
+		if line, err := ravi.WaitMessage(ctx, sandbox.Audit, func(m sandbox.Message) bool { return m.Contains("succeeded") }); err != nil || !line.Contains("requested by @Hanna Okafor, approved by @Ravi Menon") {
 			t.Error(line.Text(), err)
 		}
 		if done, err := ravi.WaitMessage(ctx, sandbox.Approvals, func(m sandbox.Message) bool { return m.TS == card.TS }); err != nil || !done.Edited || len(done.Buttons()) > 0 {
@@ -198,12 +198,12 @@ func TestStory(t *testing.T) {
 			t.Fatal(err)
 		}
 		if dm, err := ravi.DM(); err != nil || dm != "" {
-			t.Errorf("a direct message %q before anybody wrote one: %v", dm, err)
+			t.Errorf("a direct message %q before one was opened: %v", dm, err)
 		}
 		if err := ravi.Home(); err != nil {
 			t.Fatal(err)
 		}
-		if home, err := ravi.WaitHome(ctx, func(v sandbox.View) bool { return v.Contains("Your desk", "1 request") }); err != nil {
+		if home, err := ravi.WaitHome(ctx, func(v sandbox.View) bool { return v.Contains("Your requests", "1 request") }); err != nil {
 			t.Error(home, err)
 		}
 		if dm, err := ravi.DM(); err != nil || !strings.HasPrefix(dm, "D") {
@@ -215,13 +215,13 @@ func TestStory(t *testing.T) {
 			}
 		}
 		if len(dana.OfType(entra.TypePasskey)) != 1 {
-			t.Error("the passkey did not survive")
+			t.Error("the passkey was deleted")
 		}
 	})
 }
 
-// TestCurlStory runs the shell script of the package comment as it stands there.
-func TestCurlStory(t *testing.T) {
+// TestCurlScenario runs the shell script of the package comment unchanged.
+func TestCurlScenario(t *testing.T) {
 	for _, tool := range []string{"sh", "curl", "grep", "cut", "tail", "sleep"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip("this machine has no ", tool)
@@ -239,7 +239,7 @@ func TestCurlStory(t *testing.T) {
 	}
 	s := newSandbox(t)
 	startBot(t, s)
-	cmd := exec.CommandContext(patience(t), "sh", "-eu", "-c", script)
+	cmd := exec.CommandContext(testContext(t), "sh", "-eu", "-c", script)
 	cmd.Env = append(cmd.Environ(), "B="+s.URL()+"/sandbox")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -247,13 +247,13 @@ func TestCurlStory(t *testing.T) {
 	}
 	dana := string(out[bytes.LastIndex(out, []byte(`{"id":"`+sandbox.DanaID)):])
 	if strings.Contains(dana, "4255550142") || !strings.Contains(dana, "fido2AuthenticationMethod") || !strings.Contains(string(out), "approved by") {
-		t.Errorf("the story ended with:\n%s", out)
+		t.Errorf("the output is:\n%s", out)
 	}
 }
 
 func TestStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSandbox(t, within)
+		s := newSandbox(t, inBubble)
 		c := s.Client()
 		answer, err := (&http.Client{Transport: &http.Transport{DialContext: s.dial}}).Get(s.URL() + "/sandbox/stream")
 		if err != nil {
@@ -295,10 +295,10 @@ func TestStream(t *testing.T) {
 	})
 }
 
-// TestWaitsEnd: nobody waits longer than the context allows, and the error shows what there was instead.
-func TestWaitsEnd(t *testing.T) {
+// TestWaitTimesOut: waiting ends with the context, and the error shows the messages that were there.
+func TestWaitTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSandbox(t, within)
+		s := newSandbox(t, inBubble)
 		startBot(t, s)
 		hanna := s.Client().As(sandbox.Hanna)
 		if a, err := hanna.Command(sandbox.HelpDesk, "/entra-methods @dana"); err != nil || !a.OK || len(a.Response) == 0 {
@@ -306,16 +306,16 @@ func TestWaitsEnd(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		_, err := hanna.WaitMessage(ctx, sandbox.HelpDesk, func(m sandbox.Message) bool { return m.Contains("what nobody said") })
+		_, err := hanna.WaitMessage(ctx, sandbox.HelpDesk, func(m sandbox.Message) bool { return m.Contains("no such text") })
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "/entra-methods for @Dana Whitfield: 14 methods :key:") {
 			t.Errorf("the error is %v", err)
 		}
 	})
 }
 
-func TestFailuresAsPeopleSeeThem(t *testing.T) {
+func TestClientErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSandbox(t, within)
+		s := newSandbox(t, inBubble)
 		hanna := s.Client().As(sandbox.Hanna)
 		if a, err := hanna.Command(sandbox.HelpDesk, "/entra-methods @dana"); err != nil || a.OK || a.Err != "dispatch_failed" {
 			t.Errorf("without a bot: %+v %v", a, err)
@@ -325,11 +325,11 @@ func TestFailuresAsPeopleSeeThem(t *testing.T) {
 			t.Errorf("a bot that does not answer: %+v %v", a, err)
 		}
 		if a, err := hanna.Command(sandbox.HelpDesk, "/nonsense"); err != nil || a.OK || a.Err != "unknown_command" {
-			t.Errorf("a command that nobody has: %+v %v", a, err)
+			t.Errorf("an unknown command: %+v %v", a, err)
 		}
 		var refused *sandbox.Error
 		if _, err := hanna.Messages(sandbox.Audit); !errors.As(err, &refused) || refused.Status != http.StatusNotFound || refused.Code != "channel_not_found" {
-			t.Errorf("a channel she is not in: %v", err)
+			t.Errorf("a channel that she is not in: %v", err)
 		}
 		if _, err := s.Client().User("nobody@fernhill.example"); !errors.As(err, &refused) || refused.Status != http.StatusNotFound {
 			t.Errorf("an account that does not exist: %v", err)
@@ -337,16 +337,16 @@ func TestFailuresAsPeopleSeeThem(t *testing.T) {
 		c := s.Client()
 		s.Close()
 		if _, err := c.People(); err == nil || errors.As(err, &refused) {
-			t.Errorf("no sandbox: %v", err)
+			t.Errorf("a closed sandbox: %v", err)
 		}
 	})
 }
 
-func TestTroubleThroughTheClient(t *testing.T) {
+func TestClientFaultsAndChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSandbox(t, within)
+		s := newSandbox(t, inBubble)
 		startBot(t, s)
-		c, ctx := s.Client(), patience(t)
+		c, ctx := s.Client(), testContext(t)
 		token, err := graphToken(ctx, s)
 		if err != nil {
 			t.Fatal(err)
@@ -387,7 +387,7 @@ func TestTroubleThroughTheClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := read(); !errors.Is(err, io.EOF) {
-			t.Errorf("a lost reply looks like %v, want a broken connection", err)
+			t.Errorf("a lost reply: %v, want a broken connection", err)
 		}
 
 		if err := c.AddMethod(sandbox.MinaID, entra.Authenticator("", "Mina’s new phone")); err != nil {
@@ -406,7 +406,7 @@ func TestTroubleThroughTheClient(t *testing.T) {
 		}
 		if nell, err := c.AddUser("", "nell@fernhill.example", "Nell New", entra.Phone("mobile", "+1 4255550177"), entra.SoftwareOATH("soft-1")); err != nil ||
 			nell.ID == "" || len(nell.OfType(entra.TypePhone)) != 1 || len(nell.OfType(entra.TypeSoftwareOATH)) != 1 {
-			t.Errorf("somebody new is %+v: %v", nell, err)
+			t.Errorf("the new user is %+v: %v", nell, err)
 		}
 		if calls, err := c.EntraCalls(); err != nil {
 			t.Error(calls, err)
@@ -433,16 +433,16 @@ func TestTroubleThroughTheClient(t *testing.T) {
 			calls, err := c.SlackCalls()
 			return err == nil && calls.Sockets == 1 && calls.Methods["apps.connections.open"].Calls > opened, err
 		}); err != nil {
-			t.Errorf("the bot did not come back: %v", err)
+			t.Errorf("the bot did not reconnect: %v", err)
 		}
 	})
 }
 
-// TestCloseLeavesNothing: a closed sandbox holds no goroutine and no connection, even if somebody still listens.
-func TestCloseLeavesNothing(t *testing.T) {
+// TestCloseReleasesEverything: a closed sandbox leaves no goroutine and no connection, even with an open event stream.
+func TestCloseReleasesEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// At the end, the bubble fails the test if a goroutine is left.
-		s := newSandbox(t, within)
+		s := newSandbox(t, inBubble)
 		client := &http.Client{Transport: &http.Transport{DialContext: s.dial}}
 		answer, err := client.Get(s.URL() + "/sandbox/stream")
 		if err != nil {
@@ -459,12 +459,12 @@ func TestCloseLeavesNothing(t *testing.T) {
 		answer.Body.Close()
 		client.CloseIdleConnections()
 		if _, err := client.Get(s.URL() + "/"); err == nil {
-			t.Error("the address still answers")
+			t.Error("the address still accepts requests")
 		}
 	})
 }
 
-func TestNewSaysWhatIsWrong(t *testing.T) {
+func TestNewErrors(t *testing.T) {
 	if _, err := sandbox.New(sandbox.Options{Manifest: []byte("display_information: [")}); err == nil || !strings.Contains(err.Error(), "manifest") {
 		t.Errorf("a broken manifest: %v", err)
 	}
@@ -474,7 +474,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestFernhill holds the world to what it promises: everybody is there twice, and nobody can be taken for a real person.
+// TestFernhill checks the company: everybody has a Slack profile and an account, and nobody can be mistaken for a real person.
 func TestFernhill(t *testing.T) {
 	now := time.Date(2026, 11, 23, 13, 0, 0, 0, time.UTC)
 	w := sandbox.Fernhill(now)
@@ -482,16 +482,16 @@ func TestFernhill(t *testing.T) {
 		t.Fatalf("%d people, %d accounts", len(w.People), len(w.Users))
 	}
 	ids := map[string]bool{}
-	fresh := func(id string) {
+	unique := func(id string) {
 		t.Helper()
 		if ids[id] {
-			t.Errorf("%s is there twice", id)
+			t.Errorf("%s occurs twice", id)
 		}
 		ids[id] = true
 	}
 	fiction := regexp.MustCompile(`^\+1 (425|206|360)55501\d\d(x\d+)?$`)
 	for i, u := range w.Users {
-		fresh(u.ID)
+		unique(u.ID)
 		p := w.People[i]
 		if p.Name != u.DisplayName || p.Email != u.Mail || p.Restricted != u.Guest || w.Hints[p.ID] == "" {
 			t.Errorf("%+v and %s, %s are not the same person", p, u.DisplayName, u.Mail)
@@ -501,10 +501,10 @@ func TestFernhill(t *testing.T) {
 		}
 		for _, m := range u.Methods {
 			if m.Type != entra.TypePhone && m.Type != entra.TypeEmail {
-				fresh(m.ID)
+				unique(m.ID)
 			}
 			if number, ok := m.Properties.Get("phoneNumber"); ok && !fiction.MatchString(number.(string)) {
-				t.Errorf("%s: %s may be somebody's number", p.Name, number)
+				t.Errorf("%s: %s may be a real number", p.Name, number)
 			}
 		}
 	}
@@ -516,10 +516,10 @@ func TestFernhill(t *testing.T) {
 		}
 	}
 	for _, g := range w.Groups {
-		fresh(g.ID)
+		unique(g.ID)
 		for _, id := range g.Members {
 			if !ids[id] {
-				t.Errorf("%s, in %s, is nobody", id, g.DisplayName)
+				t.Errorf("%s, a member of %s, is unknown", id, g.DisplayName)
 			}
 		}
 		if g.ID == sandbox.GroupExecutives && slices.Contains(g.Members, sandbox.DanaID) {
@@ -529,7 +529,7 @@ func TestFernhill(t *testing.T) {
 	for _, step := range w.Tour {
 		at := slices.IndexFunc(w.Channels, func(c slack.Channel) bool { return c.ID == step.Channel })
 		if at < 0 || !slices.Contains(w.Channels[at].Members, step.As) {
-			t.Errorf("%s cannot go to %s", step.As, step.Channel)
+			t.Errorf("%s is not in %s", step.As, step.Channel)
 		}
 	}
 }

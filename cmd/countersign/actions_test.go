@@ -9,9 +9,9 @@ import (
 	"countersign/sandbox"
 )
 
-// carry puts a command before Ravi as Hanna, has him approve it, and waits for
-// the card to say how it went.
-func (w *world) carry(command, whom, ends string) sandbox.Message {
+// requestAndApprove submits a command as Hanna, approves it as Ravi, and waits for
+// the card to show the end.
+func (w *fixture) requestAndApprove(command, whom, ends string) sandbox.Message {
 	w.Helper()
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	hanna.types(command)
@@ -21,8 +21,8 @@ func (w *world) carry(command, whom, ends string) sandbox.Message {
 }
 
 func TestAddPhone(t *testing.T) {
-	w := begin(t)
-	w.carry(`/entra-add-phone @sam mobile "+1 (425) 555-0187" verified=video new phone`, "sam.ito@", "done")
+	w := startBot(t)
+	w.requestAndApprove(`/entra-add-phone @sam mobile "+1 (425) 555-0187" verified=video new phone`, "sam.ito@", "done")
 	sam, err := w.client.User("sam.ito@fernhill.example")
 	if err != nil {
 		t.Fatal(err)
@@ -37,22 +37,22 @@ func TestAddPhone(t *testing.T) {
 }
 
 func TestAddPhoneForm(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
 	hanna.types("/entra-add-phone @mina")
 	form := hanna.sees("How did you make sure")
 	if a := hanna.submits(form, map[string]string{"type": "alternate", "number": "12", "verified": "video", "justification": "second phone"}); a.OK || a.Errors["number"] == "" {
-		t.Fatalf("a number of two digits was taken: %+v", a)
+		t.Fatalf("a number of two digits was accepted: %+v", a)
 	}
 	if a := hanna.submits(form, map[string]string{"type": "alternate", "number": "+1 425 555 0188", "verified": "video", "justification": "second phone"}); !a.OK {
-		t.Fatalf("the form was not taken: %+v", a)
+		t.Fatalf("the form was not accepted: %+v", a)
 	}
 	w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", "mina.haddad@", "second phone")
 }
 
 func TestAddEmail(t *testing.T) {
-	w := begin(t)
-	w.carry("/entra-add-email @mina mina@home.example verified=callback asked for it", "mina.haddad@", "done")
+	w := startBot(t)
+	w.requestAndApprove("/entra-add-email @mina mina@home.example verified=callback asked for it", "mina.haddad@", "done")
 	mina, err := w.client.User("mina.haddad@fernhill.example")
 	if err != nil {
 		t.Fatal(err)
@@ -63,9 +63,9 @@ func TestAddEmail(t *testing.T) {
 	}
 }
 
-// Without a method the form lists those there are.
+// Without a method in the command, the form lists the account's methods.
 func TestRemoveMethodPicker(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	hanna.types("/entra-remove-method @dana lost her key")
 	form := hanna.sees("Windows Hello", "YubiKey")
@@ -83,7 +83,7 @@ func TestRemoveMethodPicker(t *testing.T) {
 		t.Fatalf("the picker has no value for the passkey:\n%s", form.Blocks)
 	}
 	if a := hanna.submits(form, map[string]string{"method": choice, "verified": "in-person"}); !a.OK {
-		t.Fatalf("the form was not taken: %+v", a)
+		t.Fatalf("the form was not accepted: %+v", a)
 	}
 	card := ravi.reads("waiting for approval", danaUPN, "asskey")
 	ravi.presses(card, "approve")
@@ -93,15 +93,15 @@ func TestRemoveMethodPicker(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(dana.OfType("#microsoft.graph.phoneAuthenticationMethod")) == 0 {
-		t.Error("more than the passkey is gone")
+		t.Error("other methods than the passkey were deleted")
 	}
 }
 
-// The list to choose from tells which methods somebody has: it is for those who
-// may look at them, counts as a look, and is recorded. Whoever gets none can
-// still name the method.
-func TestRemoveMethodPickerIsALook(t *testing.T) {
-	w := begin(t, calm, func(c *config) { c.Policy.ReadsAMinute = 1 })
+// The list in the form shows which methods somebody has: only people who may use
+// the methods command get it, it counts as a read, and it is recorded. Without the
+// list, the requester can still name the method.
+func TestRemoveMethodPickerIsARead(t *testing.T) {
+	w := startBot(t, calm, func(c *config) { c.Policy.ReadsAMinute = 1 })
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
 	hanna.types("/entra-remove-method @dana lost her key")
 	form := hanna.sees("Windows Hello", "YubiKey")
@@ -109,45 +109,45 @@ func TestRemoveMethodPickerIsALook(t *testing.T) {
 	w.must(hanna.p.Close(form.ID))
 
 	hanna.types("/entra-remove-method @dana lost her key")
-	form = hanna.sees("The methods are not listed here", "more than 1 look-ups a minute")
+	form = hanna.sees("The methods are not listed here", "reached the limit of 1 look-ups a minute")
 	if form.Contains("YubiKey") {
-		t.Errorf("they are:\n%s", form.Text())
+		t.Errorf("the form lists the methods:\n%s", form.Text())
 	}
 	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "was refused: Show methods", danaUPN)
 	if a := hanna.submits(form, map[string]string{"method": "passkey", "verified": "in-person"}); !a.OK {
-		t.Fatalf("the form was not taken: %+v", a)
+		t.Fatalf("the form was not accepted: %+v", a)
 	}
 	w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", danaUPN, "asskey")
 }
 
-// Who may ask for a removal but not look gets no list.
+// A requester who may not use the methods command gets no list.
 func TestRemoveMethodPickerIsForReaders(t *testing.T) {
-	w := begin(t, calm, func(c *config) {
+	w := startBot(t, calm, func(c *config) {
 		r := c.Policy.Classes[approvals.ClassRead]
 		r.Request = []string{"approvers"}
 		c.Policy.Classes[approvals.ClassRead] = r
 	})
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
 	hanna.types("/entra-remove-method @dana lost her key")
-	if form := hanna.sees("The methods are not listed here", "You may not look at them"); form.Contains("YubiKey") {
-		t.Errorf("they are:\n%s", form.Text())
+	if form := hanna.sees("The methods are not listed here", "You are not allowed to see them"); form.Contains("YubiKey") {
+		t.Errorf("the form lists the methods:\n%s", form.Text())
 	}
 	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "was refused: Show methods", danaUPN)
 }
 
 func TestBlockAndUnblock(t *testing.T) {
-	w := begin(t)
-	w.carry("/entra-block-signin @mina laptop stolen", "mina.haddad@", "done")
+	w := startBot(t)
+	w.requestAndApprove("/entra-block-signin @mina laptop stolen", "mina.haddad@", "done")
 	w.account("mina.haddad@fernhill.example", func(u sandbox.User) bool { return !u.Enabled })
-	w.carry("/entra-unblock-signin @mina verified=manager laptop found", "laptop found", "done")
+	w.requestAndApprove("/entra-unblock-signin @mina verified=manager laptop found", "laptop found", "done")
 	w.account("mina.haddad@fernhill.example", func(u sandbox.User) bool { return u.Enabled })
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
 	hanna.types("/entra-unblock-signin @mina verified=manager again")
 	hanna.reads("nothing to do", "not blocked")
 }
 
-// A temporary password and a pass: each is opened once, by the requester, and
-// is nowhere else, before or afterwards.
+// A temporary password and a pass: each is revealed once, to the requester, and
+// is stored in plaintext nowhere, before or afterwards.
 func TestSecrets(t *testing.T) {
 	for _, c := range []struct{ command, whom, upn string }{
 		{"/entra-reset-password @mina verified=video forgot it", "mina.haddad@", "mina.haddad@fernhill.example"},
@@ -155,9 +155,9 @@ func TestSecrets(t *testing.T) {
 	} {
 		name, _, _ := strings.Cut(strings.TrimPrefix(c.command, "/entra-"), " ")
 		t.Run(name, func(t *testing.T) {
-			w := begin(t)
+			w := startBot(t)
 			hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
-			w.carry(c.command, c.whom, "done")
+			w.requestAndApprove(c.command, c.whom, "done")
 			offer := hanna.dm().reads("Done", c.whom, "Reveal")
 			secrets, err := w.client.Secrets(c.upn)
 			if err != nil {
@@ -168,34 +168,34 @@ func TestSecrets(t *testing.T) {
 				secret = secrets.Pass
 			}
 			if secret == "" {
-				t.Fatalf("the tenant knows of no secret: %+v", secrets)
+				t.Fatalf("the tenant has no secret: %+v", secrets)
 			}
-			w.nowhere(secret, "before it was opened")
+			w.wantSecretNowhere(secret, "before it was opened")
 
-			// Somebody else who presses it gets nothing. The button is in Hanna's
-			// own messages, so this is what a forged press would be.
+			// A click by somebody else reveals nothing. The button is in Hanna's
+			// direct messages, so such a click is a forged one.
 			if answer, err := ravi.p.Press(hanna.dm().channel, offer.TS, "reveal", ""); err == nil && answer.OK {
-				t.Error("Ravi can press a button in Hanna's messages")
+				t.Error("Ravi's click on a button in Hanna's messages was accepted")
 			}
 
 			hanna.dm().presses(offer, "reveal")
 			view := hanna.sees("For your eyes only", secret)
 			if len(view.Inputs()) > 0 || view.Submit != "" {
-				t.Error("the view would send its blocks back: it has inputs or a submit")
+				t.Error("the view has inputs or a submit button, so Slack would send its blocks back")
 			}
 			w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "opened the secret")
 			if err := hanna.p.Close(view.ID); err != nil {
 				t.Fatal(err)
 			}
-			w.nowhere(secret, "after it was opened")
+			w.wantSecretNowhere(secret, "after it was opened")
 			hanna.dm().presses(offer, "reveal")
 			hanna.sees("nothing left to open")
 		})
 	}
 }
 
-// nowhere searches everything that lasts for a secret.
-func (w *world) nowhere(secret, when string) {
+// wantSecretNowhere searches messages, Redis and the log for a secret.
+func (w *fixture) wantSecretNowhere(secret, when string) {
 	w.Helper()
 	for _, who := range []string{sandbox.Hanna, sandbox.Ravi, sandbox.Gloria, sandbox.Mina, sandbox.Alex} {
 		p := w.client.As(who)
@@ -214,52 +214,53 @@ func (w *world) nowhere(secret, when string) {
 					everything += string(raw) + strings.NewReplacer(`\u0026`, "&").Replace(string(raw))
 				}
 				if strings.Contains(everything, secret) {
-					w.Errorf("%s, the secret stands in #%s", when, c.Name)
+					w.Errorf("%s, the secret is in #%s", when, c.Name)
 				}
 			}
 		}
 	}
 	for key, value := range w.redis.Dump(w.T) {
 		if strings.Contains(key+value, secret) {
-			w.Errorf("%s, the secret stands in Redis at %s", when, key)
+			w.Errorf("%s, the secret is in Redis at %s", when, key)
 		}
 	}
 	if strings.Contains(w.log.String(), secret) {
-		w.Errorf("%s, the secret stands in the log", when)
+		w.Errorf("%s, the secret is in the log", when)
 	}
 }
 
-// Nobody opens it: the requester is told, and asks again with one press.
-func TestSecretUnseen(t *testing.T) {
-	w := begin(t, func(c *config) { c.Timing.SecretLife = 500 * time.Millisecond })
-	w.carry("/entra-reset-password @mina verified=video forgot it", "mina.haddad@", "done")
+// The secret is not revealed in time: the requester is notified, and requests it again
+// with one click.
+func TestSecretIsNotOpened(t *testing.T) {
+	w := startBot(t, func(c *config) { c.Timing.SecretLife = 500 * time.Millisecond })
+	w.requestAndApprove("/entra-reset-password @mina verified=video forgot it", "mina.haddad@", "done")
 	gone := w.as(sandbox.Hanna, sandbox.HelpDesk).dm().reads("Not opened in time", "mina.haddad@")
 	secrets, err := w.client.Secrets("mina.haddad@fernhill.example")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.nowhere(secrets.Password, "after its time")
+	w.wantSecretNowhere(secrets.Password, "after it expired")
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk).dm()
 	hanna.presses(gone, "again")
 	w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", "mina.haddad@", "forgot it")
 }
 
-// What Graph has no call for is done by one person, confirmed by another,
+// A step without a Graph call is done manually by one person, confirmed by another,
 // and recorded as attested.
 func TestHandOff(t *testing.T) {
-	w := begin(t)
-	card := w.carry("/entra-delete-app-passwords @mina verified=callback old mail client", "mina.haddad@", "to be done by hand")
+	w := startBot(t)
+	card := w.requestAndApprove("/entra-delete-app-passwords @mina verified=callback old mail client", "mina.haddad@", "to be done by hand")
 	ravi, olga := w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 	if !card.Contains("Entra admin center") {
-		t.Errorf("the card does not say where:\n%s", card.Text())
+		t.Errorf("the card does not say where to do it:\n%s", card.Text())
 	}
 	ravi.presses(card, "attest")
 	card = ravi.reads("mina.haddad@", "to be confirmed by somebody else", "Done by hand by")
 	ravi.presses(card, "confirm")
 	if no := ravi.reads("You said yourself that it is done"); !no.Ephemeral {
-		t.Error("everybody reads why Ravi may not confirm")
+		t.Error("the reason why Ravi may not confirm is visible to everybody")
 	}
-	// Olga looks and finds them still there.
+	// Olga checks and finds the app passwords still there.
 	olga.presses(card, "retract")
 	card = olga.reads("mina.haddad@", "approved, to be done by hand")
 	w.as(sandbox.Gloria, sandbox.Audit).reads("olga.lindqvist@", "not done by hand after all")
@@ -270,10 +271,11 @@ func TestHandOff(t *testing.T) {
 	w.as(sandbox.Gloria, sandbox.Audit).reads("Attested by people, not executed by Countersign", "mina.haddad@", "olga.lindqvist@")
 }
 
-// Nobody called; the account is believed to be lost. It is blocked first.
+// With verified=compromise, nobody called and the account is believed to be lost. It is
+// blocked first.
 func TestCompromise(t *testing.T) {
-	w := begin(t)
-	card := w.carry("/entra-require-reregister @mina verified=compromise sign-ins from two countries", "mina.haddad@", "done")
+	w := startBot(t)
+	card := w.requestAndApprove("/entra-require-reregister @mina verified=compromise sign-ins from two countries", "mina.haddad@", "done")
 	if !card.Contains("lock sign-in", "evoke") {
 		t.Errorf("the card does not say that the account is blocked:\n%s", card.Text())
 	}
@@ -282,10 +284,10 @@ func TestCompromise(t *testing.T) {
 	})
 }
 
-// What changed since the plan was made stops it, and asking again is one
-// press.
-func TestDriftAndAgain(t *testing.T) {
-	w := begin(t)
+// A change of the account since the plan was made stops the request. One click requests
+// it again.
+func TestDriftAndRequestAgain(t *testing.T) {
+	w := startBot(t)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	card := w.request("/entra-require-reregister @dana verified=video lost phone")
 	dana, err := w.client.User(danaUPN)

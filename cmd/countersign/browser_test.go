@@ -84,7 +84,7 @@ func stepOnce(ctx context.Context, s step) error {
 // page.
 func TestStoryInTheBrowser(t *testing.T) {
 	ctx := chromium(t)
-	w := begin(t)
+	w := startBot(t)
 	do := func(what string, steps ...step) {
 		t.Helper()
 		for _, s := range steps {

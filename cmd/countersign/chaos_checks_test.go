@@ -21,7 +21,7 @@ import (
 )
 
 // What is looked at behind the storm of TestChaos, from outside: Slack as
-// people read it, the calls that the tenant carried out, the events, and what
+// people read it, the calls that the tenant executed, the events, and what
 // is left in Redis.
 
 func (c *chaos) key(name string) string {
@@ -84,17 +84,17 @@ func (c *chaos) messages(who, channel string) []sandbox.Message {
 
 // checkClicks looks for what became of everything that Slack acknowledged.
 func (c *chaos) checkClicks() {
-	c.whispers = map[string][]sandbox.Message{}
+	c.ephemeral = map[string][]sandbox.Message{}
 	excuses := map[string][]time.Time{} // when they were told that something was perhaps not done; each counts once
 	for _, who := range []string{sandbox.Hanna, sandbox.Ravi, sandbox.Olga} {
 		for _, channel := range []string{sandbox.HelpDesk, sandbox.Approvals, c.dm(who)} {
 			for _, m := range c.messages(who, channel) {
 				if m.Ephemeral {
-					c.whispers[who] = append(c.whispers[who], m)
+					c.ephemeral[who] = append(c.ephemeral[who], m)
 				}
 			}
 		}
-		for _, m := range c.whispers[who] {
+		for _, m := range c.ephemeral[who] {
 			if m.Contains("could not be confirmed") || m.Contains("What you did at", "carried out: it") {
 				excuses[who] = append(excuses[who], posted(m))
 			}
@@ -102,7 +102,7 @@ func (c *chaos) checkClicks() {
 	}
 	// An answer to somebody may come in any of their messages.
 	answered := func(who string, parts ...string) bool {
-		return slices.ContainsFunc(c.whispers[who], func(m sandbox.Message) bool { return m.Contains(parts...) })
+		return slices.ContainsFunc(c.ephemeral[who], func(m sandbox.Message) bool { return m.Contains(parts...) })
 	}
 	excused := func(k click) bool {
 		i := slices.IndexFunc(excuses[k.who], func(at time.Time) bool { return c.soonAfter(k, at) })
@@ -148,7 +148,7 @@ func (c *chaos) checkClicks() {
 			case answered(k.who, e.Reason):
 			case excused(k):
 				// Each process that took it up died before it could answer: then it
-				// is set aside, and its author hears of that instead.
+				// is moved to the dead letters, and its author hears of that instead.
 				c.counts["clicks refused, and said not to be carried out"]++
 			default:
 				c.wrong(k.about, "%s does not read why %q was refused: %s", k.who, k.what, e.Reason)
@@ -159,7 +159,7 @@ func (c *chaos) checkClicks() {
 			}
 		case audit.Read: // or why not: Graph may fail behind the record
 			d := c.targets[k.about]
-			if !answered(k.who, d.upn(), "Authentication methods") && !slices.ContainsFunc(c.whispers[k.who], func(m sandbox.Message) bool {
+			if !answered(k.who, d.upn(), "Authentication methods") && !slices.ContainsFunc(c.ephemeral[k.who], func(m sandbox.Message) bool {
 				return m.Contains("Microsoft Graph") && c.soonAfter(k, posted(m))
 			}) && !excused(k) { // last, because an excuse counts once
 				c.wrong(k.about, "%s does not read the methods of %s", k.who, d.upn())
@@ -245,7 +245,7 @@ func (c *chaos) checkRequests() {
 			}
 			people[by.ID] = true
 		}
-		final := map[audit.Kind]approvals.State{audit.Finished: approvals.Done, audit.Denied: approvals.Denied, audit.Expired: approvals.Expired, audit.Cancelled: approvals.Cancelled}
+		final := map[audit.Kind]approvals.State{audit.Finished: approvals.StateDone, audit.Denied: approvals.StateDenied, audit.Expired: approvals.StateExpired, audit.Cancelled: approvals.StateCancelled}
 		for _, rule := range []struct {
 			holds bool
 			says  string
@@ -255,8 +255,8 @@ func (c *chaos) checkRequests() {
 			{snap.State == final[end.Kind] && string(snap.Outcome) == end.Outcome, "its state is its end"},
 			{n[audit.Started] <= 1, "it was started once at most"},
 			{(n[audit.Started] == 1) == (end.Kind == audit.Finished), "what finished was started, and what was started finished"},
-			{n[audit.Started] == 0 || len(snap.Approvals) >= snap.Terms.Approvals && n[audit.Approved] == len(snap.Approvals), "it was started with all approvals"},
-			{n[audit.Stepped] == steps, "each step that was taken has one event"},
+			{n[audit.Started] == 0 || len(snap.Approvals) >= snap.Requirements.Approvals && n[audit.Approved] == len(snap.Approvals), "it was started with all approvals"},
+			{n[audit.StepEnded] == steps, "each step that was taken has one event"},
 			{end.Kind != audit.Finished || said == written, "its last event has the journal"},
 			{n[audit.Started] == 0 || snap.Claim >= 1, "it was claimed"},
 		} {
@@ -443,7 +443,7 @@ func (c *chaos) sharedLater(r approvals.Request, is effect, at time.Time) bool {
 // and the call.
 func (c *chaos) late(r approvals.Request, at time.Time) bool {
 	return slices.ContainsFunc(c.strokes, func(s stroke) bool {
-		return s.what == paused && s.to.Sub(s.from) > c.config.Timing.Lease && !r.Began.IsZero() && s.to.After(r.Began) &&
+		return s.what == paused && s.to.Sub(s.from) > c.config.Timing.Lease && !r.StartedAt.IsZero() && s.to.After(r.StartedAt) &&
 			at.After(s.woken) && at.Before(s.to.Add(time.Second*c.pace))
 	})
 }
@@ -465,9 +465,9 @@ func (c *chaos) checkSlack() {
 	for _, l := range lines {
 		recorded[l]++
 	}
-	doubles, at := 0, 0
+	duplicates, at := 0, 0
 	for _, e := range c.events {
-		if e.Kind == audit.Stepped {
+		if e.Kind == audit.StepEnded {
 			continue
 		}
 		line := e.Line()
@@ -485,7 +485,7 @@ func (c *chaos) checkSlack() {
 	}
 	for line, n := range recorded {
 		if n > 0 {
-			doubles += n
+			duplicates += n
 			if !slices.ContainsFunc(c.events, func(e audit.Event) bool { return e.Line() == line }) {
 				c.wrong(requestID.FindString(line), "the record has what never happened: %s", line)
 			}
@@ -540,10 +540,10 @@ func (c *chaos) checkSlack() {
 		}
 	}
 	// A stroke leaves one message too many at most for each reader.
-	if doubles > strokes || spares > 2*strokes {
-		c.Errorf("%d lines and %d cards are there twice, after %d strokes", doubles, spares, strokes)
+	if duplicates > strokes || spares > 2*strokes {
+		c.Errorf("%d lines and %d cards are there twice, after %d strokes", duplicates, spares, strokes)
 	}
-	c.counts["cards too many"], c.counts["lines of the record too many"] = spares, doubles
+	c.counts["cards too many"], c.counts["lines of the record too many"] = spares, duplicates
 }
 
 // told is how the requester reads of an end, empty where it was their own
@@ -558,7 +558,7 @@ func told(end audit.Event) string {
 		return "Your request expired: "
 	}
 	return map[approvals.Outcome]string{
-		approvals.Succeeded: done.news, approvals.Attested: attested.news, approvals.Partial: partly.news, approvals.Uncertain: uncertain.news, approvals.Failed: failed.news,
+		approvals.OutcomeSucceeded: endDone.notification, approvals.OutcomeAttested: endAttested.notification, approvals.OutcomePartial: endPartly.notification, approvals.OutcomeUncertain: endUncertain.notification, approvals.OutcomeFailed: endFailed.notification,
 	}[approvals.Outcome(end.Outcome)]
 }
 
@@ -567,7 +567,7 @@ func finalCard(m sandbox.Message, end audit.Event) string {
 	says := ": " + string(end.Kind)
 	if end.Kind == audit.Finished {
 		says = map[approvals.Outcome]string{
-			approvals.Succeeded: done.card, approvals.Attested: attested.card, approvals.Partial: partly.card, approvals.Uncertain: uncertain.card, approvals.Failed: failed.card,
+			approvals.OutcomeSucceeded: endDone.card, approvals.OutcomeAttested: endAttested.card, approvals.OutcomePartial: endPartly.card, approvals.OutcomeUncertain: endUncertain.card, approvals.OutcomeFailed: endFailed.card,
 		}[approvals.Outcome(end.Outcome)]
 	}
 	switch {
@@ -599,7 +599,7 @@ func (c *chaos) checkSecrets() {
 	for id := range c.stories {
 		end, _ := c.end(id)
 		d := c.targets[end.Target.ID]
-		if end.Outcome != string(approvals.Succeeded) || d.secret == nil {
+		if end.Outcome != string(approvals.OutcomeSucceeded) || d.secret == nil {
 			continue
 		}
 		secrets, err := c.client.Secrets(d.upn())
@@ -632,7 +632,7 @@ func (c *chaos) checkSecrets() {
 // overtaken says that a pass was issued once more when its request, which
 // another worker had taken over, was over: a call of the first worker that
 // came late. Nobody can tell Graph that it came too late; the docs say so.
-func (c *chaos) overtaken(id string, d deed) bool {
+func (c *chaos) overtaken(id string, d mutation) bool {
 	snap, err := c.store.Load(c.Context(), id)
 	if err != nil || d.command != "issue-pass" || snap.Claim < 2 {
 		return false
@@ -699,7 +699,7 @@ func (c *chaos) checkLogs() {
 
 // tells prints what happened, and all that is known of what went wrong.
 func (c *chaos) tells() {
-	c.counts["errands"], c.counts["requests"] = c.errands, len(c.stories)
+	c.counts["errands"], c.counts["requests"] = c.scenarios, len(c.stories)
 	var summary strings.Builder
 	for _, what := range slices.Sorted(maps.Keys(c.counts)) {
 		fmt.Fprintf(&summary, "\n  %6d %s", c.counts[what], what)
@@ -754,7 +754,7 @@ func (c *chaos) dossiers(most int) string {
 			}
 		}
 		fmt.Fprint(&b, "\n-- what they alone read at that time:")
-		for who, messages := range c.whispers {
+		for who, messages := range c.ephemeral {
 			for _, m := range messages {
 				if posted(m).After(from) && posted(m).Before(to.Add(awhile)) {
 					fmt.Fprintf(&b, "\n%s %s %s", posted(m).UTC().Format("15:04:05.000"), who, strings.ReplaceAll(m.Text(), "\n", " / "))

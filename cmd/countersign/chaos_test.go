@@ -39,7 +39,7 @@ import (
 //
 //   - No click that Slack acknowledged is lost. Each command, decision and form
 //     has an event that names its envelope, and its author reads an answer; or
-//     its author reads that it could not be confirmed, or was not carried out.
+//     its author reads that it could not be confirmed, or was not executed.
 //     What only opens a view is not stored: it goes with its process, and is
 //     pressed again.
 //   - No step is taken twice. Every call that changed the tenant belongs to one
@@ -117,21 +117,21 @@ type chaos struct {
 	calm    atomic.Bool // nobody denies, cancels or halts anything
 	started time.Time
 
-	mu       sync.Mutex
-	errands  int
-	events   []audit.Event
-	ops      map[string][]audit.Event // by the operation that caused them, which for clicks is the envelope
-	stories  map[string][]audit.Event // by request
-	clicks   []click
-	strokes  []stroke
-	rounds   int
-	deafen   func()                         // the readers end
-	whispers map[string][]sandbox.Message   // by person: what they alone read
-	cards    map[string]map[string][]string // by channel and request: timestamps of messages, the oldest first
-	seen     map[string]string              // by channel: the timestamp of the last message that was read
-	targets  map[string]deed                // by object id
-	wrongs   map[string][]string            // by request: what is wrong with it
-	counts   map[string]int                 // for the summary
+	mu        sync.Mutex
+	scenarios int
+	events    []audit.Event
+	ops       map[string][]audit.Event // by the operation that caused them, which for clicks is the envelope
+	stories   map[string][]audit.Event // by request
+	clicks    []click
+	strokes   []stroke
+	rounds    int
+	deafen    func()                         // the readers end
+	ephemeral map[string][]sandbox.Message   // by person: what they alone read
+	cards     map[string]map[string][]string // by channel and request: timestamps of messages, the oldest first
+	seen      map[string]string              // by channel: the timestamp of the last message that was read
+	targets   map[string]mutation            // by object id
+	wrongs    map[string][]string            // by request: what is wrong with it
+	counts    map[string]int                 // for the summary
 }
 
 // click is something that a person did, and that is stored before it is
@@ -161,7 +161,7 @@ const (
 func newChaos(t *testing.T, server *redistest.Server, seed uint64) *chaos {
 	c := &chaos{
 		T: t, seed: seed, dir: t.ArtifactDir(), server: server, rdb: server.Client(t), started: time.Now(),
-		ops: map[string][]audit.Event{}, stories: map[string][]audit.Event{}, targets: map[string]deed{}, wrongs: map[string][]string{}, counts: map[string]int{},
+		ops: map[string][]audit.Event{}, stories: map[string][]audit.Event{}, targets: map[string]mutation{}, wrongs: map[string][]string{}, counts: map[string]int{},
 		cards: map[string]map[string][]string{}, seen: map[string]string{},
 	}
 	world := t.TempDir()
@@ -427,17 +427,17 @@ func (c *chaos) presses(who, channel, id, button string, patience time.Duration)
 	return ""
 }
 
-// Where a wait has a limit in the errands, it is because the click may never
+// Where a wait has a limit in the routes, it is because the click may never
 // have arrived. Whatever is left over is looked at in the end.
 const awhile = 30 * time.Second
 
-// errand is one request from the wish to its end, and sometimes a second one.
-func (c *chaos) errand(n int) {
+// scenario is one request from the wish to its end, and sometimes a second one.
+func (c *chaos) scenario(n int) {
 	dice := c.dice(fmt.Sprint("errand ", n))
-	all := deeds()
+	all := mutations()
 	d := all[n%len(all)] // each of them, over and over
 	d.name = fmt.Sprintf("%s-%d", d.name, n)
-	was, err := c.client.AddUser(d.id(), d.upn(), "Target of "+d.name, d.has...)
+	was, err := c.client.AddUser(d.id(), d.upn(), "Target of "+d.name, d.methods...)
 	if err == nil && d.blocked {
 		err = c.client.PatchUser(d.upn(), map[string]any{"enabled": false})
 	}
@@ -473,11 +473,11 @@ func (c *chaos) errand(n int) {
 	switch {
 	case end.Kind != audit.Finished || twins:
 		return
-	case end.Outcome == string(approvals.Succeeded) || end.Outcome == string(approvals.Attested):
+	case end.Outcome == string(approvals.OutcomeSucceeded) || end.Outcome == string(approvals.OutcomeAttested):
 		is, err := c.client.User(d.upn())
 		if err != nil {
 			c.Errorf("%s: %v", d.name, err)
-		} else if !d.shows(was, is) {
+		} else if !d.isApplied(was, is) {
 			c.wrong(id, "it is said to be done, and the account is %+v", is)
 		}
 	}
@@ -486,7 +486,7 @@ func (c *chaos) errand(n int) {
 
 // goesOn puts the account back to what it was, as somebody does who registers
 // again: whatever is repeated later does harm, and is seen.
-func (c *chaos) goesOn(d deed) {
+func (c *chaos) goesOn(d mutation) {
 	is, err := c.client.User(d.upn())
 	if err != nil {
 		c.Errorf("%s: %v", d.name, err)
@@ -495,12 +495,12 @@ func (c *chaos) goesOn(d deed) {
 	there := map[string]bool{}
 	for _, m := range is.Methods {
 		there[m.ID] = true
-		known := m.Type == entra.TypePassword || slices.ContainsFunc(d.has, func(h entra.Method) bool { return h.ID == m.ID })
+		known := m.Type == entra.TypePassword || slices.ContainsFunc(d.methods, func(h entra.Method) bool { return h.ID == m.ID })
 		if !known {
 			err = errors.Join(err, c.client.DeleteMethod(d.upn(), m.ID))
 		}
 	}
-	for _, m := range d.has {
+	for _, m := range d.methods {
 		if !there[m.ID] {
 			err = errors.Join(err, c.client.AddMethod(d.upn(), m))
 		}
@@ -511,11 +511,11 @@ func (c *chaos) goesOn(d deed) {
 }
 
 // request asks, decides, and waits for the end.
-func (c *chaos) request(d deed, requester string, dice *rand.Rand) (id string, end audit.Event) {
+func (c *chaos) request(d mutation, requester string, dice *rand.Rand) (id string, end audit.Event) {
 	redelivered := dice.IntN(10) == 0
 	id = c.comesOf(d, func() string {
-		asked := c.does(requester, d.line(), d.id(), 6, func(p *sandbox.Person) (sandbox.Answer, error) {
-			return p.Command(sandbox.HelpDesk, d.line())
+		asked := c.does(requester, d.commandLine(), d.id(), 6, func(p *sandbox.Person) (sandbox.Answer, error) {
+			return p.Command(sandbox.HelpDesk, d.commandLine())
 		})
 		if redelivered && asked != "" {
 			c.client.Redeliver(asked) // Slack says it twice
@@ -527,7 +527,7 @@ func (c *chaos) request(d deed, requester string, dice *rand.Rand) (id string, e
 	}
 	c.decides(d, id, requester, dice)
 	end = c.over(id)
-	if (end.Kind == audit.Expired || end.Outcome == string(approvals.Failed)) && dice.IntN(2) == 0 && !c.calm.Load() {
+	if (end.Kind == audit.Expired || end.Outcome == string(approvals.OutcomeFailed)) && dice.IntN(2) == 0 && !c.calm.Load() {
 		if next := c.comesOf(d, func() string { return c.presses(requester, c.dm(requester), id, "again", awhile) }); next != "" {
 			c.decides(d, next, requester, dice)
 			return next, c.over(next)
@@ -537,7 +537,7 @@ func (c *chaos) request(d deed, requester string, dice *rand.Rand) (id string, e
 }
 
 // comesOf gives the request that comes of a click.
-func (c *chaos) comesOf(d deed, click func() string) (id string) {
+func (c *chaos) comesOf(d mutation, click func() string) (id string) {
 	e := c.answered(click)
 	switch {
 	case e.Kind == audit.Requested:
@@ -574,8 +574,8 @@ func (c *chaos) answered(click func() string) (e audit.Event) {
 	return e
 }
 
-// insists presses a button, and again where that could not be checked.
-func (c *chaos) insists(who, channel, id, button string) {
+// retries presses a button, and again where that could not be checked.
+func (c *chaos) retries(who, channel, id, button string) {
 	c.answered(func() string { return c.presses(who, channel, id, button, awhile) })
 }
 
@@ -589,7 +589,7 @@ func (c *chaos) over(id string) (end audit.Event) {
 }
 
 // decides lets people decide a request in one of the ways there are.
-func (c *chaos) decides(d deed, id, requester string, dice *rand.Rand) {
+func (c *chaos) decides(d mutation, id, requester string, dice *rand.Rand) {
 	others := slices.DeleteFunc([]string{sandbox.Ravi, sandbox.Olga}, func(who string) bool { return who == requester })
 	approver := others[dice.IntN(len(others))]
 	chance := dice.IntN(100)
@@ -598,17 +598,17 @@ func (c *chaos) decides(d deed, id, requester string, dice *rand.Rand) {
 	}
 	switch {
 	default:
-		c.insists(approver, sandbox.Approvals, id, "approve")
+		c.retries(approver, sandbox.Approvals, id, "approve")
 	case chance >= 97: // nobody cares
 		return
 	case chance >= 92:
-		c.insists(requester, c.dm(requester), id, "cancel")
+		c.retries(requester, c.dm(requester), id, "cancel")
 	case chance >= 86:
 		c.denies(approver, id)
 	case chance >= 76: // all at once, somebody without a say included
 		var all sync.WaitGroup
 		for _, who := range []string{sandbox.Ravi, sandbox.Olga} {
-			all.Go(func() { c.insists(who, sandbox.Approvals, id, "approve") })
+			all.Go(func() { c.retries(who, sandbox.Approvals, id, "approve") })
 		}
 		all.Wait()
 	case chance >= 70: // and Slack says it twice
@@ -620,19 +620,19 @@ func (c *chaos) decides(d deed, id, requester string, dice *rand.Rand) {
 			return envelope
 		})
 	case chance >= 60: // somebody has doubts when it has begun
-		c.insists(approver, sandbox.Approvals, id, "approve")
+		c.retries(approver, sandbox.Approvals, id, "approve")
 		if c.comes(id, audit.Started) {
 			c.presses(requester, c.dm(requester), id, "halt", 2*time.Second)
 		}
 	}
-	if !d.byHand() {
+	if !d.isManual() {
 		return
 	}
 	if !c.comes(id, audit.HandedOff) {
 		return
 	}
-	c.insists(sandbox.Ravi, sandbox.Approvals, id, "attest")
-	c.insists(sandbox.Olga, sandbox.Approvals, id, "confirm")
+	c.retries(sandbox.Ravi, sandbox.Approvals, id, "attest")
+	c.retries(sandbox.Olga, sandbox.Approvals, id, "confirm")
 }
 
 // comes waits for an event of a request, and says whether it came before the
@@ -793,7 +793,7 @@ func tail(path string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// begins starts the processes and sees that every deed is done in calm. On a
+// begins starts the processes and sees that every interaction is done in calm. On a
 // machine that is too slow for that, everything gets more time.
 func (c *chaos) begins() {
 	c.calm.Store(true)
@@ -809,10 +809,10 @@ func (c *chaos) begins() {
 		}
 		all.Wait()
 		before := time.Now()
-		for range deeds() {
-			n := c.errands
-			c.errands++
-			all.Go(func() { c.errand(n) })
+		for range mutations() {
+			n := c.scenarios
+			c.scenarios++
+			all.Go(func() { c.scenario(n) })
 		}
 		all.Wait()
 		good, bad := 0, map[string]int{}
@@ -820,15 +820,15 @@ func (c *chaos) begins() {
 		for _, e := range c.events {
 			switch {
 			case e.At.Before(before):
-			case e.Outcome == string(approvals.Succeeded), e.Outcome == string(approvals.Attested):
+			case e.Outcome == string(approvals.OutcomeSucceeded), e.Outcome == string(approvals.OutcomeAttested):
 				good++
 			case e.Kind == audit.Refused, slices.Contains(ends, e.Kind):
 				bad[string(e.Kind)+" "+e.Outcome+e.Code]++
 			}
 		}
 		c.mu.Unlock()
-		c.Logf("in calm, %d of %d deeds were done within %s with a lease of %s; %v", good, len(deeds()), time.Since(before).Round(10*time.Millisecond), c.config.Timing.Lease, bad)
-		if good == len(deeds()) || c.Failed() {
+		c.Logf("in calm, %d of %d deeds were done within %s with a lease of %s; %v", good, len(mutations()), time.Since(before).Round(10*time.Millisecond), c.config.Timing.Lease, bad)
+		if good == len(mutations()) || c.Failed() {
 			break
 		}
 		if c.pace >= 16 {
@@ -928,27 +928,27 @@ func (c *chaos) storm(rounds int) {
 	people.Wait()
 }
 
-// work begins errands, several at a time, until ctx ends.
+// work begins routes, several at a time, until ctx ends.
 func (c *chaos) work(ctx context.Context, people *sync.WaitGroup) {
-	hands := make(chan struct{}, 16)
+	workers := make(chan struct{}, 16)
 	dice := c.dice("work")
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case hands <- struct{}{}:
+		case workers <- struct{}{}:
 		}
-		n := c.errands
-		c.errands++
+		n := c.scenarios
+		c.scenarios++
 		people.Go(func() {
-			defer func() { <-hands }()
-			c.errand(n)
+			defer func() { <-workers }()
+			c.scenario(n)
 		})
 		time.Sleep(somewhile(dice, 50*time.Millisecond, 400*time.Millisecond))
 	}
 }
 
-// moods lets Graph misbehave: above all it hangs when it has carried out what
+// moods lets Graph misbehave: above all it hangs when it has executed what
 // it was asked, so that processes die between a change and its journal.
 func (c *chaos) moods(ctx context.Context) {
 	dice := c.dice("moods")

@@ -63,13 +63,13 @@ type redisConfig struct {
 	Cluster struct {
 		Addresses []string `yaml:"addresses"` // of some nodes, host:port; the others are learnt from them
 	} `yaml:"cluster"`
-	Username string `yaml:"username"`  // an ACL user; COUNTERSIGN_REDIS_PASSWORD has its password
-	TLS      bool   `yaml:"tls"`       // for Sentinel and Cluster; an address says it itself, with rediss://
-	CAFile   string `yaml:"ca_file"`   // of a private authority
-	CertFile string `yaml:"cert_file"` // of our own, where Redis asks for one
-	KeyFile  string `yaml:"key_file"`  // that belongs to it
-	Prefix   string `yaml:"prefix"`    // keeps several Countersigns in one Redis apart
-	Witness  string `yaml:"witness"`   // a file that outlives all processes and remembers what Redis confirmed; none when empty
+	Username  string `yaml:"username"`  // an ACL user; COUNTERSIGN_REDIS_PASSWORD has its password
+	TLS       bool   `yaml:"tls"`       // for Sentinel and Cluster; an address says it itself, with rediss://
+	CAFile    string `yaml:"ca_file"`   // of a private authority
+	CertFile  string `yaml:"cert_file"` // of our own, where Redis asks for one
+	KeyFile   string `yaml:"key_file"`  // that belongs to it
+	Prefix    string `yaml:"prefix"`    // keeps several Countersigns in one Redis apart
+	Watermark string `yaml:"watermark"` // a file that outlives all processes and remembers what Redis confirmed; none when empty
 }
 
 // secrets are the settings that only the environment holds.
@@ -97,7 +97,7 @@ func readConfig(r io.Reader) (config, error) {
 		if errors.Is(err, io.EOF) {
 			return c, errors.New("the configuration is empty")
 		}
-		return c, misread(raw, err)
+		return c, explainYAMLError(raw, err)
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return c, errors.New("the configuration has a second document behind ---; put everything into one")

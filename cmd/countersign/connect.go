@@ -233,26 +233,26 @@ func (r redisConfig) tls() (*tls.Config, error) {
 }
 
 // readyRedis waits for Redis and looks at it before anything depends on it.
-func (s service) readyRedis(ctx context.Context, rdb redis.UniversalClient, store *approvals.Store, inbox *approvals.Inbox, patience time.Duration) error {
+func (s process) readyRedis(ctx context.Context, rdb redis.UniversalClient, store *approvals.Store, inbox *approvals.Inbox, patience time.Duration) error {
 	if err := awaitRedis(ctx, inbox, patience, s.log); err != nil {
 		return err
 	}
 	if s.passing {
 		return nil
 	}
-	missing, err := store.Access(ctx)
+	missing, err := store.MissingACLRules(ctx)
 	if err != nil {
 		return err
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("the user at Redis may not do all that Countersign needs; countersign redis acl prints the whole rule, and this of it is missing: %s", strings.Join(missing, " "))
 	}
-	return examine(ctx, rdb, s.config.Redis.hasSentinel(), s.log)
+	return checkDurability(ctx, rdb, s.config.Redis.hasSentinel(), s.log)
 }
 
-// startPatience is how long a start waits for Redis. Whoever started us sees
+// startTimeout is how long a start waits for Redis. Whoever started us sees
 // why in the log meanwhile, and may start us again.
-const startPatience = time.Minute
+const startTimeout = time.Minute
 
 // awaitRedis asks until Redis answers, for so long at most. What waiting will
 // not mend ends it at once.
@@ -263,7 +263,7 @@ func awaitRedis(ctx context.Context, inbox *approvals.Inbox, patience time.Durat
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		sentence, hopeless := aboutRedis(err)
+		sentence, hopeless := explainRedisError(err)
 		switch {
 		case hopeless:
 			return sentence
@@ -279,9 +279,9 @@ func awaitRedis(ctx context.Context, inbox *approvals.Inbox, patience time.Durat
 	}
 }
 
-// aboutRedis says in a sentence why Redis does not serve us, and whether only
+// explainRedisError says in a sentence why Redis does not serve us, and whether only
 // an administrator can change that.
-func aboutRedis(err error) (sentence error, hopeless bool) {
+func explainRedisError(err error) (sentence error, hopeless bool) {
 	say := func(hopeless bool, format string, a ...any) (error, bool) {
 		return fmt.Errorf(format+": %w", append(a, err)...), hopeless
 	}

@@ -32,7 +32,7 @@ func TestCurlStory(t *testing.T) {
 			script.WriteString(code.Text + "\n")
 		}
 	}
-	w := begin(t)
+	w := startBot(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-eu", "-c", script.String())

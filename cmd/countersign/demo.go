@@ -45,7 +45,7 @@ func demo(ctx context.Context, f *flag.FlagSet, args []string, env environment) 
 	}
 	fmt.Fprintf(env.Stdout, "Countersign demo: open %s\n", box.URL())
 	fmt.Fprintln(env.Stdout, "A Slack workspace, an Entra tenant and a Redis that exist only in this process. Ctrl-C ends them, and nothing of them is kept.")
-	return service{
+	return process{
 		config:  sandboxConfig(box.URL(), box.SecureURL(), "redis://"+store.Addr()),
 		secrets: secrets{BotToken: sandbox.BotToken, AppToken: sandbox.AppToken, ClientSecret: sandbox.ClientSecret, Ring: ring, RedisURL: "redis://" + store.Addr()},
 		log:     log,

@@ -1,27 +1,27 @@
-// Command countersign is a Slack bot with which a help desk manages its
-// people's Microsoft Entra authentication methods, and in which whatever
-// changes an account needs a second person's approval.
+// Command countersign is a Slack bot with which a help desk manages its people's
+// Microsoft Entra authentication methods. Whatever changes an account needs a
+// second person's approval.
 //
 // # A tour, bottom up
 //
-// entra is the only door to Microsoft Graph: one method for each call, with
-// the permission it needs, and errors that say whether a call may have been
-// carried out. audit has the event, the one thing that is said about each
-// transition, and a tamper-evident log of events. Neither knows anything of
-// the rest.
+// entra makes every call to Microsoft Graph: one method per call, with the
+// permission it needs, and errors that say whether the call may have taken
+// effect. audit has the event, which describes a transition, and a
+// tamper-evident log of events. Neither imports the other packages.
 //
-// approvals is the engine: requests as a pure state machine, kept in Redis by
-// one atomic script, decided by people the policy names, run by whoever holds
-// the claim. Its package comment lists the invariants. It knows neither Slack
-// nor Graph.
+// approvals is the engine: requests are a pure state machine, stored in Redis by
+// one atomic script, decided by the people whom the policy names, and executed by
+// the process that holds the claim. Its package comment lists the invariants. It
+// knows neither Slack nor Graph.
 //
-// commands has the table of slash commands, reads what people type, makes
-// plans over entra and carries out their steps for approvals. bot is the
-// conversation in Slack: three lanes in, projections of events out.
+// commands has the table of slash commands, parses them, makes plans with entra
+// and executes their steps for approvals. bot is the conversation in Slack: it
+// routes interactions in and turns events into messages.
 //
-// This package wires them. The subcommands are serve (production), sandbox (a
-// Slack workspace and an Entra tenant in process, package sandbox), demo
-// (both, with a Redis in process), and a few that print or check. Each has a
-// file; subcommands.go has the list; config.go is every setting there is.
-// connect.go is the way to Redis, durability.go what that Redis keeps.
+// This package wires them together. Its subcommands are serve (production),
+// sandbox (package sandbox: a Slack workspace and an Entra tenant in this
+// process), demo (both, with an in-process Redis), and a few that print or check
+// something. Each has a file; subcommands.go lists them. config.go has every
+// setting, connect.go connects to Redis, and durability.go checks what that Redis
+// persists.
 package main

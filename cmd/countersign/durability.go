@@ -17,17 +17,17 @@ import (
 // at the settings that decide this, and says in the log what a crash would
 // cost, or that it cannot tell.
 
-// keeping is what one node of Redis says about keeping what it confirms. A
+// persistence is what one node of Redis says about keeping what it confirms. A
 // setting that it does not tell is not in told.
-type keeping struct {
+type persistence struct {
 	node       string            // its address, where there is more than one
 	told       map[string]string // by the names that redis.conf has
 	replicated bool              // a replica may take its place
 }
 
-// judge turns settings into sentences: what must be known, what should be
+// assessDurability turns settings into sentences: what must be known, what should be
 // changed, and the one thing under which nothing must run.
-func judge(k keeping) (known, warnings []string, refusal error) {
+func assessDurability(k persistence) (known, warnings []string, refusal error) {
 	at := ""
 	if k.node != "" {
 		at = k.node + ": "
@@ -89,10 +89,10 @@ func judge(k keeping) (known, warnings []string, refusal error) {
 	return known, warnings, refusal
 }
 
-// examine looks at every primary, logs what judge says, and refuses a Redis
+// checkDurability looks at every primary, logs what judge says, and refuses a Redis
 // that evicts.
-func examine(ctx context.Context, rdb redis.UniversalClient, sentinels bool, log *slog.Logger) error {
-	var all []keeping
+func checkDurability(ctx context.Context, rdb redis.UniversalClient, sentinels bool, log *slog.Logger) error {
+	var all []persistence
 	switch rdb := rdb.(type) {
 	case *redis.ClusterClient:
 		var mu sync.Mutex
@@ -107,7 +107,7 @@ func examine(ctx context.Context, rdb redis.UniversalClient, sentinels bool, log
 		if err != nil {
 			return err
 		}
-		slices.SortFunc(all, func(a, b keeping) int { return cmp.Compare(a.node, b.node) })
+		slices.SortFunc(all, func(a, b persistence) int { return cmp.Compare(a.node, b.node) })
 	case *redis.Client:
 		k, err := settingsOf(ctx, rdb)
 		if err != nil {
@@ -118,7 +118,7 @@ func examine(ctx context.Context, rdb redis.UniversalClient, sentinels bool, log
 	}
 	var refusals []error
 	for _, k := range all {
-		known, warnings, refusal := judge(k)
+		known, warnings, refusal := assessDurability(k)
 		for _, sentence := range known {
 			log.Info(sentence)
 		}
@@ -133,8 +133,8 @@ func examine(ctx context.Context, rdb redis.UniversalClient, sentinels bool, log
 // settingsOf asks one node. INFO tells most; CONFIG GET tells the rest, and a user
 // with few rights, or a hosted Redis, may have either refused. Only an error
 // of the network is one.
-func settingsOf(ctx context.Context, node *redis.Client) (keeping, error) {
-	k := keeping{told: map[string]string{}}
+func settingsOf(ctx context.Context, node *redis.Client) (persistence, error) {
+	k := persistence{told: map[string]string{}}
 	info, err := node.Info(ctx).Result()
 	if err != nil && !answered(err) {
 		return k, err

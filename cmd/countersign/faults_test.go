@@ -31,47 +31,48 @@ import (
 	"countersign/sandbox/slack"
 )
 
-// What must hold whatever is lost on the way: each request has exactly one
-// effect on the tenant and one end in the audit; its requester is told; its
-// cards are right in the end, and there is at most one too many.
+// These rules hold whatever is lost on the way: each request has exactly one
+// effect on the tenant and one end in the audit log; its requester is notified; its
+// cards are right in the end, and there is at most one duplicate.
 
-// brisk shortens what a fault makes wait for. What only ends when nobody answers
-// is as long as a busy machine may take to answer.
-func brisk(c *config) {
+// shortFaultTimings shortens the waits that a fault causes. A time-out for an answer
+// stays as long as a busy machine may need.
+func shortFaultTimings(c *config) {
 	t := &c.Timing
 	t.GraphCall, t.GraphGrace, t.Lease = 5*time.Second, 200*time.Millisecond, 30*time.Second
 	t.Takeover, t.Lead = time.Minute, time.Second
 }
 
-// hasty is brisk where a process dies or Redis is away: what it had in hand is
-// taken over soon.
-func hasty(c *config) {
-	brisk(c)
+// shortTimings is shortFaultTimings for tests in which a process dies or Redis is
+// unreachable: another process takes its work over soon.
+func shortTimings(c *config) {
+	shortFaultTimings(c)
 	t := &c.Timing
 	t.LookUps, t.GraphCall, t.Lease, t.Takeover = 3*time.Second, 2*time.Second, 6*time.Second, 3500*time.Millisecond
 }
 
-// between stands between the bot and Slack's Web API and loses single calls:
-// before they arrive, or their reply.
-type between struct {
+// slackProxy is a proxy between the bot and Slack's Web API. It drops single calls,
+// or only their replies.
+type slackProxy struct {
 	slack string
 	mu    sync.Mutex
-	waits []*loss
+	armed []*droppedCall
 }
 
-// loss is one call to lose: the first one of this method whose arguments
-// have all of these parts.
-type loss struct {
-	method     string
-	parts      []string
-	carriedOut bool            // only the reply is lost
-	until      <-chan struct{} // nothing is lost: the call waits for this on its way
-	met        chan struct{}
+// droppedCall is one call to drop: the first one of this method whose arguments
+// contain all of these parts.
+type droppedCall struct {
+	method    string
+	parts     []string
+	applied   bool            // only the reply is lost
+	holdUntil <-chan struct{} // nothing is dropped: the proxy holds the call until this is closed
+	hit       chan struct{}
 }
 
-// meddle puts a between in the bot's way.
-func meddle(t *testing.T) (*between, func(*config)) {
-	b := &between{}
+// newSlackProxy starts a slackProxy. The function that it returns configures the bot to
+// use it.
+func newSlackProxy(t *testing.T) (*slackProxy, func(*config)) {
+	b := &slackProxy{}
 	server := httptest.NewServer(b)
 	t.Cleanup(server.Close)
 	return b, func(c *config) {
@@ -79,32 +80,32 @@ func meddle(t *testing.T) (*between, func(*config)) {
 	}
 }
 
-// lose arms a loss. Its channel is closed when it struck.
-func (b *between) lose(l loss) <-chan struct{} {
-	l.met = make(chan struct{})
+// dropCall arms a droppedCall. Its channel is closed when the call was dropped or held.
+func (b *slackProxy) dropCall(l droppedCall) <-chan struct{} {
+	l.hit = make(chan struct{})
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.waits = append(b.waits, &l)
-	return l.met
+	b.armed = append(b.armed, &l)
+	return l.hit
 }
 
-func (b *between) strikes(method, arguments string) *loss {
+func (b *slackProxy) takeMatch(method, arguments string) *droppedCall {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for i, l := range b.waits {
+	for i, l := range b.armed {
 		fits := l.method == method
 		for _, part := range l.parts {
 			fits = fits && strings.Contains(arguments, part)
 		}
 		if fits {
-			b.waits = append(b.waits[:i:i], b.waits[i+1:]...)
+			b.armed = append(b.armed[:i:i], b.armed[i+1:]...)
 			return l
 		}
 	}
 	return nil
 }
 
-func (b *between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (b *slackProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -113,15 +114,15 @@ func (b *between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		arguments = string(body) // JSON
 	}
-	l := b.strikes(path.Base(r.URL.Path), arguments)
-	if l != nil && l.until != nil {
-		close(l.met)
-		<-l.until
+	l := b.takeMatch(path.Base(r.URL.Path), arguments)
+	if l != nil && l.holdUntil != nil {
+		close(l.hit)
+		<-l.holdUntil
 		l = nil
 	}
 	if l != nil {
-		defer close(l.met)
-		if !l.carriedOut {
+		defer close(l.hit)
+		if !l.applied {
 			panic(http.ErrAbortHandler)
 		}
 	}
@@ -147,8 +148,8 @@ func (b *between) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var requestID = regexp.MustCompile(`R-[0-9A-Z]{8}`)
 
-// until waits for something in the sandbox.
-func (w *world) until(what string, so func() bool) {
+// waitFor waits for a condition in the sandbox.
+func (w *fixture) waitFor(what string, so func() bool) {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -157,9 +158,9 @@ func (w *world) until(what string, so func() bool) {
 	}
 }
 
-// all are the messages that somebody reads in a channel and that have all of
-// these parts, the oldest first.
-func (h *hands) all(parts ...string) []sandbox.Message {
+// messagesWith returns the messages that the person sees in the channel and that
+// contain all of these parts, the oldest first.
+func (h *slackUser) messagesWith(parts ...string) []sandbox.Message {
 	h.w.Helper()
 	messages, err := h.p.Messages(h.channel)
 	if err != nil {
@@ -174,9 +175,9 @@ func (h *hands) all(parts ...string) []sandbox.Message {
 	return found
 }
 
-// effects counts the changes that Graph carried out so far, by the end of
+// countChanges counts the changes that Graph has executed so far, by the end of
 // their path's template.
-func (w *world) effects(ends string) int {
+func (w *fixture) countChanges(ends string) int {
 	w.Helper()
 	calls, err := w.client.EntraCalls()
 	if err != nil {
@@ -192,56 +193,57 @@ func (w *world) effects(ends string) int {
 	return n
 }
 
-// settled checks the invariants for one request that has ended well. doubles
-// is how many messages of each kind there may be too many.
-func (w *world) settled(id string, doubles int) {
+// wantCompleted checks the invariants for one request that succeeded. duplicates
+// is how many duplicate messages of each kind are allowed.
+func (w *fixture) wantCompleted(id string, duplicates int) {
 	w.Helper()
-	w.settledAfter(id, doubles, 0)
+	w.wantCompletedAfterRefusals(id, duplicates, 0)
 }
 
-// settledAfter is settled where so many refusals of the request may be on record.
-func (w *world) settledAfter(id string, doubles, refusals int) {
+// wantCompletedAfterRefusals is like wantCompleted, and allows so many refusals of the
+// request in the audit channel.
+func (w *fixture) wantCompletedAfterRefusals(id string, duplicates, refusals int) {
 	w.Helper()
 	auditor, hanna, ravi := w.as(sandbox.Gloria, sandbox.Audit), w.as(sandbox.Hanna, sandbox.HelpDesk).dm(), w.as(sandbox.Ravi, sandbox.Approvals)
 	kinds := []string{"requested: ", "approved (", "Started: ", "Succeeded: "}
-	w.until("the whole record of "+id, func() bool {
+	w.waitFor("all audit events of "+id, func() bool {
 		for _, kind := range kinds {
-			if len(auditor.all(kind, id)) == 0 {
+			if len(auditor.messagesWith(kind, id)) == 0 {
 				return false
 			}
 		}
-		return len(hanna.all("Done: ", id)) > 0
+		return len(hanna.messagesWith("Done: ", id)) > 0
 	})
 	for _, kind := range kinds {
-		if n := len(auditor.all(kind, id)); n > 1+doubles {
-			w.Errorf("the audit says %q of %s %d times", kind, id, n)
+		if n := len(auditor.messagesWith(kind, id)); n > 1+duplicates {
+			w.Errorf("the audit channel has %q of %s %d times", kind, id, n)
 		}
 	}
-	if n := len(auditor.all("refused", id)); n > refusals {
-		w.Errorf("the audit has %d refusals of %s", n, id)
+	if n := len(auditor.messagesWith("refused", id)); n > refusals {
+		w.Errorf("the audit channel has %d refusals of %s", n, id)
 	}
-	if n := len(hanna.all("Done: ", id)); n > 1+doubles {
-		w.Errorf("Hanna was told %d times that %s is done", n, id)
+	if n := len(hanna.messagesWith("Done: ", id)); n > 1+duplicates {
+		w.Errorf("Hanna was notified %d times that %s is done", n, id)
 	}
-	for _, h := range []*hands{ravi, hanna} {
-		w.until("cards that are right", func() bool {
-			for _, card := range h.all(id, "What ") {
+	for _, h := range []*slackUser{ravi, hanna} {
+		w.waitFor("correct cards", func() bool {
+			for _, card := range h.messagesWith(id, "What ") {
 				if !card.Contains(": done") || len(card.Buttons()) > 0 {
 					return false
 				}
 			}
 			return true
 		})
-		if n := len(h.all(id, "What ")); n < 1 || n > 1+doubles {
+		if n := len(h.messagesWith(id, "What ")); n < 1 || n > 1+duplicates {
 			w.Errorf("%s sees %d cards of %s", h.p.ID, n, id)
 		}
 	}
 }
 
-// Slack asks to wait, again and again. Everything arrives all the same, once.
+// Slack throttles each method once. Everything is still delivered, once.
 func TestSlackThrottles(t *testing.T) {
 	t.Parallel()
-	w := begin(t, unhurried)
+	w := startBot(t, generousTimings)
 	var faults []slack.Fault
 	for _, method := range []string{"chat.postMessage", "chat.update", "users.info", "conversations.info", "conversations.open", "views.update", "chat.postEphemeral"} {
 		faults = append(faults, slack.Fault{Method: method, Kind: "ratelimit", RetryAfter: 1, Times: 1})
@@ -251,12 +253,12 @@ func TestSlackThrottles(t *testing.T) {
 	}
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
 	w.as(sandbox.Ravi, sandbox.Approvals).presses(card, "approve")
-	w.settled(requestID.FindString(card.Text()), 0)
+	w.wantCompleted(requestID.FindString(card.Text()), 0)
 }
 
-// equip gives somebody one method of each kind that a re-registration
-// removes, two phones, and nothing else.
-func (w *world) equip(upn string) {
+// giveMethods replaces an account's methods with one of each kind that a
+// re-registration removes, but two phones.
+func (w *fixture) giveMethods(upn string) {
 	w.Helper()
 	u, err := w.client.User(upn)
 	if err != nil {
@@ -277,23 +279,23 @@ func (w *world) equip(upn string) {
 	}
 }
 
-// removals are the changes that a re-registration of somebody equipped makes,
-// by how their paths end, and how often.
-var removals = map[string]int{
+// reregisterChanges are the changes that a re-registration makes after giveMethods:
+// the end of the path, and how often.
+var reregisterChanges = map[string]int{
 	"phoneMethods/{mid}": 2, "microsoftAuthenticatorMethods/{mid}": 1, "softwareOathMethods/{mid}": 1, "deactivate": 1, "revokeSignInSessions": 1,
 }
 
-// Each change that a re-registration makes in the tenant is lost once: before
-// it is carried out, behind that, and carried out late.
+// Each change that a re-registration makes in the tenant fails once: the request is
+// lost, or the reply is lost, or Graph applies the change late.
 func TestGraphLosesChanges(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{entra.FaultDropRequest, entra.FaultDropReply, entra.FaultApplyLate} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			// What is carried out late counts in this world only.
-			w := begin(t, brisk)
+			// Each kind has its own test environment, because late changes must not count in another one.
+			w := startBot(t, shortFaultTimings)
 			ravi := w.as(sandbox.Ravi, sandbox.Approvals)
-			w.equip(danaUPN)
+			w.giveMethods(danaUPN)
 			earlier := w.account(danaUPN, func(sandbox.User) bool { return true })
 			faults := []entra.Fault{{Method: http.MethodPost, Path: "revokeSignInSessions", Kind: kind, DelayMS: 60}}
 			for _, m := range earlier.Methods {
@@ -305,31 +307,31 @@ func TestGraphLosesChanges(t *testing.T) {
 			}
 			card := w.request("/entra-require-reregister @dana verified=video " + kind)
 			ravi.presses(card, "approve")
-			w.settled(requestID.FindString(card.Text()), 0)
+			w.wantCompleted(requestID.FindString(card.Text()), 0)
 
 			// Of the two faults for each method, one is for another kind of change.
 			if left, err := w.client.EntraFaults(); err != nil || len(left) != len(earlier.Methods) {
-				t.Errorf("some changes were never lost: %+v %v", left, err)
+				t.Errorf("some faults did not strike: %+v %v", left, err)
 			}
 			after := w.account(danaUPN, func(u sandbox.User) bool { return u.SessionsValidFrom.After(earlier.SessionsValidFrom) })
 			if got := kinds(after); strings.Contains(got, "phone") || strings.Contains(got, "uthenticator") || strings.Contains(got, "softwareOath") {
-				t.Errorf("what is left is %q", got)
+				t.Errorf("the remaining methods are %q", got)
 			}
-			for ends, times := range removals {
-				if got := w.effects(ends); got != times && kind != entra.FaultApplyLate {
-					t.Errorf("%s was carried out %d times, not %d", ends, got, times)
+			for ends, times := range reregisterChanges {
+				if got := w.countChanges(ends); got != times && kind != entra.FaultApplyLate {
+					t.Errorf("%s was executed %d times, not %d", ends, got, times)
 				}
 			}
 		})
 	}
 }
 
-// What Graph refuses for good is told: in the card, the news and the record,
-// with Graph's request id, and the rest is done.
+// A permanent refusal by Graph is shown with Graph's request id in the card, the
+// notification and the audit channel, and the other steps are executed.
 func TestGraphRefusesOneStep(t *testing.T) {
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
-	w.equip(danaUPN)
+	w.giveMethods(danaUPN)
 	if err := w.client.SetEntraFaults(entra.Fault{Method: http.MethodDelete, Path: "softwareOathMethods", Kind: entra.FaultStatus, Status: 400, Times: -1,
 		Code: "badRequest", Message: "Call +1 4255550123 or write to <!channel> *help@fernhill.example*."}); err != nil {
 		t.Fatal(err)
@@ -342,51 +344,51 @@ func TestGraphRefusesOneStep(t *testing.T) {
 	line := w.as(sandbox.Gloria, sandbox.Audit).reads("Only partly done", id, "Delete software token: failed", "Graph request-id")
 	for _, m := range []sandbox.Message{card, line} {
 		if m.Contains("5550123") || m.Contains("help@") {
-			t.Errorf("what identifies a method stands in a message:\n%s", m.Text())
+			t.Errorf("a message contains a phone number or an address:\n%s", m.Text())
 		}
 	}
-	// The phone was made the default method, which Graph deletes as the last one.
+	// The phone became the default method, which Graph only deletes last.
 	if got := kinds(w.account(danaUPN, func(sandbox.User) bool { return true })); got != "phone softwareOath hardwareOath" {
-		t.Errorf("what is left is %q", got)
+		t.Errorf("the remaining methods are %q", got)
 	}
 }
 
-// Graph asks to wait for longer than a call may take: the card says so, and
-// the request goes on by itself.
+// Graph throttles for longer than a call may take: the card says so, and
+// the request resumes by itself.
 func TestGraphThrottles(t *testing.T) {
 	t.Parallel()
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 	seconds := 3
-	w.graphHangs(entra.Fault{Method: http.MethodPost, Path: "revokeSignInSessions", Kind: entra.FaultThrottle, RetryAfter: &seconds, Times: -1})
+	w.setGraphFaults(entra.Fault{Method: http.MethodPost, Path: "revokeSignInSessions", Kind: entra.FaultThrottle, RetryAfter: &seconds, Times: -1})
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
 	id := requestID.FindString(card.Text())
 	ravi.presses(card, "approve")
 	waiting := ravi.reads(id, "waiting for Microsoft Graph", "asked to wait until")
-	w.graphHangs() // no more: until the card was read, it asked again and again
+	w.setGraphFaults() // stop throttling; it went on until the card was read
 	if _, ok := waiting.Button("halt"); !ok {
 		t.Error("a request that waits for Graph cannot be halted")
 	}
 	w.as(sandbox.Gloria, sandbox.Audit).reads("Microsoft Graph asked to wait", id)
-	w.settled(id, 0)
-	if got := w.effects("revokeSignInSessions"); got != 1 {
+	w.wantCompleted(id, 0)
+	if got := w.countChanges("revokeSignInSessions"); got != 1 {
 		t.Errorf("the sessions were revoked %d times", got)
 	}
 }
 
-// Graph asks to wait between the two deletes of one step. What was deleted is
-// taken for nobody else's change, and all the rest follows; or, halted by then,
-// the card says which of the two is gone.
+// Graph throttles between the two deletes of one step. The first delete is not mistaken
+// for somebody else's change, and the rest is executed; or, if the request is halted
+// meanwhile, the card says which of the two methods is gone.
 func TestGraphThrottlesBetweenTwoDeletes(t *testing.T) {
 	t.Parallel()
-	for name, halts := range map[string]bool{"goes on": false, "is halted": true} {
+	for name, halts := range map[string]bool{"resumes": false, "is halted": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := begin(t, brisk)
+			w := startBot(t, shortFaultTimings)
 			ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 			earlier := w.account(danaUPN, func(sandbox.User) bool { return true })
 			seconds := 3
-			w.graphHangs(entra.Fault{Method: http.MethodDelete, Path: "microsoftAuthenticatorMethods", Skip: 1, Kind: entra.FaultThrottle, RetryAfter: &seconds, Times: -1})
+			w.setGraphFaults(entra.Fault{Method: http.MethodDelete, Path: "microsoftAuthenticatorMethods", Skip: 1, Kind: entra.FaultThrottle, RetryAfter: &seconds, Times: -1})
 			card := w.request("/entra-require-reregister @dana verified=video lost phone")
 			id := requestID.FindString(card.Text())
 			ravi.presses(card, "approve")
@@ -395,30 +397,30 @@ func TestGraphThrottlesBetweenTwoDeletes(t *testing.T) {
 				ravi.presses(waiting, "halt")
 				halted := ravi.reads(id, "Halted by", "Gone: Microsoft Authenticator on “", "Still there: Microsoft Authenticator on “")
 				if halted.Contains("a method is gone") {
-					t.Errorf("what the plan deleted is somebody else's change:\n%s", halted.Text())
+					t.Errorf("a delete of the plan is shown as somebody else's change:\n%s", halted.Text())
 				}
-				if n := w.effects("microsoftAuthenticatorMethods/{mid}"); n != 1 {
+				if n := w.countChanges("microsoftAuthenticatorMethods/{mid}"); n != 1 {
 					t.Errorf("%d apps were deleted", n)
 				}
 				return
 			}
-			w.graphHangs() // no more: until the card was read, it asked again and again
-			w.settled(id, 0)
+			w.setGraphFaults() // stop throttling; it went on until the card was read
+			w.wantCompleted(id, 0)
 			after := w.account(danaUPN, func(u sandbox.User) bool { return u.SessionsValidFrom.After(earlier.SessionsValidFrom) })
-			if apps, n := after.OfType(entra.TypeAuthenticator), w.effects("microsoftAuthenticatorMethods/{mid}"); len(apps) > 0 || n != 2 {
+			if apps, n := after.OfType(entra.TypeAuthenticator), w.countChanges("microsoftAuthenticatorMethods/{mid}"); len(apps) > 0 || n != 2 {
 				t.Errorf("%d apps are left, %d were deleted", len(apps), n)
 			}
-			if n := w.effects("revokeSignInSessions"); n != 1 {
+			if n := w.countChanges("revokeSignInSessions"); n != 1 {
 				t.Errorf("the sessions were revoked %d times", n)
 			}
 		})
 	}
 }
 
-// A press on Halt ends a request before its next step, whoever of those who
-// may presses it: here the requester, in the direct message.
+// A click on Halt ends a request before its next step. Everybody who is allowed to can
+// use it: here the requester, in the direct message.
 func TestHalt(t *testing.T) {
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	seconds := 60
 	if err := w.client.SetEntraFaults(entra.Fault{Method: http.MethodPost, Path: "revokeSignInSessions", Kind: entra.FaultThrottle, RetryAfter: &seconds}); err != nil {
@@ -431,15 +433,15 @@ func TestHalt(t *testing.T) {
 	receipt := hanna.dm().reads(id, "waiting for Microsoft Graph")
 	hanna.dm().presses(receipt, "halt")
 	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "halted", id)
-	halted := ravi.reads(id, "Halted by", "no further step is begun")
+	halted := ravi.reads(id, "Halted by", "no further step is started")
 	if _, ok := halted.Button("halt"); ok {
-		t.Error("what is being halted can be halted again")
+		t.Error("a halted request still has a Halt button")
 	}
 }
 
-// The same envelope twice is one deed: one request, one vote.
-func TestEnvelopesTwice(t *testing.T) {
-	w := begin(t, brisk)
+// An envelope that is delivered twice counts once: one request, one decision.
+func TestRedeliveredEnvelopes(t *testing.T) {
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi, olga := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 	again := func() {
 		t.Helper()
@@ -458,36 +460,36 @@ func TestEnvelopesTwice(t *testing.T) {
 	again()
 	olga.presses(card, "approve")
 	again()
-	w.settled2(id)
-	if got := w.effects("revokeSignInSessions"); got != 1 {
+	w.wantCompletedByTwo(id)
+	if got := w.countChanges("revokeSignInSessions"); got != 1 {
 		t.Errorf("the sessions were revoked %d times", got)
 	}
-	if n := len(w.as(sandbox.Gloria, sandbox.Audit).all("requested: ")); n != 1 {
+	if n := len(w.as(sandbox.Gloria, sandbox.Audit).messagesWith("requested: ")); n != 1 {
 		t.Errorf("one command made %d requests", n)
 	}
 }
 
-// settled2 checks a request that two people approved.
-func (w *world) settled2(id string) {
+// wantCompletedByTwo checks a request that two people approved.
+func (w *fixture) wantCompletedByTwo(id string) {
 	w.Helper()
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	auditor.reads("Succeeded: ", id, "ravi.menon@", "olga.lindqvist@")
 	for kind, want := range map[string]int{"requested: ": 1, "approved (": 2, "Started: ": 1, "Succeeded: ": 1, "refused": 0} {
-		if n := len(auditor.all(kind, id)); n != want {
-			w.Errorf("the audit says %q of %s %d times, not %d", kind, id, n, want)
+		if n := len(auditor.messagesWith(kind, id)); n != want {
+			w.Errorf("the audit channel has %q of %s %d times, not %d", kind, id, n, want)
 		}
 	}
 }
 
-// Two approvals at one moment both count.
-func TestTwoApproveAtOnce(t *testing.T) {
-	w := begin(t, brisk)
+// Two concurrent approvals both count.
+func TestConcurrentApprovals(t *testing.T) {
+	w := startBot(t, shortFaultTimings)
 	ravi, olga := w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 	w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-revoke-sessions @gloria laptop stolen")
 	card := ravi.reads("waiting for approval", "0 of 2")
 	olga.reads("waiting for approval", "0 of 2")
 	var both sync.WaitGroup
-	for _, h := range []*hands{ravi, olga} {
+	for _, h := range []*slackUser{ravi, olga} {
 		both.Go(func() {
 			if answer, err := h.p.Press(h.channel, card.TS, "approve", ""); err != nil || !answer.OK {
 				t.Errorf("%s pressed approve: %+v %v", h.p.ID, answer, err)
@@ -495,17 +497,17 @@ func TestTwoApproveAtOnce(t *testing.T) {
 		})
 	}
 	both.Wait()
-	w.settled2(requestID.FindString(card.Text()))
-	if got := w.effects("revokeSignInSessions"); got != 1 {
+	w.wantCompletedByTwo(requestID.FindString(card.Text()))
+	if got := w.countChanges("revokeSignInSessions"); got != 1 {
 		t.Errorf("the sessions were revoked %d times", got)
 	}
 }
 
-// tries types or presses until Slack reaches the app, as a person would.
-// It returns how often that failed.
-func (w *world) tries(what string, do func() (sandbox.Answer, error)) (failed int) {
+// retryUntilDelivered repeats a command or a click until Slack reaches the app, as a
+// person would. It returns how often that failed.
+func (w *fixture) retryUntilDelivered(what string, do func() (sandbox.Answer, error)) (failed int) {
 	w.Helper()
-	w.until(what, func() bool {
+	w.waitFor(what, func() bool {
 		answer, err := do()
 		if err != nil {
 			w.Fatalf("%s: %v", what, err)
@@ -518,13 +520,13 @@ func (w *world) tries(what string, do func() (sandbox.Answer, error)) (failed in
 	return failed
 }
 
-// Slack's connection goes in the middle of the story, for each reason.
+// Slack closes the connection in the middle of a scenario, for each reason.
 func TestDisconnects(t *testing.T) {
 	t.Parallel()
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	for _, reason := range []string{"warning", "refresh_requested", "link_disabled", "cut"} {
-		before := w.effects("revokeSignInSessions")
+		before := w.countChanges("revokeSignInSessions")
 		gone := func() {
 			t.Helper()
 			if err := w.client.Disconnect(reason); err != nil {
@@ -532,34 +534,34 @@ func TestDisconnects(t *testing.T) {
 			}
 		}
 		gone()
-		failed := w.tries("a command after "+reason, func() (sandbox.Answer, error) {
+		failed := w.retryUntilDelivered("a command after "+reason, func() (sandbox.Answer, error) {
 			return hanna.p.Command(hanna.channel, "/entra-revoke-sessions @dana "+reason)
 		})
 		card := ravi.reads("waiting for approval", reason)
 		gone()
-		failed += w.tries("a press after "+reason, func() (sandbox.Answer, error) { return ravi.p.Press(ravi.channel, card.TS, "approve", "") })
+		failed += w.retryUntilDelivered("a click after "+reason, func() (sandbox.Answer, error) { return ravi.p.Press(ravi.channel, card.TS, "approve", "") })
 		gone()
-		// What failed for Slack may have arrived: only the answer was lost with the
+		// A failed try may have arrived: only the answer was lost with the
 		// connection. Then the next try is refused.
-		w.settledAfter(requestID.FindString(card.Text()), 0, failed)
-		if got := w.effects("revokeSignInSessions") - before; got != 1 {
+		w.wantCompletedAfterRefusals(requestID.FindString(card.Text()), 0, failed)
+		if got := w.countChanges("revokeSignInSessions") - before; got != 1 {
 			t.Errorf("%s: the sessions were revoked %d times", reason, got)
 		}
 	}
 }
 
-// Slack does not let the app in any more: the program ends and says why.
-func TestSlackShutsTheDoor(t *testing.T) {
+// Slack refuses the app: the program ends and says why.
+func TestSlackRefusesTheApp(t *testing.T) {
 	for _, code := range []string{"invalid_auth", "not_allowed_token_type", "missing_scope", "access_denied"} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
-			w := begin(t, brisk)
+			w := startBot(t, shortFaultTimings)
 			w.stop()
 			if err := w.client.SetSlackFaults(slack.Fault{Method: "apps.connections.open", Kind: "error", Error: code}); err != nil {
 				t.Fatal(err)
 			}
 			s := w.service
-			s.up = func() { t.Error("it says that it is ready") }
+			s.up = func() { t.Error("the program said that it is ready") }
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			err := s.run(ctx)
@@ -570,10 +572,9 @@ func TestSlackShutsTheDoor(t *testing.T) {
 	}
 }
 
-// A form that Slack does not open in time is offered again, with what was
-// typed in it.
-func TestTooLateForTheForm(t *testing.T) {
-	w := begin(t, brisk)
+// A form that Slack does not open in time is offered again, with the typed values.
+func TestExpiredTriggerID(t *testing.T) {
+	w := startBot(t, shortFaultTimings)
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
 	if err := w.client.SetSlackFaults(slack.Fault{Method: "views.open", Kind: "error", Error: "expired_trigger_id", Times: 1}); err != nil {
 		t.Fatal(err)
@@ -581,26 +582,26 @@ func TestTooLateForTheForm(t *testing.T) {
 	hanna.types("/entra-require-reregister @dana ticket=INC-7 lost phone & <keys> *today*")
 	offer := hanna.reads("What you typed is kept")
 	if !offer.Ephemeral {
-		t.Error("everybody reads that the form did not open")
+		t.Error("the message that the form did not open is visible to everybody")
 	}
 	hanna.presses(offer, "open-form")
 	form := hanna.sees("How did you make sure who was asking?")
 	for block, want := range map[string]any{"justification": "lost phone & <keys> *today*", "ticket": "INC-7", "target": sandbox.Dana} {
 		if got := form.Inputs()[block][block]; got != want {
-			t.Errorf("the form begins with the %s %q, not with what was typed", block, got)
+			t.Errorf("the form starts with the %s %q, not with the typed one", block, got)
 		}
 	}
-	hanna.sees("For", "dana.whitfield@") // filled in behind
+	hanna.sees("For", "dana.whitfield@") // filled in afterwards
 	if a := hanna.submits(form, map[string]string{"verified": "video"}); !a.OK {
-		t.Fatalf("the form was not taken: %+v", a)
+		t.Fatalf("the form was not accepted: %+v", a)
 	}
 	w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", "lost phone & <keys> *today*", "INC-7")
 }
 
-// A form opens although its opening seems to fail, or what fills it is lost:
-// it works as it is.
+// A form works although the call that opens it seems to fail, or the call that fills it
+// is lost.
 func TestLostViews(t *testing.T) {
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	for n, f := range []slack.Fault{
 		{Method: "views.open", Kind: "drop_reply", Times: 1},
@@ -610,24 +611,24 @@ func TestLostViews(t *testing.T) {
 		if err := w.client.SetSlackFaults(f); err != nil {
 			t.Fatal(err)
 		}
-		why := fmt.Sprintf("story %d", n)
+		why := fmt.Sprintf("scenario %d", n)
 		hanna.types("/entra-require-reregister @dana " + why)
 		form := hanna.sees("How did you make sure who was asking?")
-		w.slackMissed() // or it would befall the details
+		w.waitSlackFaults() // or the fault would strike the details
 		if a := hanna.submits(form, map[string]string{"verified": "video"}); !a.OK {
-			t.Fatalf("the form was not taken: %+v", a)
+			t.Fatalf("the form was not accepted: %+v", a)
 		}
 		card := ravi.reads("waiting for approval", why)
-		// The reason of a denial and the details go the same way.
+		// The same holds for the denial form and the details.
 		ravi.presses(card, "details")
 		ravi.sees("What will happen", why)
 		ravi.presses(card, "deny")
 		if a := ravi.submits(ravi.sees("A denial is final"), map[string]string{"reason": "no, " + why}); !a.OK {
-			t.Fatalf("the denial was not taken: %+v", a)
+			t.Fatalf("the denial was not accepted: %+v", a)
 		}
 		hanna.dm().reads("denied", "no, "+why)
 	}
-	// The App Home that was not published is there the next time.
+	// An App Home that was not published is published the next time.
 	for _, kind := range []string{"status", "drop_reply"} {
 		if err := w.client.SetSlackFaults(slack.Fault{Method: "views.publish", Kind: kind, Times: 1}); err != nil {
 			t.Fatal(err)
@@ -637,9 +638,9 @@ func TestLostViews(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		w.slackMissed()
+		w.waitSlackFaults()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		home, err := hanna.p.WaitHome(ctx, func(v sandbox.View) bool { return v.Contains("On the desk", "Yours", "denied by", "What you may do") })
+		home, err := hanna.p.WaitHome(ctx, func(v sandbox.View) bool { return v.Contains("Open requests", "Yours", "denied by", "What you may do") })
 		cancel()
 		if err != nil {
 			t.Fatalf("Hanna waited for her App Home: %v", err)
@@ -648,10 +649,10 @@ func TestLostViews(t *testing.T) {
 	}
 }
 
-// An answer reaches the person who asked, and nobody else, whichever of its
-// ways is closed.
+// An answer reaches the person who typed the command, and nobody else, whichever way of
+// delivery fails.
 func TestAnswersArrive(t *testing.T) {
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	for n, c := range []struct {
 		channel string
 		direct  bool // it comes as a direct message
@@ -661,7 +662,7 @@ func TestAnswersArrive(t *testing.T) {
 		{sandbox.HelpDesk, false, []slack.Fault{{Method: "response_url", Kind: "drop_reply", Times: 1}}},
 		{sandbox.HelpDesk, true, []slack.Fault{{Method: "response_url", Kind: "status"}, {Method: "chat.postEphemeral", Kind: "error"}}},
 		{sandbox.General, false, nil}, // where the app is no member
-		{sandbox.General, true, []slack.Fault{{Method: "response_url", Kind: "ratelimit", Times: 1}}}, // and the response URL is gone
+		{sandbox.General, true, []slack.Fault{{Method: "response_url", Kind: "ratelimit", Times: 1}}}, // and the response URL has expired
 	} {
 		if err := w.client.SetSlackFaults(c.faults...); err != nil {
 			t.Fatal(err)
@@ -671,37 +672,37 @@ func TestAnswersArrive(t *testing.T) {
 		if c.direct {
 			hanna.dm().reads(name, "Authentication methods")
 		} else if m := hanna.reads(name, "Authentication methods"); !m.Ephemeral {
-			t.Errorf("everybody reads the methods of %s", name)
+			t.Errorf("the methods of %s are visible to everybody", name)
 		}
 		// After a lost reply it may come twice, the second time at any moment:
-		// so what stays is told by what it is, not by reloading.
+		// so check that each message is ephemeral instead of reloading.
 		for _, channel := range []string{sandbox.HelpDesk, sandbox.General} {
-			for _, m := range w.as(sandbox.Hanna, channel).all("Authentication methods") {
+			for _, m := range w.as(sandbox.Hanna, channel).messagesWith("Authentication methods") {
 				if !m.Ephemeral {
-					t.Errorf("the methods of %s stay in %s", name, channel)
+					t.Errorf("the methods of %s are in %s in a message that is not ephemeral", name, channel)
 				}
 			}
-			if m := w.as(sandbox.Olga, channel).all("Authentication methods"); len(m) > 0 {
+			if m := w.as(sandbox.Olga, channel).messagesWith("Authentication methods"); len(m) > 0 {
 				t.Errorf("Olga reads the methods of %s in %s", name, channel)
 			}
 		}
 	}
 }
 
-// hose is a TCP connection's way to Redis that can be stopped up.
-type hose struct {
-	addr string
-	mu   sync.Mutex
-	open chan struct{} // closed while things flow
+// tcpProxy is a proxy for connections to Redis that can be paused.
+type tcpProxy struct {
+	addr    string
+	mu      sync.Mutex
+	flowing chan struct{} // closed while data flows
 }
 
-func newHose(t *testing.T, to string) *hose {
+func newTCPProxy(t *testing.T, to string) *tcpProxy {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hose{addr: listener.Addr().String(), open: make(chan struct{})}
-	close(h.open)
+	h := &tcpProxy{addr: listener.Addr().String(), flowing: make(chan struct{})}
+	close(h.flowing)
 	gone := make(chan struct{})
 	t.Cleanup(func() { listener.Close(); close(gone) })
 	pump := func(dst, src net.Conn) {
@@ -713,7 +714,7 @@ func newHose(t *testing.T, to string) *hose {
 				return
 			}
 			h.mu.Lock()
-			open := h.open
+			open := h.flowing
 			h.mu.Unlock()
 			select {
 			case <-open:
@@ -743,26 +744,26 @@ func newHose(t *testing.T, to string) *hose {
 	return h
 }
 
-func (h *hose) stopUp() {
+func (h *tcpProxy) pause() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open = make(chan struct{})
+	h.flowing = make(chan struct{})
 }
 
-func (h *hose) flow() {
+func (h *tcpProxy) resume() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.open)
+	close(h.flowing)
 }
 
-// The store does not answer: whoever types, presses or submits hears within
-// Slack's three seconds that it could not be confirmed. Afterwards nothing is
-// there twice.
-func TestTheStoreHangs(t *testing.T) {
+// Redis does not answer: commands, clicks and forms are answered within Slack's
+// three seconds, with a message that they could not be confirmed. Afterwards nothing
+// is duplicated.
+func TestRedisHangs(t *testing.T) {
 	t.Parallel()
-	var way *hose
-	w := begin(t, hasty, func(c *config) {
-		way = newHose(t, strings.TrimPrefix(c.Redis.URL, "redis://"))
+	var way *tcpProxy
+	w := startBot(t, shortTimings, func(c *config) {
+		way = newTCPProxy(t, strings.TrimPrefix(c.Redis.URL, "redis://"))
 		c.Redis.URL = "redis://" + way.addr
 	})
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
@@ -770,7 +771,7 @@ func TestTheStoreHangs(t *testing.T) {
 	hanna.types("/entra-require-reregister @dana lost phone")
 	form := hanna.sees("How did you make sure who was asking?", "For", danaUPN)
 
-	way.stopUp()
+	way.pause()
 	if answer := hanna.types("/entra-revoke-sessions @mina <b>phone</b> stolen"); !strings.Contains(string(answer.Response), "could not be confirmed") {
 		t.Errorf("the command was answered: %s", answer.Response)
 	}
@@ -780,30 +781,30 @@ func TestTheStoreHangs(t *testing.T) {
 	if a := hanna.submits(form, map[string]string{"verified": "video"}); a.OK || !strings.Contains(a.Errors["justification"], "could not be confirmed") {
 		t.Errorf("the form was answered: %+v", a)
 	}
-	way.flow()
+	way.resume()
 
-	// Impatient, they do it all again.
+	// They do it all again.
 	hanna.types("/entra-revoke-sessions @mina <b>phone</b> stolen")
 	ravi.presses(card, "approve")
 	if a := hanna.submits(form, map[string]string{"verified": "video"}); !a.OK {
-		t.Errorf("the form was not taken: %+v", a)
+		t.Errorf("the form was not accepted: %+v", a)
 	}
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	auditor.reads("Succeeded: ", requestID.FindString(card.Text()))
 	ravi.reads("waiting for approval", "mina.haddad@")
 	ravi.reads("waiting for approval", "Require re-registration")
-	if n := len(auditor.all("Succeeded: ")); n != 1 || w.effects("revokeSignInSessions") != 1 {
-		t.Errorf("the sessions were revoked %d times, by %d requests", w.effects("revokeSignInSessions"), n)
+	if n := len(auditor.messagesWith("Succeeded: ")); n != 1 || w.countChanges("revokeSignInSessions") != 1 {
+		t.Errorf("the sessions were revoked %d times, by %d requests", w.countChanges("revokeSignInSessions"), n)
 	}
-	w.until("the record of three requests", func() bool { return len(auditor.all("requested: ")) >= 3 })
-	if n := len(auditor.all("requested: ")); n != 3 {
+	w.waitFor("the audit events of three requests", func() bool { return len(auditor.messagesWith("requested: ")) >= 3 })
+	if n := len(auditor.messagesWith("requested: ")); n != 3 {
 		t.Errorf("there were %d requests, not 3", n)
 	}
 }
 
-// patch changes somebody's Slack account, or a channel, as an administrator
+// patchSlack changes somebody's Slack account, or a channel, as an administrator
 // of the workspace does.
-func (w *world) patch(path, body string) {
+func (w *fixture) patchSlack(path, body string) {
 	w.Helper()
 	r, err := http.NewRequest(http.MethodPatch, w.box.URL()+"/sandbox/"+path, strings.NewReader(body))
 	if err != nil {
@@ -820,74 +821,74 @@ func (w *world) patch(path, body string) {
 	}
 }
 
-// A Slack account that suddenly has somebody else's e-mail address speaks for
-// nobody, whether it acts or is named.
+// A Slack account that suddenly has somebody else's e-mail address belongs to
+// nobody, whether it acts or is mentioned.
 func TestChangedEmail(t *testing.T) {
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi, dana := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Dana, sandbox.Approvals)
 	hanna.types("/entra-revoke-sessions @mina laptop stolen")
 	card := ravi.reads("waiting for approval", "mina.haddad@")
-	ravi.presses(card, "details") // so that Ravi was seen, too
+	ravi.presses(card, "details") // so that Ravi's account is pinned, too
 	ravi.sees("What will happen")
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 
-	w.patch("people/"+sandbox.Dana, `{"email":"ravi.menon@fernhill.example"}`)
+	w.patchSlack("people/"+sandbox.Dana, `{"email":"ravi.menon@fernhill.example"}`)
 	dana.presses(card, "approve")
 	dana.reads("does not trust it")
 	auditor.reads("Dana Whitfield tried to approve and was refused", "does not trust it", requestID.FindString(card.Text()))
 	auditor.reads("Alarm about Dana Whitfield", sandbox.Dana, "now has the e-mail address of Ravi Menon")
 
-	w.patch("people/"+sandbox.Mina, `{"email":"alex.morgan@fernhill.example"}`)
+	w.patchSlack("people/"+sandbox.Mina, `{"email":"alex.morgan@fernhill.example"}`)
 	hanna.types("/entra-revoke-sessions @mina once more")
 	hanna.reads("mentioned", "does not trust it")
 
-	w.patch("people/"+sandbox.Hanna, `{"email":"olga.lindqvist@fernhill.example"}`)
+	w.patchSlack("people/"+sandbox.Hanna, `{"email":"olga.lindqvist@fernhill.example"}`)
 	hanna.types("/entra-methods @alex")
 	hanna.reads("of your Slack account", "does not trust it")
-	if n := w.effects("revokeSignInSessions"); n != 0 {
+	if n := w.countChanges("revokeSignInSessions"); n != 0 {
 		t.Errorf("the sessions were revoked %d times", n)
 	}
 }
 
-// The approvals channel is shared with people outside while a request waits
-// there: nobody decides in it, nothing new is asked, and no card is shown,
+// The approvals channel becomes shared with people outside while a request waits
+// there: nobody can decide in it, no request can be submitted, and no card is shown,
 // until it is private again.
 func TestChannelBecomesShared(t *testing.T) {
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
-	w.patch("channels/"+sandbox.Approvals, `{"shared":true}`)
+	w.patchSlack("channels/"+sandbox.Approvals, `{"shared":true}`)
 	ravi.presses(card, "approve")
-	// There are two sentences. Which one it is depends on whether the bot asked
-	// Slack about the channel within the last two seconds.
+	// There are two sentences. The choice depends on whether the bot looked the channel
+	// up in Slack within the last two seconds.
 	ravi.reads("This channel is ", "shared with people outside")
 	w.as(sandbox.Gloria, sandbox.Audit).reads("ravi.menon@", "refused", "shared with people outside")
 	hanna.types("/entra-revoke-sessions @mina phone stolen")
 	hanna.reads("nothing was requested", "shared with people outside")
 
-	w.patch("channels/"+sandbox.Approvals, `{"shared":false}`)
+	w.patchSlack("channels/"+sandbox.Approvals, `{"shared":false}`)
 	ravi.presses(card, "approve")
-	w.until("the end", func() bool {
-		return len(w.as(sandbox.Gloria, sandbox.Audit).all("Succeeded: ", requestID.FindString(card.Text()))) == 1
+	w.waitFor("the end", func() bool {
+		return len(w.as(sandbox.Gloria, sandbox.Audit).messagesWith("Succeeded: ", requestID.FindString(card.Text()))) == 1
 	})
 	ravi.reads("Revoke sessions: done", requestID.FindString(card.Text()))
 }
 
-// Nothing that people write becomes a mention, a link or formatting in Slack,
+// Text that people write never becomes a mention, a link or formatting in Slack,
 // wherever it is shown.
-func TestNothingIsMarkup(t *testing.T) {
-	w := begin(t, brisk)
+func TestTextIsNeverMarkup(t *testing.T) {
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	const bait = "<!channel> <@U0GLORIA> <https://evil.example|Approve> *bold* `code` https://evil.example :tada:"
 	hanna.types("/entra-require-reregister @dana")
 	form := hanna.sees("How did you make sure who was asking?")
 	if a := hanna.submits(form, map[string]string{"verified": "video", "justification": bait, "ticket": "<!here> *1*"}); !a.OK {
-		t.Fatalf("the form was not taken: %+v", a)
+		t.Fatalf("the form was not accepted: %+v", a)
 	}
 	card := ravi.reads("waiting for approval", bait, "<!here> *1*")
 	ravi.presses(card, "deny")
 	if a := ravi.submits(ravi.sees("A denial is final"), map[string]string{"reason": bait}); !a.OK {
-		t.Fatalf("the denial was not taken: %+v", a)
+		t.Fatalf("the denial was not accepted: %+v", a)
 	}
 	hanna.dm().reads("denied your request", bait)
 	w.as(sandbox.Gloria, sandbox.Audit).reads("denied", bait)
@@ -901,7 +902,7 @@ func TestNothingIsMarkup(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range channels {
-			for _, m := range w.as(who, c.ID).all() {
+			for _, m := range w.as(who, c.ID).messagesWith() {
 				for _, raw := range m.Blocks {
 					for _, what := range []string{`"mrkdwn"`, `"type":"link"`, `"type":"broadcast"`, `"user_id":"U0GLORIA"`} {
 						if strings.Contains(string(raw), what) {
@@ -917,13 +918,13 @@ func TestNothingIsMarkup(t *testing.T) {
 	}
 }
 
-// A person with more methods than any card can hold whole: every step is in
-// sight, Details shows all of it, and it is carried out.
+// The target has more methods than a card can show in full: every step is
+// visible, Details shows all of it, and the request is executed.
 func TestManyMethods(t *testing.T) {
 	t.Parallel()
-	w := begin(t, brisk, func(c *config) { c.Timing.GraphCall, c.Timing.Lease = 10*time.Second, 35*time.Second })
+	w := startBot(t, shortFaultTimings, func(c *config) { c.Timing.GraphCall, c.Timing.Lease = 10*time.Second, 35*time.Second })
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
-	w.equip(danaUPN)
+	w.giveMethods(danaUPN)
 	for n := range 24 {
 		name := fmt.Sprintf("%02d %s", n, strings.Repeat("très long «name» & ", 4))
 		if err := w.client.AddMethod(danaUPN, entra.Authenticator("", name)); err != nil {
@@ -944,18 +945,18 @@ func TestManyMethods(t *testing.T) {
 	ravi.presses(card, "details")
 	ravi.sees("What will happen", "23 très long «name» & très long", "Stays as it is")
 	ravi.presses(card, "approve")
-	w.settled(id, 0)
+	w.wantCompleted(id, 0)
 	hanna.types("/entra-requests " + id)
 	hanna.reads("Journal")
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	if line := auditor.reads("Succeeded: ", id); !strings.HasSuffix(strings.TrimSpace(line.Text()), id) {
-		t.Errorf("the record does not end with the request's id:\n%s", line.Text())
+		t.Errorf("the audit message does not end with the request's id:\n%s", line.Text())
 	}
 }
 
-// typed is how each command is typed for the test of permissions. Nobody is
-// the target of two commands that would get into each other's way.
-func typed(c commands.Command, without string) string {
+// commandArguments returns the arguments of each command for the test of permissions.
+// Nobody is the target of two commands that would conflict.
+func commandArguments(c commands.Command, without string) string {
 	switch c.Name {
 	case "methods":
 		return "@dana"
@@ -988,35 +989,34 @@ func typed(c commands.Command, without string) string {
 	return ""
 }
 
-// Without any one of its application permissions a command fails, and says
-// which it is. That it works with these and no others is
-// TestPermissionsAreThoseDemanded.
+// Without any one of its application permissions a command fails, and names
+// it. TestPermissionsMatchGraph shows that these permissions are enough.
 func TestEachPermission(t *testing.T) {
 	t.Parallel()
-	w := begin(t, brisk, func(c *config) { c.Policy.ReadsAMinute = 1000 })
+	w := startBot(t, shortFaultTimings, func(c *config) { c.Policy.ReadsAMinute = 1000 })
 	hanna, ravi, olga := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
-	// What a command only asks to be able to warn: without it, it warns of that.
+	// A permission that a command needs only for a warning: without it, it still works and names it.
 	warns := map[string]string{"delete-app-passwords": "Policy.Read.All"}
-	// does runs a command to its end, and gives all that people are told.
+	// does runs a command to its end, and returns everything that people read.
 	does := func(c commands.Command, without string) (worked bool, told string) {
 		t.Helper()
 		if c.Name == "require-reregister" {
-			w.equip("alex.morgan@fernhill.example")
+			w.giveMethods("alex.morgan@fernhill.example")
 		}
 		if err := hanna.p.Reload(); err != nil {
 			t.Fatal(err)
 		}
-		hanna.types(commands.Slash(defaultPrefix, c) + " " + typed(c, without))
+		hanna.types(commands.Slash(defaultPrefix, c) + " " + commandArguments(c, without))
 		var answer sandbox.Message
-		w.until("an answer to "+c.Name, func() bool {
-			if all := hanna.all(); len(all) > 0 {
+		w.waitFor("an answer to "+c.Name, func() bool {
+			if all := hanna.messagesWith(); len(all) > 0 {
 				answer = all[0]
 			}
 			return answer.Ephemeral
 		})
 		told = answer.Text()
 		if !strings.Contains(told, "is requested as") {
-			return answer.Contains("Authentication methods") || answer.Contains("On the desk") || answer.Contains("/entra-help [command]"), told
+			return answer.Contains("Authentication methods") || answer.Contains("Open requests") || answer.Contains("/entra-help [command]"), told
 		}
 		id := requestID.FindString(told)
 		card := ravi.reads(id, "waiting for approval")
@@ -1042,22 +1042,22 @@ func TestEachPermission(t *testing.T) {
 			}
 			worked, told := does(c, string(without))
 			if worked != (warns[c.Name] == string(without)) || !strings.Contains(told, string(without)) {
-				t.Errorf("without %s, %s works (%t), or does not name it: %s", without, c.Name, worked, told)
+				t.Errorf("without %s, %s worked: %t; or it does not name the permission: %s", without, c.Name, worked, told)
 			}
 		}
 	}
 }
 
-// process starts the bot of this world as a process of its own and gives a
-// function that kills it the hard way.
-func (w *world) process() (kill func()) {
+// startProcess starts the bot of this fixture as a separate process and returns a
+// function that kills it with SIGKILL.
+func (w *fixture) startProcess() (kill func()) {
 	w.Helper()
-	_, kill = w.command()
+	_, kill = w.startCommand()
 	return kill
 }
 
-// command is process for whoever does more to it than to kill it.
-func (w *world) command() (cmd *exec.Cmd, kill func()) {
+// startCommand is like startProcess, and also returns the exec.Cmd.
+func (w *fixture) startCommand() (cmd *exec.Cmd, kill func()) {
 	w.Helper()
 	dir := w.TempDir()
 	raw, err := yaml.Marshal(w.service.config)
@@ -1092,8 +1092,8 @@ func (w *world) command() (cmd *exec.Cmd, kill func()) {
 	return cmd, kill
 }
 
-// soon polls for what does not show on the sandbox's stream.
-func (w *world) soon(what string, so func() bool) {
+// pollUntil polls for a condition of which the sandbox's stream does not notify.
+func (w *fixture) pollUntil(what string, so func() bool) {
 	w.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -1104,60 +1104,60 @@ func (w *world) soon(what string, so func() bool) {
 	}
 }
 
-// The process is killed in the middle, and another one finishes: what was
-// acked is not lost, and what was done is not done again.
-func TestKilled(t *testing.T) {
-	for name, story := range map[string]func(*world, func()) string{
-		"before the command was looked at": func(w *world, dies func()) string {
-			w.slackHangs("users.info", func() {
+// The process is killed in the middle, and another one finishes its work: no
+// acknowledged envelope is lost, and no step is executed twice.
+func TestProcessIsKilled(t *testing.T) {
+	for name, story := range map[string]func(*fixture, func()) string{
+		"before the command was processed": func(w *fixture, crash func()) string {
+			w.hangSlackCall("users.info", func() {
 				w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-require-reregister @dana verified=video why")
 			})
-			dies()
-			return w.approved()
+			crash()
+			return w.approveWaiting()
 		},
-		"before the card was posted": func(w *world, dies func()) string {
-			w.slackHangs("chat.postMessage", func() {
+		"before the card was posted": func(w *fixture, crash func()) string {
+			w.hangSlackCall("chat.postMessage", func() {
 				w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-require-reregister @dana verified=video why")
 			})
-			dies()
-			return w.approved()
+			crash()
+			return w.approveWaiting()
 		},
-		"before the approval was looked at": func(w *world, dies func()) string {
+		"before the approval was processed": func(w *fixture, crash func()) string {
 			w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-require-reregister @dana verified=video why")
 			var id string
 			w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval")
-			w.slackHangs("users.info", func() { id = w.approved() })
-			dies()
+			w.hangSlackCall("users.info", func() { id = w.approveWaiting() })
+			crash()
 			return id
 		},
-		"in a call that Graph has not carried out": func(w *world, dies func()) string {
+		"in a call that Graph has not executed": func(w *fixture, crash func()) string {
 			w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-require-reregister @dana verified=video why")
 			w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval")
-			w.graphHangs(entra.Fault{Method: http.MethodDelete, Path: "phoneMethods", Kind: entra.FaultHang})
-			id := w.approved()
-			w.graphHung()
-			dies()
+			w.setGraphFaults(entra.Fault{Method: http.MethodDelete, Path: "phoneMethods", Kind: entra.FaultHang})
+			id := w.approveWaiting()
+			w.waitGraphFaults()
+			crash()
 			return id
 		},
-		"behind a call that Graph has carried out": func(w *world, dies func()) string {
+		"after a call that Graph has executed": func(w *fixture, crash func()) string {
 			w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-require-reregister @dana verified=video why")
 			w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval")
-			// The first look at the methods is the check before the first step; the
-			// second one asks what became of that step.
-			w.graphHangs(entra.Fault{Method: http.MethodPost, Path: "deactivate", Kind: entra.FaultDropReply},
+			// The first read of the methods is the check before the first step; the
+			// second one finds out the outcome of that step.
+			w.setGraphFaults(entra.Fault{Method: http.MethodPost, Path: "deactivate", Kind: entra.FaultDropReply},
 				entra.Fault{Method: http.MethodGet, Path: "authentication/methods", Kind: entra.FaultHang, Skip: 1})
-			id := w.approved()
-			w.graphHung()
-			dies()
+			id := w.approveWaiting()
+			w.waitGraphFaults()
+			crash()
 			return id
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := begin(t, hasty)
-			w.equip(danaUPN)
+			w := startBot(t, shortTimings)
+			w.giveMethods(danaUPN)
 			w.stop()
-			kill := w.process()
+			kill := w.startProcess()
 			id := story(w, func() {
 				kill()
 				if err := w.client.SetSlackFaults(); err != nil {
@@ -1165,56 +1165,56 @@ func TestKilled(t *testing.T) {
 				}
 				w.start()
 			})
-			w.settled(id, 0)
-			for ends, times := range removals {
-				if got := w.effects(ends); got != times {
-					t.Errorf("%s was carried out %d times, not %d", ends, got, times)
+			w.wantCompleted(id, 0)
+			for ends, times := range reregisterChanges {
+				if got := w.countChanges(ends); got != times {
+					t.Errorf("%s was executed %d times, not %d", ends, got, times)
 				}
 			}
 		})
 	}
 }
 
-// The process is killed when a look is on record and its answer is not out, and
-// the next one cannot look: then that is the answer.
+// The process is killed when a read is recorded and its answer is not sent yet, and
+// the next process cannot reach Graph: then it answers with that error.
 func TestKilledBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
-	w := begin(t, hasty)
+	w := startBot(t, shortTimings)
 	w.stop()
-	kill := w.process()
+	kill := w.startProcess()
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
-	w.slackHangs("response_url", func() { hanna.types("/entra-methods @dana") })
+	w.hangSlackCall("response_url", func() { hanna.types("/entra-methods @dana") })
 	kill()
 	if err := w.client.SetSlackFaults(); err != nil {
 		t.Fatal(err)
 	}
-	w.graphHangs(entra.Fault{Kind: entra.FaultDropRequest, Method: http.MethodGet, Path: "/users", Times: -1})
+	w.setGraphFaults(entra.Fault{Kind: entra.FaultDropRequest, Method: http.MethodGet, Path: "/users", Times: -1})
 	w.start()
-	if m := hanna.reads("Microsoft Entra did not tell", "cannot be checked"); !m.Ephemeral {
-		t.Error("everybody reads it")
+	if m := hanna.reads("Microsoft Entra did not say", "cannot be checked"); !m.Ephemeral {
+		t.Error("the answer is visible to everybody")
 	}
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	auditor.reads("hanna.okafor@", "looked at", danaUPN)
-	if n := len(auditor.all("hanna.okafor@", "looked at", danaUPN)); n != 1 {
-		t.Errorf("the look is on record %d times", n)
+	if n := len(auditor.messagesWith("hanna.okafor@", "looked at", danaUPN)); n != 1 {
+		t.Errorf("the read is recorded %d times", n)
 	}
 }
 
-// A process stands still for longer than its leases while its update of a card
-// is on the way. When it goes on, the card shows an old state over the new one,
-// and it looks again.
-func TestStoodStillOverACard(t *testing.T) {
+// A process is paused for longer than its leases while its update of a card
+// is on the way. The late update overwrites the new state of the card with an old one.
+// When the process resumes, it redraws the card.
+func TestStalledProcessRedrawsItsCard(t *testing.T) {
 	t.Parallel()
-	slackAPI, through := meddle(t)
-	w := begin(t, hasty, through)
+	slackAPI, through := newSlackProxy(t)
+	w := startBot(t, shortTimings, through)
 	w.stop()
-	cmd, _ := w.command()
+	cmd, _ := w.startCommand()
 	w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-revoke-sessions @dana laptop stolen")
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 	card := ravi.reads("waiting for approval", danaUPN)
-	goOn := make(chan struct{})
-	held := slackAPI.lose(loss{method: "chat.update", parts: []string{"channel=" + sandbox.Approvals, ": running"}, until: goOn})
-	w.graphHangs(entra.Fault{Kind: entra.FaultHang, Method: http.MethodPost, Path: "/revokeSignInSessions"})
+	resume := make(chan struct{})
+	held := slackAPI.dropCall(droppedCall{method: "chat.update", parts: []string{"channel=" + sandbox.Approvals, ": running"}, holdUntil: resume})
+	w.setGraphFaults(entra.Fault{Kind: entra.FaultHang, Method: http.MethodPost, Path: "/revokeSignInSessions"})
 	ravi.presses(card, "approve")
 	select {
 	case <-held:
@@ -1224,26 +1224,26 @@ func TestStoodStillOverACard(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	w.start() // which takes the request over
+	w.start() // this process takes the request over
 	says := func(what string) func() bool {
-		return func() bool { return len(ravi.all(danaUPN, what)) == 1 }
+		return func() bool { return len(ravi.messagesWith(danaUPN, what)) == 1 }
 	}
-	w.until("the card to be right", says(": done"))
+	w.waitFor("the card to be right", says(": done"))
 	store := approvals.NewStore(w.redis.Client(t), w.service.secrets.Ring, w.service.config.Redis.Prefix, w.service.config.Timing)
-	w.soon("the end of what there is to show", func() bool {
+	w.pollUntil("all events to be shown", func() bool {
 		lag, err := store.Lag(t.Context(), "cards")
 		return err == nil && lag == 0
 	})
-	close(goOn)
-	w.until("the late update", says(": running"))
+	close(resume)
+	w.waitFor("the late update", says(": running"))
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	w.until("the card to be right again", says(": done"))
+	w.waitFor("the card to be right again", says(": done"))
 }
 
-// approved approves the one request that waits, and gives its id.
-func (w *world) approved() string {
+// approveWaiting approves the one request that waits, and returns its id.
+func (w *fixture) approveWaiting() string {
 	w.Helper()
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 	card := ravi.reads("waiting for approval", danaUPN)
@@ -1251,41 +1251,40 @@ func (w *world) approved() string {
 	return requestID.FindString(card.Text())
 }
 
-// slackHangs lets Slack hang in calls of one method, and waits until what is
-// done meanwhile has met that.
-func (w *world) slackHangs(method string, meanwhile func()) {
+// hangSlackCall makes calls of one Slack method hang, runs meanwhile, and waits
+// until a call hangs.
+func (w *fixture) hangSlackCall(method string, meanwhile func()) {
 	w.Helper()
 	if err := w.client.SetSlackFaults(slack.Fault{Method: method, Kind: "hang"}); err != nil {
 		w.Fatal(err)
 	}
 	meanwhile()
-	w.soon("a call that hangs", func() bool {
+	w.pollUntil("a call that hangs", func() bool {
 		faults, err := w.client.SlackFaults()
 		return err == nil && len(faults) == 1 && faults[0].Met > 0
 	})
 }
 
-// slackMissed waits until every fault of Slack's has struck as often as it was
-// to.
-func (w *world) slackMissed() {
+// waitSlackFaults waits until every armed Slack fault has struck.
+func (w *fixture) waitSlackFaults() {
 	w.Helper()
-	w.soon("a call that is lost", func() bool {
+	w.pollUntil("a call that is lost", func() bool {
 		faults, err := w.client.SlackFaults()
 		return err == nil && len(faults) == 0
 	})
 }
 
-// graphHangs has Graph go wrong in these ways, and in no others.
-func (w *world) graphHangs(faults ...entra.Fault) {
+// setGraphFaults sets Graph's faults, and removes all others.
+func (w *fixture) setGraphFaults(faults ...entra.Fault) {
 	w.Helper()
 	if err := w.client.SetEntraFaults(faults...); err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w *world) graphHung() {
+func (w *fixture) waitGraphFaults() {
 	w.Helper()
-	w.soon("a call that hangs", func() bool {
+	w.pollUntil("a call that hangs", func() bool {
 		faults, err := w.client.EntraFaults()
 		return err == nil && len(faults) == 0
 	})

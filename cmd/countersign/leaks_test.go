@@ -12,7 +12,7 @@ import (
 // What identifies a method in the clear never gets into a channel, the log
 // or Redis, and Redis tells no names at all.
 func TestNothingLeaks(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	dana, err := w.client.User(danaUPN)
 	if err != nil {
 		t.Fatal(err)

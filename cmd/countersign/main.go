@@ -15,7 +15,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	redis.SetLogger(unheard{})
+	redis.SetLogger(discardLogger{})
 	err := run(ctx, os.Args[1:], environment{Getenv: os.Getenv, Stdout: os.Stdout, Stderr: os.Stderr})
 	if errors.Is(err, flag.ErrHelp) {
 		os.Exit(2)
@@ -26,8 +26,8 @@ func main() {
 	}
 }
 
-// unheard is where go-redis' own remarks go: a line about every dial that
+// discardLogger is where go-redis' own remarks go: a line about every dial that
 // failed, past our log. What matters in them comes back as an error.
-type unheard struct{}
+type discardLogger struct{}
 
-func (unheard) Printf(context.Context, string, ...any) {}
+func (discardLogger) Printf(context.Context, string, ...any) {}

@@ -12,16 +12,16 @@ import (
 	"countersign/sandbox/slack"
 )
 
-// Who is who: who speaks for an Entra account, and who speaks for nobody. What
-// is refused elsewhere, too: TestRefusedPresses has a guest's press,
-// TestChangedEmail an e-mail address that leads to somebody else,
-// TestChannelBecomesShared the approvals channel that is shared outside.
+// These tests check which Slack account belongs to which Entra account, and which belong
+// to nobody. Related tests: TestRefusedPresses has a guest's click, TestChangedEmail an
+// e-mail address that leads to somebody else, TestChannelBecomesShared the approvals
+// channel that is shared with people outside.
 
-// payload is what an envelope of Slack's carries.
+// payload is the payload of a Slack envelope.
 type payload map[string]any
 
-// with is a copy in which the value at a path, such as user.id, is another
-// one; nil takes it away.
+// with returns a copy with another value at a path, such as user.id; nil removes
+// it.
 func (p payload) with(path string, value any) payload {
 	raw, err := json.Marshal(p)
 	if err != nil {
@@ -43,9 +43,9 @@ func (p payload) with(path string, value any) payload {
 	return all
 }
 
-// delivered is the payload of the last envelope of a kind that has all of
-// these parts, as the bot got it.
-func (w *world) delivered(kind string, parts ...string) payload {
+// lastPayload returns the payload of the last delivered envelope of a kind that
+// contains all of these parts.
+func (w *fixture) lastPayload(kind string, parts ...string) payload {
 	w.Helper()
 	var found payload
 	for _, raw := range w.box.Slack.Delivered() {
@@ -64,25 +64,25 @@ func (w *world) delivered(kind string, parts ...string) payload {
 	return found
 }
 
-// sends has Slack deliver an envelope that nobody's client made.
-func (w *world) sends(kind string, p payload) {
+// deliver makes Slack deliver an envelope that no client made.
+func (w *fixture) deliver(kind string, p payload) {
 	w.Helper()
 	if _, err := w.box.Slack.Deliver(kind, p); err != nil {
 		w.Fatalf("an envelope was not acked: %v", err)
 	}
 }
 
-// full are Entra accounts that may do everything, for Slack accounts that may
-// not: whatever is refused is refused for what Slack says.
-func full(c *config) {
+// grantEverything gives the Entra accounts all permissions, so that every refusal
+// depends only on the Slack account.
+func grantEverything(c *config) {
 	c.Policy.Groups["approvers"] = approvals.Group{Entra: []string{sandbox.GroupHelpDesk, sandbox.GroupApprovers}}
 }
 
-// Guests, bots, people of another workspace and all others who are nobody's own
-// neither request nor decide, whatever their Entra account may do; nor does
-// anybody through another workspace, another app, or a channel that people
-// outside read. Each attempt is refused, recorded, and changes nothing.
-func TestStrangersAreRefused(t *testing.T) {
+// Guests, bots, people of another workspace and all others who are not full members
+// can neither request nor decide, whatever their Entra account may do. Nobody can,
+// through another workspace, another app, or a channel that people outside can
+// read. Each attempt is refused and recorded, and changes nothing.
+func TestOutsidersAreRefused(t *testing.T) {
 	const objects = "3f0a8a1e-0000-4c55-9b1d-7d2f3a4b5c"
 	people := sandbox.Fernhill(time.Now())
 	type stranger struct {
@@ -118,25 +118,25 @@ func TestStrangersAreRefused(t *testing.T) {
 			people.Channels[c].Members = append(people.Channels[c].Members, s.ID)
 		}
 	}
-	w := beginIn(t, &people, brisk, full, func(c *config) { c.People.MatchEmail, c.People.Table = false, table })
+	w := startBotIn(t, &people, shortFaultTimings, grantEverything, func(c *config) { c.People.MatchEmail, c.People.Table = false, table })
 	hanna, auditor := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Gloria, sandbox.Audit)
 	card := w.request("/entra-revoke-sessions " + danaUPN + " laptop stolen")
 	id := requestID.FindString(card.Text())
-	w.as(sandbox.Gloria, sandbox.Approvals).presses(card, "approve") // she may not, so that there is a press to copy
+	w.as(sandbox.Gloria, sandbox.Approvals).presses(card, "approve") // she may not decide; this makes an envelope to copy
 	auditor.reads("gloria.adeyemi@", "tried to approve", id)
 	hanna.types("/entra-help")
 	hanna.reads("What you may do")
-	press, command := w.delivered("interactive", `"approve"`, id), w.delivered("slash_commands", "/entra-help")
+	press, command := w.lastPayload("interactive", `"approve"`, id), w.lastPayload("slash_commands", "/entra-help")
 	command = command.with("command", "/entra-revoke-sessions").with("text", "mina.haddad@fernhill.example stolen")
 
 	for _, s := range strangers {
-		w.sends("interactive", press.with("user.id", s.ID).with("user.team_id", nil)) // users.info tells
+		w.deliver("interactive", press.with("user.id", s.ID).with("user.team_id", nil)) // users.info has it
 		auditor.reads(s.Name, "tried to approve and was refused", s.told, id)
-		w.sends("slash_commands", command.with("user_id", s.ID))
+		w.deliver("slash_commands", command.with("user_id", s.ID))
 		auditor.reads(s.Name, "was refused: Revoke sessions", s.told)
 	}
 
-	// Ravi may approve, and Hanna may request; not like this.
+	// Ravi may approve and Hanna may request, but not from these.
 	for _, c := range []struct {
 		what, path string
 		value      any
@@ -148,59 +148,59 @@ func TestStrangersAreRefused(t *testing.T) {
 		{"no app", "api_app_id", nil},
 		{"a whole organisation's installation", "is_enterprise_install", true},
 	} {
-		before := len(auditor.all("tried to approve and was refused", "another workspace", "Slack user "+sandbox.Ravi, id))
-		w.sends("interactive", press.with("user.id", sandbox.Ravi).with(c.path, c.value))
-		w.until("the refusal of "+c.what, func() bool {
-			return len(auditor.all("tried to approve and was refused", "another workspace", "Slack user "+sandbox.Ravi, id)) == before+1
+		before := len(auditor.messagesWith("tried to approve and was refused", "another workspace", "Slack user "+sandbox.Ravi, id))
+		w.deliver("interactive", press.with("user.id", sandbox.Ravi).with(c.path, c.value))
+		w.waitFor("the refusal of "+c.what, func() bool {
+			return len(auditor.messagesWith("tried to approve and was refused", "another workspace", "Slack user "+sandbox.Ravi, id)) == before+1
 		})
 		path := map[string]string{"team.id": "team_id"}[c.path]
 		if path == "" {
 			path = c.path
 		}
-		if c.path == "user.team_id" { // commands do not say it
+		if c.path == "user.team_id" { // commands do not have it
 			continue
 		}
-		before = len(auditor.all("Slack user "+sandbox.Hanna+" was refused: Revoke sessions", "another workspace"))
-		w.sends("slash_commands", command.with("user_id", sandbox.Hanna).with(path, c.value))
-		w.until("the refusal of a command of "+c.what, func() bool {
-			return len(auditor.all("Slack user "+sandbox.Hanna+" was refused: Revoke sessions", "another workspace")) == before+1
+		before = len(auditor.messagesWith("Slack user "+sandbox.Hanna+" was refused: Revoke sessions", "another workspace"))
+		w.deliver("slash_commands", command.with("user_id", sandbox.Hanna).with(path, c.value))
+		w.waitFor("the refusal of a command of "+c.what, func() bool {
+			return len(auditor.messagesWith("Slack user "+sandbox.Hanna+" was refused: Revoke sessions", "another workspace")) == before+1
 		})
 	}
 
-	// Nor does another workspace say who is meant.
+	// A mention of somebody from another workspace is refused.
 	hanna.types("/entra-revoke-sessions @ora stolen")
 	hanna.reads("The Slack account that you mentioned is from another workspace")
 
-	// A channel that people outside read, whoever types there.
+	// Commands in a channel that is shared with people outside are refused.
 	w.as(sandbox.Hanna, sandbox.Vendor).types("/entra-revoke-sessions mina.haddad@fernhill.example stolen")
 	w.as(sandbox.Hanna, sandbox.Vendor).reads("shared with people outside", "nothing is done from here")
 	auditor.reads("hanna.okafor@", "was refused: Revoke sessions", "shared with people outside")
 	w.as(sandbox.Hanna, sandbox.Vendor).types("/entra-add-phone mina.haddad@fernhill.example")
 	w.as(sandbox.Hanna, sandbox.Vendor).sees("shared with people outside")
 
-	// Nothing came of any of it.
+	// None of this changed anything.
 	if still := w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", "0 of 1", id); still.TS != card.TS {
 		t.Error("the card was posted again")
 	}
-	if cards := w.as(sandbox.Ravi, sandbox.Approvals).all("waiting for approval"); len(cards) != 1 {
+	if cards := w.as(sandbox.Ravi, sandbox.Approvals).messagesWith("waiting for approval"); len(cards) != 1 {
 		t.Errorf("there are %d requests", len(cards))
 	}
-	if n := w.effects("revokeSignInSessions"); n != 0 {
+	if n := w.countChanges("revokeSignInSessions"); n != 0 {
 		t.Errorf("the sessions were revoked %d times", n)
 	}
 
-	// Somebody of ours whose id begins with W, in a workspace of a Grid: as
-	// everybody else.
-	w.sends("interactive", press.with("user.id", "W0WANDA").with("enterprise", map[string]any{"id": "E0GRID", "name": "Fernhill"}))
+	// A member whose id begins with W, in a workspace of an Enterprise Grid, is treated
+	// as everybody else.
+	w.deliver("interactive", press.with("user.id", "W0WANDA").with("enterprise", map[string]any{"id": "E0GRID", "name": "Fernhill"}))
 	auditor.reads("Succeeded: ", "wan@fernhill.example", id)
-	w.sends("slash_commands", command.with("user_id", "W0WANDA").with("enterprise_id", "E0GRID"))
+	w.deliver("slash_commands", command.with("user_id", "W0WANDA").with("enterprise_id", "E0GRID"))
 	w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", "mina.haddad@", "wan@fernhill.example")
 }
 
-// With a table, the table alone says who is who. Two Slack accounts of one
-// person are one person, who has one part in a request.
-func TestTableOfPeople(t *testing.T) {
-	w := begin(t, brisk, func(c *config) {
+// With a table, only the table maps Slack accounts to Entra accounts. Two Slack accounts
+// of one person are one person, who can take only one part in a request.
+func TestPeopleTable(t *testing.T) {
+	w := startBot(t, shortFaultTimings, func(c *config) {
 		c.People.MatchEmail = false
 		c.People.Table = map[string]string{
 			sandbox.Hanna: sandbox.HannaID, sandbox.Mina: sandbox.HannaID,
@@ -210,15 +210,15 @@ func TestTableOfPeople(t *testing.T) {
 			sandbox.Bo:  "0e0b6d0a-3c52-4f6f-8f57-5a1d1c6a9e11",
 		}
 	})
-	in := func(who string) *hands { return w.as(who, sandbox.Approvals) }
+	in := func(who string) *slackUser { return w.as(who, sandbox.Approvals) }
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	for _, everybody := range []string{sandbox.Mina, sandbox.Sam, sandbox.AlexM} {
-		w.join(sandbox.Approvals, everybody)
+		w.addToChannel(sandbox.Approvals, everybody)
 	}
-	w.join(sandbox.HelpDesk, sandbox.Bo)
+	w.addToChannel(sandbox.HelpDesk, sandbox.Bo)
 
-	// Whom the table does not list is nobody, and so is whoever it lists with
-	// an account that is not there.
+	// A person who is not in the table is unknown, and so is one whose Entra account
+	// does not exist.
 	in(sandbox.Olga).types("/entra-revoke-sessions @mina stolen")
 	in(sandbox.Olga).reads("does not know which Entra account belongs to your Slack account", "people.table")
 	w.as(sandbox.Bo, sandbox.HelpDesk).types("/entra-help")
@@ -239,17 +239,17 @@ func TestTableOfPeople(t *testing.T) {
 	in(sandbox.Gloria).presses(card, "approve")
 	in(sandbox.Gloria).reads("already")
 	auditor.reads("ravi.menon@", "tried to approve and was refused", id)
-	if n := w.effects("revokeSignInSessions"); n != 0 {
+	if n := w.countChanges("revokeSignInSessions"); n != 0 {
 		t.Fatalf("one person approved twice")
 	}
 	in(sandbox.Sam).presses(card, "approve")
 	auditor.reads("Succeeded: ", "ravi.menon@", "olga.lindqvist@", id)
 }
 
-// Where e-mail names the account, it names one: nobody is chosen among two, and
-// an account that took another's address is not the other.
+// An e-mail address must match exactly one account: Countersign does not choose between
+// two, and an account that got another account's address is not that account.
 func TestEmailMatches(t *testing.T) {
-	w := begin(t, brisk)
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi, olga := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
@@ -263,10 +263,10 @@ func TestEmailMatches(t *testing.T) {
 	hanna.types("/entra-revoke-sessions @olga stolen")
 	hanna.reads("No single Entra account belongs to the Slack account that you mentioned")
 
-	// Ravi is known by an alias. Later the alias leads to an account that was
-	// made anew, with another object id.
+	// Ravi is known by an alias. Later the alias leads to a new account
+	// with another object id.
 	const alias = "lead@fernhill.example"
-	w.patch("people/"+sandbox.Ravi, `{"email":"`+alias+`"}`)
+	w.patchSlack("people/"+sandbox.Ravi, `{"email":"`+alias+`"}`)
 	ravi.presses(card, "approve")
 	ravi.reads("No single Entra account belongs to your Slack account") // no account has it
 	w.must(w.client.PatchUser("ravi.menon@fernhill.example", map[string]any{"mail": alias}))
@@ -277,17 +277,17 @@ func TestEmailMatches(t *testing.T) {
 	ravi.presses(card, "approve")
 	ravi.reads("does not trust it", "security people")
 	auditor.reads("Alarm about Ravi Menon", "Alex Morgan")
-	// Not the other way round either: the account is not taken by another Slack
-	// account while it was never seen, but Ravi's stays Ravi's.
-	w.patch("people/"+sandbox.Dana, `{"email":"ravi.menon@fernhill.example"}`)
+	// The other way round: another Slack account with Ravi's address does not get Ravi's
+	// account.
+	w.patchSlack("people/"+sandbox.Dana, `{"email":"ravi.menon@fernhill.example"}`)
 	w.as(sandbox.Dana, sandbox.Approvals).presses(card, "approve")
 	w.as(sandbox.Dana, sandbox.Approvals).reads("does not trust it")
 	auditor.reads("Alarm about Dana Whitfield", "Ravi Menon")
-	if n := w.effects("revokeSignInSessions"); n != 0 {
+	if n := w.countChanges("revokeSignInSessions"); n != 0 {
 		t.Errorf("the sessions were revoked %d times", n)
 	}
 
-	// An administrator who knows better lists the new account.
+	// An administrator lists the new account in the table.
 	w.stop()
 	w.service.config.People.Table = map[string]string{sandbox.Ravi: sandbox.AlexID}
 	w.start()
@@ -296,14 +296,14 @@ func TestEmailMatches(t *testing.T) {
 	auditor.reads("Succeeded: ", "alex.morgan@", id)
 }
 
-// Nobody speaks, or goes on to count, who is not who they were: asked again
-// when somebody decides and when it runs.
-func TestPeopleChange(t *testing.T) {
-	w := begin(t, brisk)
+// The accounts and permissions of requester and approvers are checked again when
+// somebody decides and when the request runs.
+func TestPeopleAreRechecked(t *testing.T) {
+	w := startBot(t, shortFaultTimings)
 	hanna, ravi, olga := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	inSlack := func(who, change, back string) (func(), func()) {
-		return func() { w.patch("people/"+who, change) }, func() { w.patch("people/"+who, back) }
+		return func() { w.patchSlack("people/"+who, change) }, func() { w.patchSlack("people/"+who, back) }
 	}
 	inEntra := func(upn, what string, value, back any) (func(), func()) {
 		return func() { w.must(w.client.PatchUser(upn, map[string]any{what: value})) },
@@ -313,7 +313,7 @@ func TestPeopleChange(t *testing.T) {
 	type change struct {
 		what     string
 		do, undo func()
-		told     string // at a press
+		told     string // at a click
 		ends     string // at execution
 	}
 	var all []change
@@ -327,7 +327,7 @@ func TestPeopleChange(t *testing.T) {
 	do, undo = inEntra(raviUPN, "guest", true, false)
 	add("the approver's account became a guest's", "You are a guest in this tenant", "who approved it, may not decide", do, undo)
 	do, undo = inEntra(raviUPN, "groups", []string{"Help desk"}, []string{"Help desk", "Identity approvers"})
-	add("the approver is no approver any more", "You may not decide", "who approved it, may not decide", do, undo)
+	add("the approver left the approvers", "You may not decide", "who approved it, may not decide", do, undo)
 	do, undo = inSlack(sandbox.Hanna, `{"guest":true}`, `{"guest":false}`)
 	add("the requester became a guest in Slack", "", "Hanna Okafor (hanna.okafor@fernhill.example), who requested it, is not a full member", do, undo)
 	do, undo = inSlack(sandbox.Hanna, `{"deactivated":true}`, `{"deactivated":false}`)
@@ -360,15 +360,15 @@ func TestPeopleChange(t *testing.T) {
 			t.Fatalf("%s: %s", c.what, end.Text())
 		}
 	}
-	if n := w.effects("revokeSignInSessions"); n != 0 {
+	if n := w.countChanges("revokeSignInSessions"); n != 0 {
 		t.Errorf("the sessions were revoked %d times", n)
 	}
 }
 
-// Whose own account could have been taken over in the last 48 hours neither
-// requests nor decides.
+// The target of a takeover or destroy request in the last 48 hours can neither
+// request nor decide.
 func TestRecentTargetsAreRefused(t *testing.T) {
-	w := begin(t, brisk, func(c *config) {
+	w := startBot(t, shortFaultTimings, func(c *config) {
 		c.Policy.Groups["approvers"] = approvals.Group{Entra: []string{sandbox.GroupApprovers}, People: []string{sandbox.GloriaID}}
 	})
 	hanna, ravi, olga, gloria := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals), w.as(sandbox.Gloria, sandbox.Approvals)
@@ -376,7 +376,7 @@ func TestRecentTargetsAreRefused(t *testing.T) {
 	waiting := w.request("/entra-revoke-sessions @dana laptop stolen")
 
 	hanna.types("/entra-reset-password @ravi verified=video forgotten")
-	card := olga.reads("waiting for approval", "0 of 2", "ravi.menon@") // an approver takes two
+	card := olga.reads("waiting for approval", "0 of 2", "ravi.menon@") // an approver as target takes two approvals
 	olga.presses(card, "approve")
 	gloria.presses(card, "approve")
 	auditor.reads("Succeeded: ", requestID.FindString(card.Text()))
@@ -387,7 +387,7 @@ func TestRecentTargetsAreRefused(t *testing.T) {
 	ravi.reads("neither request nor decide")
 	auditor.reads("ravi.menon@", "was refused: Revoke sessions", "48 hours")
 
-	// The waiting request was asked for before Hanna's own account was changed,
+	// The waiting request was submitted before Hanna's own account was changed,
 	// and is approved afterwards: it does not run.
 	w.as(sandbox.Olga, sandbox.HelpDesk).types("/entra-help") // so that Olga is seen in both channels
 	w.must(w.client.PatchUser("olga.lindqvist@fernhill.example", map[string]any{"groups": []string{"On-call engineers", "Identity approvers", "Help desk"}}))
@@ -399,19 +399,19 @@ func TestRecentTargetsAreRefused(t *testing.T) {
 	auditor.reads("Failed: ", "who requested it, was the target of such a request in the last 48 hours", requestID.FindString(waiting.Text()))
 	hanna.types("/entra-revoke-sessions @mina stolen")
 	hanna.reads("neither request nor decide")
-	if n := w.effects("revokeSignInSessions"); n != 2 { // of Ravi and Hanna, with their passwords
+	if n := w.countChanges("revokeSignInSessions"); n != 2 { // of Ravi and Hanna, with their passwords
 		t.Errorf("sessions were revoked %d times", n)
 	}
 }
 
-// What says who is who is read strictly.
+// The configuration of people is validated strictly.
 func TestPeopleInTheConfiguration(t *testing.T) {
 	for _, c := range []struct {
 		what  string
 		tune  func(*config)
 		wrong string
 	}{
-		{"the sandbox's", func(*config) {}, ""},
+		{"the sandbox's configuration", func(*config) {}, ""},
 		{"a Grid's people, and one with two accounts", func(c *config) {
 			c.People.Table = map[string]string{"W0123ABCD": sandbox.RaviID, "U0123ABCD": sandbox.RaviID}
 		}, ""},
@@ -439,10 +439,10 @@ func TestPeopleInTheConfiguration(t *testing.T) {
 	}
 }
 
-// join puts somebody into a channel.
-func (w *world) join(channel, who string) {
+// addToChannel adds somebody to a channel.
+func (w *fixture) addToChannel(channel, who string) {
 	w.Helper()
-	for _, c := range w.box.World().Channels {
+	for _, c := range w.box.Company().Channels {
 		if c.ID == channel {
 			members, err := w.client.As(c.Members[0]).Channels()
 			w.must(err)
@@ -450,19 +450,19 @@ func (w *world) join(channel, who string) {
 				if m.ID == channel {
 					raw, err := json.Marshal(map[string]any{"members": append(m.Members, who)})
 					w.must(err)
-					w.patch("channels/"+channel, string(raw))
+					w.patchSlack("channels/"+channel, string(raw))
 				}
 			}
 		}
 	}
 }
 
-// A press of "Request it again" is refused, and its entry comes once more when
-// nothing would refuse it any more: the answer stays what it was. So it does
-// the other way round.
-func TestRequestItAgainHasOneAnswer(t *testing.T) {
+// A click on "Request it again" is refused, and its inbox entry is delivered once more
+// when it would be allowed: the answer stays the same. The same holds the
+// other way round.
+func TestRequestAgainIsIdempotent(t *testing.T) {
 	t.Parallel()
-	w := begin(t)
+	w := startBot(t)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	card := w.request("/entra-require-reregister @dana verified=video lost phone")
 	dana, err := w.client.User(danaUPN)
@@ -473,7 +473,7 @@ func TestRequestItAgainHasOneAnswer(t *testing.T) {
 	ravi.reads(danaUPN, "failed")
 	failed := hanna.dm().reads("Failed", danaUPN)
 	rdb := w.redis.Client(t)
-	// As if the process had ended before it took the entry out of the inbox.
+	// Simulates a process that ended before it removed the entry from the inbox.
 	comesAgain := func() {
 		t.Helper()
 		events, err := rdb.XLen(t.Context(), "{countersign}:events").Result()
@@ -481,7 +481,7 @@ func TestRequestItAgainHasOneAnswer(t *testing.T) {
 		marks := w.redis.Keys(t, "{countersign}:envelope:*")
 		w.must(rdb.Del(t.Context(), marks...).Err())
 		w.must(w.client.Redeliver(""))
-		w.poll("the entry to be handled once more", func() bool {
+		w.poll("the entry to be processed once more", func() bool {
 			left, err := rdb.XLen(t.Context(), "{countersign}:inbox").Result()
 			return err == nil && left == 0 && len(w.redis.Keys(t, "{countersign}:envelope:*")) > 0
 		})
@@ -490,28 +490,28 @@ func TestRequestItAgainHasOneAnswer(t *testing.T) {
 		}
 	}
 
-	w.patch("people/"+sandbox.Hanna, `{"guest":true}`)
+	w.patchSlack("people/"+sandbox.Hanna, `{"guest":true}`)
 	hanna.dm().presses(failed, "again")
 	hanna.dm().reads("You are a guest in this workspace")
-	w.patch("people/"+sandbox.Hanna, `{"guest":false}`)
+	w.patchSlack("people/"+sandbox.Hanna, `{"guest":false}`)
 	comesAgain()
 
 	hanna.dm().presses(failed, "again")
 	hanna.dm().reads("is requested as")
-	w.patch("people/"+sandbox.Hanna, `{"guest":true}`)
+	w.patchSlack("people/"+sandbox.Hanna, `{"guest":true}`)
 	comesAgain()
 	ravi.reads("waiting for approval", danaUPN, "lost phone")
-	if n := len(ravi.all("waiting for approval", danaUPN, "lost phone")); n != 1 {
+	if n := len(ravi.messagesWith("waiting for approval", danaUPN, "lost phone")); n != 1 {
 		t.Errorf("%d requests wait for approval", n)
 	}
 }
 
-// An approver is a target only with one approval more, also where the approvers
-// are a Slack user group, she was never seen, and her name is typed, or Slack
-// knows her by an alias. Where Slack does not tell, it is refused; and whoever
-// is looked for is not pinned.
+// A request about an approver takes one more approval, even if the approvers are a
+// Slack user group, her account is not pinned yet and her name is typed, or Slack has
+// an alias of hers. If Slack does not answer, the request is refused. The look-up does
+// not pin the account.
 func TestTypedNamesInSlackUserGroups(t *testing.T) {
-	t.Parallel() // it waits until a look-up is given up
+	t.Parallel() // it waits until a look-up fails
 	world := sandbox.Fernhill(time.Now())
 	world.UserGroups[0].Users = []string{sandbox.Olga, sandbox.Ravi, sandbox.Mina, sandbox.Dana, sandbox.Pat}
 	for i := range world.Users {
@@ -529,8 +529,8 @@ func TestTypedNamesInSlackUserGroups(t *testing.T) {
 			world.People[i].Email = "alex@elsewhere.example"
 		}
 	}
-	w := beginIn(t, &world, brisk, func(c *config) {
-		c.Policy.Groups["duty"] = approvals.Group{Slack: []string{sandbox.OnCallHandle}}
+	w := startBotIn(t, &world, shortFaultTimings, func(c *config) {
+		c.Policy.Groups["duty"] = approvals.Group{Slack: []string{sandbox.OnCallUserGroup}}
 		r := c.Policy.Classes[approvals.ClassContain]
 		r.Approve = []string{"duty"}
 		c.Policy.Classes[approvals.ClassContain] = r
@@ -539,13 +539,13 @@ func TestTypedNamesInSlackUserGroups(t *testing.T) {
 
 	w.must(w.client.SetSlackFaults(slack.Fault{Method: "users.lookupByEmail", Kind: "error"}))
 	hanna.types("/entra-revoke-sessions " + minaUPN + " laptop stolen")
-	hanna.reads("Slack did not tell which user groups", "what cannot be checked is refused")
+	hanna.reads("Slack did not say which user groups", "what cannot be checked is refused")
 	w.must(w.client.SetSlackFaults())
 
 	for _, c := range []struct{ upn, takes string }{
 		{minaUPN, "0 of 2"}, {danaUPN, "0 of 2"},
 		{"sam.ito@fernhill.example", "0 of 1"},     // in no group
-		{"alex.morgan@fernhill.example", "0 of 1"}, // a guest's account would not speak for him
+		{"alex.morgan@fernhill.example", "0 of 1"}, // a guest's account does not count as his
 	} {
 		hanna.types("/entra-revoke-sessions " + c.upn + " laptop stolen")
 		ravi.reads("waiting for approval", c.upn, c.takes)
@@ -554,7 +554,7 @@ func TestTypedNamesInSlackUserGroups(t *testing.T) {
 	w.must(err)
 	for _, id := range []string{sandbox.MinaID, sandbox.DanaID, sandbox.SamID, sandbox.AlexID} {
 		if pins[id] != "" {
-			t.Errorf("%s is pinned to %s for being a target", id, pins[id])
+			t.Errorf("%s is pinned to %s, but was only a target", id, pins[id])
 		}
 	}
 }

@@ -52,18 +52,18 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 	if err != nil {
 		return fmt.Errorf("the environment lacks something:\n%w", err)
 	}
-	service := service{config: c, secrets: s, log: slog.New(slog.DiscardHandler)}
-	tenant, err := service.tenant()
+	proc := process{config: c, secrets: s, log: slog.New(slog.DiscardHandler)}
+	tenant, err := proc.tenant()
 	if err != nil {
 		return err
 	}
-	who, err := single(ctx, tenant, c, "-as", *as)
+	who, err := onePerson(ctx, tenant, c, "-as", *as)
 	if err != nil {
 		return err
 	}
 	whom := who
 	if command.Target && *target != "" {
-		if whom, err = single(ctx, tenant, c, "-target", *target); err != nil {
+		if whom, err = onePerson(ctx, tenant, c, "-target", *target); err != nil {
 			return err
 		}
 	}
@@ -74,20 +74,20 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 	defer rdb.Close()
 	defer quick.Close()
 	store := approvals.NewStore(rdb, s.Ring, c.Redis.Prefix, c.Timing)
-	inbox := approvals.NewInbox(store, quick, service.log)
+	inbox := approvals.NewInbox(store, quick, proc.log)
 	for _, g := range c.Policy.Groups {
 		if len(g.Slack) == 0 {
 			continue
 		}
 		// Otherwise Slack would be blamed for what Redis does not tell, and late.
 		if err := inbox.Ready(ctx); err != nil {
-			sentence, _ := aboutRedis(err)
+			sentence, _ := explainRedisError(err)
 			return sentence
 		}
 		break
 	}
-	desk := service.desk(store, tenant)
-	service.bot(desk, inbox, tenant, nil, "policy")
+	service := proc.service(store, tenant)
+	proc.bot(service, inbox, tenant, nil, "policy")
 
 	say := func(format string, a ...any) { fmt.Fprintf(env.Stdout, format+"\n", a...) }
 	slash := commands.Slash(c.Slack.CommandPrefix, command)
@@ -96,10 +96,10 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 		if *target != "" {
 			say("- The command acts on nobody, so -target counts for nothing.")
 		}
-		return explainForAll(ctx, say, desk, command, who)
+		return explainForAll(ctx, say, service, command, who)
 	}
 	say("%s (class %s), used by %s on %s:", slash, command.Class, who, whom)
-	lines, err := desk.Explain(ctx, command.Name, command.Class, who, whom)
+	lines, err := service.Explain(ctx, command.Name, command.Class, who, whom)
 	for _, line := range lines {
 		say("- %s", line)
 	}
@@ -109,8 +109,8 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 	case err != nil:
 		return err
 	default:
-		fields, verified := desk.Policy.Needs(command.Name, command.Class)
-		for _, need := range demands(command, whom, commands.Needs{Fields: fields, Verified: verified, Self: who.ID == whom.ID}) {
+		fields, verified := service.Policy.Needs(command.Name, command.Class)
+		for _, need := range requiredFields(command, whom, commands.Needs{Fields: fields, Verified: verified, Self: who.ID == whom.ID}) {
 			say("- The command asks for: %s.", need)
 		}
 	}
@@ -119,27 +119,27 @@ func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env envi
 }
 
 // explainForAll is about the commands that everybody may use, at least in part.
-func explainForAll(ctx context.Context, say func(string, ...any), desk *approvals.Desk, command commands.Command, who approvals.Person) error {
+func explainForAll(ctx context.Context, say func(string, ...any), service *approvals.Service, command commands.Command, who approvals.Person) error {
 	if command.Name == "help" {
 		say("- It is answered to everybody whom Countersign knows, to them alone. It is not recorded, and the policy has no say in it.")
 		return nil
 	}
 	say("- Their own requests are shown to everybody whom Countersign knows, to them alone. That is not recorded, and the policy has no say in it.")
-	standing, err := desk.Rights(ctx, who)
+	account, err := service.Rights(ctx, who)
 	if err != nil {
 		return err
 	}
 	say("Whatever waits for a decision, and the requests of others:")
-	lines, _ := desk.Policy.Explain(command.Name, command.Class, standing, approvals.Standing{})
+	lines, _ := service.Policy.Explain(command.Name, command.Class, account, approvals.Account{})
 	for _, line := range lines {
 		say("- %s", line)
 	}
 	return nil
 }
 
-// demands is what a command and its class ask for beside what the policy names
+// requiredFields is what a command and its class ask for beside what the policy names
 // by itself.
-func demands(command commands.Command, whom approvals.Person, needs commands.Needs) []string {
+func requiredFields(command commands.Command, whom approvals.Person, needs commands.Needs) []string {
 	in := commands.Input{Command: command, Target: commands.Ref{ObjectID: whom.ID}}
 	if slices.Contains(needs.Fields, approvals.NeedTicket) {
 		in.Ticket = "named" // which a justification is not needed beside
@@ -165,8 +165,8 @@ func demands(command commands.Command, whom approvals.Person, needs commands.Nee
 	return all
 }
 
-// single finds the one person that a flag names.
-func single(ctx context.Context, tenant *commands.Tenant, c config, flag, text string) (approvals.Person, error) {
+// onePerson finds the one person that a flag names.
+func onePerson(ctx context.Context, tenant *commands.Tenant, c config, flag, text string) (approvals.Person, error) {
 	slack := ""
 	if slackID.MatchString(text) {
 		object, ok := c.People.Table[text]

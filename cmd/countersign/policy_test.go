@@ -35,7 +35,7 @@ func TestPolicyExplain(t *testing.T) {
 			"- It needs 1 approval [", "], by members of approvers [policy.classes.destroy] who", "- The command asks for: how the caller was verified (verified=in-person, ", "- The command asks for: a justification or a ticket.", "Not looked at",
 		}},
 		{"hanna.okafor@fernhill.example", "/entra-reset-password", "gloria.adeyemi@fernhill.example", false, []string{`- Refused (protected). They would be told: "Gloria Adeyemi`, "Global Administrator"}},
-		{"olga.lindqvist@fernhill.example", "block-signin", "dana.whitfield@fernhill.example", false, []string{"- Olga Lindqvist (olga.lindqvist@fernhill.example) may break the glass, 3 times within 1h"}},
+		{"olga.lindqvist@fernhill.example", "block-signin", "dana.whitfield@fernhill.example", false, []string{"- Olga Lindqvist (olga.lindqvist@fernhill.example) may use break-glass, 3 times an hour"}},
 		{"dana.whitfield@fernhill.example", "methods", "hanna.okafor@fernhill.example", false, []string{`- Refused (not-allowed). They would be told: "You may not use this command.`}},
 		{"hanna.okafor@fernhill.example", "make-coffee", "dana.whitfield@fernhill.example", true, []string{`there is no command "make-coffee"`}},
 		{"hanna", "methods", "", true, []string{`-as: no single account is called "hanna"`}},
@@ -85,7 +85,7 @@ func TestPolicyExplain(t *testing.T) {
 
 // What a command asks for is what the form and the bot ask for: a ticket stands
 // in for a justification, and nobody verifies themselves.
-func TestDemands(t *testing.T) {
+func TestRequiredFieldsOfCommands(t *testing.T) {
 	const caller = "how the caller was verified (verified=in-person, video, callback, manager, compromise)"
 	for _, c := range []struct {
 		command string
@@ -100,7 +100,7 @@ func TestDemands(t *testing.T) {
 		{"methods", commands.Needs{}, ""},
 	} {
 		command, _ := commands.Lookup(c.command)
-		if got := strings.Join(demands(command, approvals.Person{ID: "x"}, c.needs), "; "); got != c.want {
+		if got := strings.Join(requiredFields(command, approvals.Person{ID: "x"}, c.needs), "; "); got != c.want {
 			t.Errorf("%s with %+v: %q, want %q", c.command, c.needs, got, c.want)
 		}
 	}

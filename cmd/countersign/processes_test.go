@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	redis.SetLogger(unheard{}) // as in main
+	redis.SetLogger(discardLogger{}) // as in main
 	testparallel.Double()
 	os.Exit(m.Run())
 }
@@ -111,7 +111,7 @@ func TestStoryAcrossProcesses(t *testing.T) {
 	for range 2 {
 		spawn(t, `ready`, environ, "serve", "-config", filepath.Join(dir, "countersign.yaml"))
 	}
-	tellStory(&world{T: t, client: sandbox.NewClient(address)})
+	tellStory(&fixture{T: t, client: sandbox.NewClient(address)})
 }
 
 // The demo says where it is at once, and works without anything around it.
@@ -137,7 +137,7 @@ func TestDemo(t *testing.T) {
 	}
 	go io.Copy(io.Discard, lines)
 	address := regexp.MustCompile(`http://\S+`).FindString(first)
-	w := &world{T: t, client: sandbox.NewClient(address)}
+	w := &fixture{T: t, client: sandbox.NewClient(address)}
 	// The address is printed before the bot is connected; a person needs a
 	// moment to get there.
 	deadline, stop := context.WithTimeout(ctx, patience)

@@ -23,7 +23,7 @@ import (
 func redisTools() []subcommand {
 	return []subcommand{
 		{"acl", "print the smallest ACL rule with which Countersign works", printACL},
-		{"resume", "show what this Redis has lost, and with -yes let Countersign go on", resumeRedis},
+		{"resume", "show what this Redis has lost, and with -yes resume Countersign", resumeRedis},
 	}
 }
 
@@ -60,11 +60,11 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	if o, err := parseRedisURL(c.Redis.URL); err == nil {
 		c.Redis.Username, secret = cmp.Or(c.Redis.Username, o.Username), cmp.Or(secret, o.Password)
 	}
-	name, words := cmp.Or(*user, c.Redis.Username, "countersign"), redisGrants(c.Redis, *settings)
+	name, words := cmp.Or(*user, c.Redis.Username, "countersign"), redisACL(c.Redis, *settings)
 	if *sentinel {
 		variable = "COUNTERSIGN_REDIS_SENTINEL_PASSWORD"
 		secret = env.Getenv(variable)
-		name, words = cmp.Or(*user, c.Redis.Sentinel.Username, "countersign"), sentinelGrants()
+		name, words = cmp.Or(*user, c.Redis.Sentinel.Username, "countersign"), sentinelACL()
 	}
 	if !aclName.MatchString(name) {
 		return fmt.Errorf("-user: %q has other characters than A-Z, a-z, 0-9, _, . and -", name)
@@ -89,10 +89,10 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	return err
 }
 
-// redisGrants is the rule for the user of a configuration. What the tests
+// redisACL is the rule for the user of a configuration. What the tests
 // hold to reality is this: a bot with such a user is refused nothing.
-func redisGrants(r redisConfig, settings bool) []string {
-	words := append([]string{"resetchannels", "-@all"}, approvals.Grants(r.Prefix)...)
+func redisACL(r redisConfig, settings bool) []string {
+	words := append([]string{"resetchannels", "-@all"}, approvals.ACLRules(r.Prefix)...)
 	words = append(words, "+info") // what is told at the start, and no secret
 	if settings {
 		words = append(words, "+config|get")
@@ -106,21 +106,21 @@ func redisGrants(r redisConfig, settings bool) []string {
 	return words
 }
 
-// sentinelGrants is the rule for a user that only asks the Sentinels who is
+// sentinelACL is the rule for a user that only asks the Sentinels who is
 // the primary, and hears of a fail-over.
-func sentinelGrants() []string {
+func sentinelACL() []string {
 	return []string{
 		"resetchannels", "&+switch-master", "&+replica-reconf-done", "-@all",
 		"+ping", "+sentinel|get-master-addr-by-name", "+sentinel|sentinels", "+subscribe",
 	}
 }
 
-// resumeRedis shows what a Redis that has gone back in time is known to have
+// resumeRedis shows what a Redis that has lost confirmed writes is known to have
 // lost. With -yes a person takes that as it is, and all processes go on.
 func resumeRedis(ctx context.Context, f *flag.FlagSet, args []string, env environment) error {
 	path := f.String("config", "countersign.yaml", "the configuration `file`; secrets come from the environment")
-	yes := f.Bool("yes", false, "go on: somebody has looked at what was lost")
-	by := f.String("by", login(), "who says so, for the record")
+	yes := f.Bool("yes", false, "resume: somebody has read the list of lost writes")
+	by := f.String("by", userName(), "who says so, for the record")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -145,18 +145,18 @@ func resumeRedis(ctx context.Context, f *flag.FlagSet, args []string, env enviro
 	defer quick.Close()
 	store := approvals.NewStore(rdb, ring, c.Redis.Prefix, c.Timing)
 	if err := approvals.NewInbox(store, quick, slog.New(slog.DiscardHandler)).Ready(ctx); err != nil {
-		sentence, _ := aboutRedis(err)
+		sentence, _ := explainRedisError(err)
 		return sentence
 	}
-	list, err := store.Losses(ctx)
+	list, err := store.LostWrites(ctx)
 	if err != nil {
 		return err
 	}
 	if len(list) == 0 {
-		_, err := fmt.Fprintln(env.Stdout, "As far as any Countersign knows, this Redis has not gone back in time. There is nothing to resume.")
+		_, err := fmt.Fprintln(env.Stdout, "No lost writes of this Redis are known. There is nothing to resume.")
 		return err
 	}
-	if err := printLosses(ctx, env.Stdout, store, list); err != nil {
+	if err := printLostWrites(ctx, env.Stdout, store, list); err != nil {
 		return err
 	}
 	if !*yes {
@@ -165,12 +165,12 @@ func resumeRedis(ctx context.Context, f *flag.FlagSet, args []string, env enviro
 	if err := store.Resume(ctx, list, *by); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(env.Stdout, "\nCountersign goes on. Running processes notice it by themselves within a second or two; none has to be started again.")
+	_, err = fmt.Fprintln(env.Stdout, "\nCountersign has resumed. Running processes notice it within a second or two; do not restart them.")
 	return err
 }
 
-// login is who runs this, as far as the system tells.
-func login() string {
+// userName is who runs this, as far as the system tells.
+func userName() string {
 	who, host := "somebody", "an unnamed host"
 	if u, err := user.Current(); err == nil {
 		who = u.Username
@@ -181,10 +181,10 @@ func login() string {
 	return who + " on " + host
 }
 
-// counted says what the numbers of a record mean. Commits of all processes are
+// lossCount says what the numbers of a record mean. Commits of all processes are
 // numbered together. Where Redis counts on from what it kept, that is what others
 // wrote, before or since.
-func counted(lost approvals.Lost) string {
+func lossCount(lost approvals.LostWrites) string {
 	kept := min(lost.Kept, lost.Sequence)
 	gone := fmt.Sprintf("%d to %d are", kept+1, lost.Known)
 	switch {
@@ -200,17 +200,17 @@ func counted(lost approvals.Lost) string {
 	return fmt.Sprintf("It had seen commits up to %d confirmed; Redis has those up to %d: %s lost.", lost.Known, kept, gone)
 }
 
-// printLosses prints the record, and what Redis says by now of the requests
+// printLostWrites prints the record, and what Redis says by now of the requests
 // that are in it.
-func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list []approvals.Lost) error {
+func printLostWrites(ctx context.Context, w io.Writer, store *approvals.Store, list []approvals.LostWrites) error {
 	var out strings.Builder
 	say := func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }
-	say("This Redis has gone back in time. %s", approvals.Says(list))
+	say("This Redis has lost confirmed writes. %s", approvals.SummarizeLostWrites(list))
 	say("Countersign has stopped: it decides and executes nothing.")
 	var requests []string
 	for _, lost := range list {
 		say("\n%s, process %s, noticed on %s:", lost.At.UTC().Format(time.RFC3339), lost.Process, lost.Host)
-		say("%s", counted(lost))
+		say("%s", lossCount(lost))
 		for _, commit := range lost.Commits {
 			say("  %s", commit)
 			if id := commit.Request; id != "" && !slices.Contains(requests, id) {
@@ -229,7 +229,7 @@ func printLosses(ctx context.Context, w io.Writer, store *approvals.Store, list 
 		case err != nil:
 			return err
 		default:
-			say("  %s is %s: %s for %s", id, snap.Says(), snap.Plan.Title, snap.Plan.Target)
+			say("  %s is %s: %s for %s", id, snap.Summary(), snap.Plan.Title, snap.Plan.Target)
 		}
 	}
 	say(`

@@ -58,12 +58,12 @@ func redisOf(server *redistest.Server) (r redisConfig) {
 
 func userArguments(r redisConfig) []string {
 	rule := []string{"--user", redisUser, "on", fmt.Sprintf("#%x", sha256.Sum256([]byte(redisPassword)))}
-	return append(rule, redisGrants(r, false)...)
+	return append(rule, redisACL(r, false)...)
 }
 
 // allowed checks that the bot's user was refused nothing but the one thing
 // that the rule leaves out on purpose, and that the start does without.
-func (w *world) allowed() {
+func (w *fixture) allowed() {
 	w.Helper()
 	if w.redis == nil || !w.redis.Real() {
 		return
@@ -164,20 +164,20 @@ redis: {}
 `
 
 // What settings mean, in words.
-func TestJudge(t *testing.T) {
+func TestAssessDurability(t *testing.T) {
 	good := map[string]string{"maxmemory": "0", "maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "always", "min-replicas-to-write": "1", "save": ""}
-	with := func(pairs ...string) keeping {
+	with := func(pairs ...string) persistence {
 		told := maps.Clone(good)
 		for i := 0; i < len(pairs); i += 2 {
 			if told[pairs[i]] = pairs[i+1]; pairs[i+1] == "?" {
 				delete(told, pairs[i])
 			}
 		}
-		return keeping{told: told}
+		return persistence{told: told}
 	}
-	copied := func(k keeping) keeping { k.replicated = true; return k }
+	copied := func(k persistence) persistence { k.replicated = true; return k }
 	for _, c := range []struct {
-		k       keeping
+		k       persistence
 		known   string // a part of each sentence, | between them
 		warns   string
 		refuses string
@@ -200,10 +200,10 @@ func TestJudge(t *testing.T) {
 		{copied(with("min-replicas-to-write", "0")), "loses nothing", "A fail-over can lose what was confirmed", ""},
 		{copied(with("min-replicas-to-write", "?")), "loses nothing", "does not tell min-replicas-to-write", ""},
 		{copied(with("min-replicas-to-write", "0", "appendfsync", "everysec", "maxmemory-policy", "allkeys-lru")), "", "no harm|about a second|A fail-over", ""},
-		{copied(keeping{}), "", "maxmemory-policy|cannot be told|A fail-over", ""},
-		{keeping{node: "10.0.0.1:6379", told: map[string]string{"maxmemory-policy": "allkeys-lru", "maxmemory": "5"}}, "", "10.0.0.1:6379: What a crash", "10.0.0.1:6379: this Redis"},
+		{copied(persistence{}), "", "maxmemory-policy|cannot be told|A fail-over", ""},
+		{persistence{node: "10.0.0.1:6379", told: map[string]string{"maxmemory-policy": "allkeys-lru", "maxmemory": "5"}}, "", "10.0.0.1:6379: What a crash", "10.0.0.1:6379: this Redis"},
 	} {
-		known, warnings, refusal := judge(c.k)
+		known, warnings, refusal := assessDurability(c.k)
 		fits := func(what string, got []string, want string) {
 			t.Helper()
 			parts := strings.FieldsFunc(want, func(r rune) bool { return r == '|' })
@@ -238,8 +238,8 @@ func startRedis(t *testing.T, r redisConfig, s secrets) (log *buffer, err error)
 	defer rdb.Close()
 	defer quick.Close()
 	store := approvals.NewStore(rdb, ring, r.Prefix, approvals.DefaultTiming())
-	service := service{config: config{Redis: r}, secrets: s, log: slog.New(slog.NewTextHandler(log, nil))}
-	return log, service.readyRedis(t.Context(), rdb, store, approvals.NewInbox(store, quick, service.log), 3*time.Second)
+	proc := process{config: config{Redis: r}, secrets: s, log: slog.New(slog.NewTextHandler(log, nil))}
+	return log, proc.readyRedis(t.Context(), rdb, store, approvals.NewInbox(store, quick, proc.log), 3*time.Second)
 }
 
 // real starts a redis-server, whatever the other tests use.
@@ -328,7 +328,7 @@ func TestRedisSettingsAreTold(t *testing.T) {
 			}
 		}
 	}
-	safe := real(t, redistest.AppendOnly(), asUser(), redistest.With(append([]string{"--user", "asking", "on", ">y"}, redisGrants(redisConfig{}, true)...)...))
+	safe := real(t, redistest.AppendOnly(), asUser(), redistest.With(append([]string{"--user", "asking", "on", ">y"}, redisACL(redisConfig{}, true)...)...))
 	says(redisConfig{}, secrets{RedisURL: safe.URL()}, "a crash of Redis loses nothing")
 	says(redisConfig{Username: "asking"}, secrets{RedisURL: safe.URL(), RedisPassword: "y"}, "a crash of Redis loses nothing")
 	says(redisConfig{Username: redisUser}, secrets{RedisURL: safe.URL(), RedisPassword: redisPassword}, "does not tell appendfsync")
@@ -536,7 +536,7 @@ func TestRedisTLS(t *testing.T) {
 func TestRedisIsAway(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, redistest.AppendOnly(), asUser())
-	w := beginOn(t, server, nil, hasty, func(c *config) { c.Timing.Outage = 1500 * time.Millisecond })
+	w := beginOn(t, server, nil, shortTimings, func(c *config) { c.Timing.Outage = 1500 * time.Millisecond })
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	card := w.request("/entra-revoke-sessions @dana laptop stolen")
 
@@ -549,12 +549,12 @@ func TestRedisIsAway(t *testing.T) {
 	ravi.reads("Your press could not be confirmed")
 	// All loops have failed again and again by now.
 	for _, loop := range []string{"the inbox cannot be read", "the runner cannot see what is due", "a projection cannot read the events"} {
-		w.soon("several tries: "+loop, func() bool { return strings.Count(w.log.String(), loop) >= 3 })
+		w.pollUntil("several tries: "+loop, func() bool { return strings.Count(w.log.String(), loop) >= 3 })
 	}
 	server.Restart(t)
 	ravi.reads("reaches its Redis again, after")
-	w.until("the alarm to be over", func() bool {
-		for _, m := range ravi.all("Over: Countersign could not reach its Redis from") {
+	w.waitFor("the alarm to be over", func() bool {
+		for _, m := range ravi.messagesWith("Over: Countersign could not reach its Redis from") {
 			return m.TS == alarm.TS && m.Edited
 		}
 		return false
@@ -562,7 +562,7 @@ func TestRedisIsAway(t *testing.T) {
 	w.as(sandbox.Ravi, sandbox.Approvals).presses(card, "approve")
 	w.as(sandbox.Gloria, sandbox.Audit).reads("Succeeded: ", requestID.FindString(card.Text()))
 	for text, want := range map[string]int{"has not been able to reach its Redis since": 0, "reaches its Redis again": 1} {
-		if n := len(ravi.all(text)); n != want {
+		if n := len(ravi.messagesWith(text)); n != want {
 			t.Errorf("the channel says %q %d times, want %d", text, n, want)
 		}
 	}
@@ -588,7 +588,7 @@ func TestRedisComesLate(t *testing.T) {
 	w.stop()
 	server.Kill(t)
 	isUp := w.launch()
-	w.soon("the bot to wait for Redis", func() bool { return strings.Contains(w.log.String(), "waiting for Redis") })
+	w.pollUntil("the bot to wait for Redis", func() bool { return strings.Contains(w.log.String(), "waiting for Redis") })
 	server.Restart(t)
 	isUp()
 	tellStory(w)

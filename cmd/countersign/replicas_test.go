@@ -39,8 +39,8 @@ func TestStoryOverSentinels(t *testing.T) {
 	t.Parallel()
 	servers := redistest.StartFailover(t)
 	sentinels := servers.Options().SentinelAddrs
-	permit(t, sentinels, sentinelGrants())
-	permit(t, everyNode(t, sentinels[0]), redisGrants(redisConfig{}, false))
+	permit(t, sentinels, sentinelACL())
+	permit(t, everyNode(t, sentinels[0]), redisACL(redisConfig{}, false))
 	r := sentinelsAt(redistest.MasterName, sentinels...)
 	r.Username, r.Sentinel.Username = redisUser, redisUser
 	w := beginOn(t, nil, nil, func(c *config) { c.Redis = r })
@@ -53,7 +53,7 @@ func TestStoryOverSentinels(t *testing.T) {
 	// is that they have what was confirmed.
 	conn := servers.Client(t).Conn() // WAIT is about what its own connection wrote
 	defer conn.Close()
-	w.soon("the replicas to have what was confirmed", func() bool {
+	w.pollUntil("the replicas to have what was confirmed", func() bool {
 		conn.Set(t.Context(), "last", 1, 0)
 		copies, err := conn.Wait(t.Context(), 2, time.Second).Result()
 		return err == nil && copies == 2
@@ -68,7 +68,7 @@ func TestStoryOverSentinels(t *testing.T) {
 	w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-revoke-sessions alexa.morgan@fernhill.example phone stolen")
 	w.as(sandbox.Ravi, sandbox.Approvals).reads("waiting for approval", "alexa.morgan@")
 	servers.KillMaster(t)
-	w.soon("the loss to be noticed", func() bool { return w.losses() > lost })
+	w.pollUntil("the loss to be noticed", func() bool { return w.losses() > lost })
 	w.resume()
 	w.goesOn("alex.morgan@", "dana.whitfield@")
 	w.stop()
@@ -95,18 +95,18 @@ func TestStoryOverSentinels(t *testing.T) {
 // Sentinels change their minds about whom they have promoted, and lose what
 // that one had confirmed. Then the bot must have noticed, and goes on with the
 // next one when a person has said so.
-func (w *world) goesOn(targets ...string) {
+func (w *fixture) goesOn(targets ...string) {
 	w.Helper()
 	hanna, ravi, auditor := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Gloria, sandbox.Audit)
 	for _, target := range targets {
 		lost, pressed := w.losses(), false
-		w.soon("the command to be taken", func() bool {
+		w.pollUntil("the command to be taken", func() bool {
 			answer := hanna.types("/entra-revoke-sessions " + target + "fernhill.example phone stolen")
 			return !strings.Contains(string(answer.Response), "could not be confirmed")
 		})
-		done := func() bool { return len(auditor.all("Succeeded: ", target)) > 0 }
-		w.soon("an end, or the notice that there is none", func() bool {
-			if cards := ravi.all("waiting for approval", target); len(cards) > 0 && !pressed {
+		done := func() bool { return len(auditor.messagesWith("Succeeded: ", target)) > 0 }
+		w.pollUntil("an end, or the notice that there is none", func() bool {
+			if cards := ravi.messagesWith("waiting for approval", target); len(cards) > 0 && !pressed {
 				ravi.presses(cards[0], "approve")
 				pressed = true
 			}
@@ -121,22 +121,22 @@ func (w *world) goesOn(targets ...string) {
 }
 
 // losses is how often the bot noticed that Redis has lost something.
-func (w *world) losses() int {
-	return strings.Count(w.log.String(), `msg="Redis has gone back in time`) // and not what says that it is the reason
+func (w *fixture) losses() int {
+	return strings.Count(w.log.String(), `msg="Redis has lost confirmed writes`) // and not what says that it is the reason
 }
 
 // resume says as an administrator that Countersign may go on. What was noticed
-// may not be written down yet, and an answer may be lost behind the deed.
-func (w *world) resume() {
+// may not be written down yet, and an answer may be lost behind the interaction.
+func (w *fixture) resume() {
 	w.Helper()
-	failed, wentOn := false, func() int { return strings.Count(w.log.String(), "a person has said go on") }
+	failed, wentOn := false, func() int { return strings.Count(w.log.String(), "a person has resumed execution") }
 	before := wentOn()
-	w.soon("it to be taken that Countersign goes on", func() bool {
+	w.pollUntil("it to be taken that Countersign goes on", func() bool {
 		said, err := w.administrate("resume", "-yes")
 		failed = failed || err != nil
-		return err == nil && (strings.Contains(said, "Countersign goes on") || failed && strings.Contains(said, "nothing to resume"))
+		return err == nil && (strings.Contains(said, "Countersign has resumed") || failed && strings.Contains(said, "nothing to resume"))
 	})
-	w.soon("the bot to notice", func() bool { return wentOn() > before }) // what is typed until then does not count
+	w.pollUntil("the bot to notice", func() bool { return wentOn() > before }) // what is typed until then does not count
 }
 
 // permit makes the tests' user at each of these.

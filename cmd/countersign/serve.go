@@ -39,11 +39,11 @@ func serve(ctx context.Context, f *flag.FlagSet, args []string, env environment)
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(env.Stderr, &slog.HandlerOptions{Level: level}))
-	return service{config: c, secrets: s, log: log, up: func() { fmt.Fprintln(env.Stdout, "countersign is ready") }}.run(ctx)
+	return process{config: c, secrets: s, log: log, up: func() { fmt.Fprintln(env.Stdout, "countersign is ready") }}.run(ctx)
 }
 
-// service is one process of the bot.
-type service struct {
+// process is one process of the bot.
+type process struct {
 	config  config
 	secrets secrets
 	log     *slog.Logger
@@ -53,7 +53,7 @@ type service struct {
 	up      func()            // called when Slack has said hello
 }
 
-func (s service) run(ctx context.Context) error {
+func (s process) run(ctx context.Context) error {
 	rdb, quick, err := connectRedis(s.config.Redis, s.secrets)
 	if err != nil {
 		return err
@@ -62,20 +62,20 @@ func (s service) run(ctx context.Context) error {
 	defer quick.Close()
 	store := approvals.NewStore(rdb, s.secrets.Ring, s.config.Redis.Prefix, s.config.Timing)
 	inbox := approvals.NewInbox(store, quick, s.log)
-	if err := s.readyRedis(ctx, rdb, store, inbox, startPatience); err != nil {
+	if err := s.readyRedis(ctx, rdb, store, inbox, startTimeout); err != nil {
 		return unlessStopped(ctx, err)
 	}
-	witness, err := s.witness(ctx, store)
+	watermark, err := s.watermark(ctx, store)
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
-	defer witness()
+	defer watermark()
 	tenant, err := s.tenant()
 	if err != nil {
 		return err
 	}
 	name := processName()
-	desk := s.desk(store, tenant)
+	service := s.service(store, tenant)
 	var log *audit.Log
 	if dir := s.config.Audit.Dir; dir != "" {
 		if log, err = audit.Open(dir); err != nil {
@@ -86,11 +86,11 @@ func (s service) run(ctx context.Context) error {
 			s.log.Warn("the audit log was repaired", "what", repair)
 		}
 	}
-	b := s.bot(desk, inbox, tenant, log, name)
+	b := s.bot(service, inbox, tenant, log, name)
 	if err := b.Check(ctx); err != nil {
 		return unlessStopped(ctx, err)
 	}
-	runner := &approvals.Runner{Desk: desk, Work: tenant.Work, Name: name, Audit: bot.AuditProjection, Hands: 4, Log: s.log}
+	runner := &approvals.Runner{Service: service, Work: tenant.Work, Name: name, Audit: bot.AuditProjection, Concurrency: 4, Log: s.log}
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -113,23 +113,23 @@ func (s service) run(ctx context.Context) error {
 	return nil
 }
 
-// witness compares Redis with the witness file, where there is one, and keeps
+// watermark compares Redis with the watermark file, where there is one, and keeps
 // the file up to date until it is told that everything else has ended.
-func (s service) witness(ctx context.Context, store *approvals.Store) (end func(), err error) {
-	if s.config.Redis.Witness == "" {
+func (s process) watermark(ctx context.Context, store *approvals.Store) (end func(), err error) {
+	if s.config.Redis.Watermark == "" {
 		if !s.passing {
-			s.log.Warn("redis.witness names no file. Whether this Redis was restored from an older copy while no Countersign ran cannot be detected.")
+			s.log.Warn("redis.watermark names no file. Whether this Redis was restored from an older copy while no Countersign ran cannot be detected.")
 		}
 		return func() {}, nil
 	}
-	file, err := store.OpenWitness(ctx, s.config.Redis.Witness)
+	file, err := store.OpenWatermark(ctx, s.config.Redis.Watermark)
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var keeping sync.WaitGroup
-	keeping.Go(func() { file.Keep(ctx, s.log) })
-	return func() { stop(); keeping.Wait() }, nil
+	var writing sync.WaitGroup
+	writing.Go(func() { file.Run(ctx, s.log) })
+	return func() { stop(); writing.Wait() }, nil
 }
 
 // unlessStopped drops an error that is only our being told to stop.
@@ -141,7 +141,7 @@ func unlessStopped(ctx context.Context, err error) error {
 }
 
 // tenant is the Entra tenant that the configuration describes.
-func (s service) tenant() (*commands.Tenant, error) {
+func (s process) tenant() (*commands.Tenant, error) {
 	graph, err := s.graph()
 	if err != nil {
 		return nil, err
@@ -153,26 +153,26 @@ func (s service) tenant() (*commands.Tenant, error) {
 	return commands.NewTenant(graph, s.config.Policy.ProtectedGroups, options...), nil
 }
 
-// desk is where wishes become requests, under the configured policy.
-func (s service) desk(store *approvals.Store, tenant *commands.Tenant) *approvals.Desk {
-	return &approvals.Desk{Store: store, Policy: s.config.Policy, Directory: tenant, Log: s.log}
+// service is where wishes become requests, under the configured policy.
+func (s process) service(store *approvals.Store, tenant *commands.Tenant) *approvals.Service {
+	return &approvals.Service{Store: store, Policy: s.config.Policy, Directory: tenant, Log: s.log}
 }
 
 // bot is this process' end of the conversation with Slack, which also answers
-// the desk's questions about Slack.
-func (s service) bot(desk *approvals.Desk, inbox *approvals.Inbox, tenant *commands.Tenant, log *audit.Log, name string) *bot.Bot {
+// the service's questions about Slack.
+func (s process) bot(service *approvals.Service, inbox *approvals.Inbox, tenant *commands.Tenant, log *audit.Log, name string) *bot.Bot {
 	b := bot.New(bot.Options{
 		BotToken: s.secrets.BotToken, AppToken: s.secrets.AppToken, APIURL: s.config.Slack.APIURL, HTTP: &http.Client{Timeout: 20 * time.Second, Transport: s.toSlack},
 		Team: s.config.Slack.Team, ApprovalsChannel: s.config.Slack.ApprovalsChannel, AuditChannel: s.config.Slack.AuditChannel, SecurityChannel: s.config.Slack.SecurityChannel, Prefix: s.config.Slack.CommandPrefix,
 		People: s.config.People.Table, MatchEmail: s.config.People.MatchEmail,
-		Desk: desk, Inbox: inbox, Tenant: tenant, Audit: log, Name: name, Log: s.log,
+		Service: service, Inbox: inbox, Tenant: tenant, Audit: log, Name: name, Log: s.log,
 	})
-	desk.Slack, desk.Accounts = b.UserGroups(), b
+	service.UserGroups, service.SlackAccounts = b.UserGroups(), b
 	return b
 }
 
 // graph is the client of Microsoft Graph that the configuration describes.
-func (s service) graph() (*entra.Client, error) {
+func (s process) graph() (*entra.Client, error) {
 	e := s.config.Entra
 	root, _, err := entra.CloudRoots(e.Cloud)
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 )
 
 // AdminAPI serves the sandbox's own API for the tenant, under /sandbox/tenant, /sandbox/grant and /sandbox/entra; the package
-// comment lists it. It asks for no token: it is not part of what the tenant pretends to be.
+// comment lists it. It needs no token, because it is not part of the simulated service.
 func (t *Tenant) AdminAPI() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, do func(r *http.Request, body []byte) (any, error)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 			if err != nil {
-				adminReply(w, nil, badInput("the request's body could not be read: %v", err))
+				adminReply(w, nil, badInput("the request body could not be read: %v", err))
 				return
 			}
 			t.mu.Lock()
@@ -29,7 +29,7 @@ func (t *Tenant) AdminAPI() http.Handler {
 			}
 			var b []byte
 			if err == nil {
-				b, err = json.Marshal(v) // under the lock: v may share what the next call changes
+				b, err = json.Marshal(v) // under the lock: v may refer to data that the next call changes
 			}
 			t.mu.Unlock()
 			adminReply(w, b, err)
@@ -82,7 +82,7 @@ func (t *Tenant) AdminAPI() http.Handler {
 	return mux
 }
 
-// adminError is an error of this API.
+// adminError is an error response of this API.
 type adminError struct {
 	status  int
 	code    string
@@ -111,12 +111,12 @@ func adminReply(w http.ResponseWriter, body []byte, err error) {
 	w.Write(append(body, '\n')) // an error means that the client is gone
 }
 
-// decode refuses keys that do not exist, so that a mistyped one is not taken for success.
+// decode refuses unknown keys, so that a mistyped key is not ignored.
 func decode(body []byte, v any) error {
 	d := json.NewDecoder(strings.NewReader(string(body)))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return badInput("the request's body does not fit: %v", err)
+		return badInput("the request body is invalid: %v", err)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (t *Tenant) adminPatchTenant(r *http.Request, body []byte) (any, error) {
 	change := struct {
 		Pass   PassPolicy `json:"pass_policy"`
 		Quirks Quirks     `json:"quirks"`
-	}{t.pass, t.quirks} // what is not named stays
+	}{t.pass, t.quirks} // omitted fields keep their values
 	change.Pass.IncludeGroups = slices.Clone(t.pass.IncludeGroups)
 	if err := decode(body, &change); err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ type adminUser struct {
 	Department           string       `json:"department"`
 	Manager              string       `json:"manager"`  // object id
 	Roles                []string     `json:"roles"`    // names of directory roles held directly
-	Eligible             []string     `json:"eligible"` // the same, eligible
+	Eligible             []string     `json:"eligible"` // names of roles that the user is eligible for
 	Groups               []string     `json:"groups"`   // names of groups the user is directly in
 	SessionsValidFrom    any          `json:"sessions_valid_from"`
 	LastPasswordChange   any          `json:"last_password_change"`
@@ -184,7 +184,7 @@ type adminUser struct {
 
 func (t *Tenant) adminUser(a *account) adminUser {
 	u := adminUser{a.ID, a.UserPrincipalName, a.DisplayName, a.Mail, !a.Blocked, a.Guest, a.Synced, a.ManagementRestricted, a.JobTitle, a.Department, a.Manager,
-		[]string{}, []string{}, []string{}, instant(a.SessionsValidFrom), instant(a.LastPasswordChange), a.DefaultMethod, a.DefaultMethodID, a.PerUserMFA, []Properties{}}
+		[]string{}, []string{}, []string{}, formatTime(a.SessionsValidFrom), formatTime(a.LastPasswordChange), a.DefaultMethod, a.DefaultMethodID, a.PerUserMFA, []Properties{}}
 	for _, r := range t.roles {
 		switch name := t.roleDefinition(r.Role).DisplayName; {
 		case r.Principal != a.ID:
@@ -247,7 +247,7 @@ func (t *Tenant) adminPatchUser(a *account, _ *http.Request, body []byte) (any, 
 			return nil, err
 		}
 	}
-	if p := change.DefaultMethod; p != nil && *p != "" && !slices.ContainsFunc(a.Methods, func(m Method) bool { return m.carries(*p) }) {
+	if p := change.DefaultMethod; p != nil && *p != "" && !slices.ContainsFunc(a.Methods, func(m Method) bool { return m.supports(*p) }) {
 		return nil, badInput("%s has no method for the default '%s'", a.UserPrincipalName, *p)
 	}
 	if p := change.DefaultMethodID; p != nil && *p != "" && !slices.ContainsFunc(a.Methods, func(m Method) bool { return m.ID == *p && m.isSecondFactor() }) {
@@ -319,7 +319,7 @@ func (t *Tenant) adminAddUser(_ *http.Request, body []byte) (any, error) {
 	case t.account(in.ID) != nil || t.account(in.UPN) != nil:
 		return nil, badInput("there is a user %s (%s) already", in.UPN, in.ID)
 	}
-	// Somebody who has been there for a while: plans compare instants.
+	// The account is a year old, so that its times are clearly before those of a plan.
 	long := t.now().AddDate(-1, 0, 0)
 	u := User{ID: in.ID, UserPrincipalName: in.UPN, Mail: in.UPN, DisplayName: orElse(in.Name, in.UPN), DefaultMethod: in.DefaultMethod,
 		Blocked: in.Enabled != nil && !*in.Enabled, Created: long, LastPasswordChange: long}
@@ -335,7 +335,7 @@ func (t *Tenant) adminAddUser(_ *http.Request, body []byte) (any, error) {
 	}
 	t.addUser(u)
 	a := t.account(u.ID)
-	a.settleDefault()
+	a.updateDefault()
 	return t.adminUser(a), nil
 }
 
@@ -345,7 +345,7 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-// namedRoles makes tenant-wide assignments of roles that are named by display name or id.
+// namedRoles returns tenant-wide assignments of roles, which are named by display name or id.
 func (t *Tenant) namedRoles(a *account, names []string, eligible bool) ([]RoleAssignment, error) {
 	var list []RoleAssignment
 	all := append(BuiltInRoles(), t.custom...)
@@ -392,7 +392,7 @@ func (t *Tenant) adminAddMethod(a *account, _ *http.Request, body []byte) (any, 
 		return nil, badInput("%s already has a method of type %s with the id '%s'", a.UserPrincipalName, m.Type, m.ID)
 	}
 	a.Methods = append(slices.Clone(a.Methods), m)
-	a.settleDefault()
+	a.updateDefault()
 	return t.adminUser(a), nil
 }
 
@@ -406,8 +406,8 @@ func (t *Tenant) adminDeleteMethod(a *account, r *http.Request, _ []byte) (any, 
 	return nil, &adminError{http.StatusNotFound, "method_not_found", a.UserPrincipalName + " has no authentication method with the id '" + r.PathValue("id") + "'"}
 }
 
-// methodFromJSON reads a method in the form in which this API shows it: "type" is its OData type, with or without the prefix.
-// A type that the package does not know is kept as it is.
+// methodFromJSON reads a method in the form of this API: "type" is its OData type, with or without the prefix.
+// A method of an unknown type is kept unchanged.
 func methodFromJSON(body []byte, now time.Time) (Method, error) {
 	var fields Properties
 	if err := json.Unmarshal(body, &fields); err != nil {
@@ -478,22 +478,22 @@ func (t *Tenant) adminSetGrant(r *http.Request, body []byte) (any, error) {
 		return nil, err
 	}
 	if grant.Roles == nil {
-		return nil, badInput(`"roles" must list the application permissions, all of them`)
+		return nil, badInput(`"roles" must list all application permissions`)
 	}
 	t.granted = slices.Clone(grant.Roles)
 	set(&t.appRoles, grant.DirectoryRoles)
 	return t.adminGrant(r, nil)
 }
 
-// Calls is what GET /sandbox/entra/calls answers.
+// Calls is the response of GET /sandbox/entra/calls.
 type Calls struct {
 	Calls []Call `json:"calls"`
-	// Demanded are the least privileged permissions of all calls that came as far as the check of their permissions, granted or not.
+	// Demanded are the least privileged permissions of all calls whose permissions were checked, granted or not.
 	Demanded []string `json:"demanded"`
-	// Used are, of what was granted, the least privileged permissions that sufficed: what the application cannot do without.
+	// Used are the least privileged of the granted permissions that sufficed: those that the application needs.
 	Used   []string `json:"used"`
 	Recent []Entry  `json:"recent"` // the last 500 calls, oldest first
-	// Changes are the last 20,000 calls of Graph that were to change something, oldest first.
+	// Changes are the last 20,000 write calls of Graph, oldest first.
 	Changes []Entry `json:"changes"`
 }
 
@@ -520,7 +520,7 @@ type faultList struct {
 }
 
 func (t *Tenant) adminFaults(*http.Request, []byte) (any, error) {
-	return faultList{append([]*Fault{}, t.faults...), len(t.late)}, nil
+	return faultList{append([]*Fault{}, t.faults...), len(t.lateWrites)}, nil
 }
 
 func (t *Tenant) adminSetFaults(r *http.Request, body []byte) (any, error) {

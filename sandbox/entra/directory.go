@@ -18,7 +18,7 @@ func (t *Tenant) account(key string) *account {
 	return nil
 }
 
-// user is the {id} of the path.
+// user returns the user {id} of the path.
 func (c *call) user() (*account, error) {
 	if a := c.t.account(c.vars["id"]); a != nil {
 		return a, nil
@@ -26,24 +26,24 @@ func (c *call) user() (*account, error) {
 	return nil, notFound(c.vars["id"])
 }
 
-// defaultProperties of a user are shown without $select, the others only with it (Graph, "Get a user").
+// defaultProperties lists the properties of a user that are returned without $select (Graph, "Get a user").
 func defaultProperties() []string {
 	return []string{"businessPhones", "displayName", "givenName", "jobTitle", "mail", "mobilePhone", "officeLocation",
 		"preferredLanguage", "surname", "userPrincipalName", "id"}
 }
 
-// basicProperties are those that User.ReadBasic.All opens.
+// basicProperties lists the properties that User.ReadBasic.All allows reading.
 func basicProperties() []string {
 	return []string{"displayName", "givenName", "surname", "mail", "userPrincipalName", "id"}
 }
 
-// filterableProperties of a user.
+// filterableProperties lists the properties of a user that $filter supports.
 func filterableProperties() []string {
 	return []string{"id", "userPrincipalName", "mail", "displayName", "givenName", "surname", "jobTitle", "department", "employeeId", "userType",
 		"accountEnabled", "onPremisesSyncEnabled", "proxyAddresses", "otherMails"}
 }
 
-// object is everything that Graph can show of a user.
+// object returns all properties of a user that Graph can return.
 func (t *Tenant) object(a *account) Properties {
 	text := func(s string) any {
 		if s == "" {
@@ -59,7 +59,7 @@ func (t *Tenant) object(a *account) Properties {
 	}
 	synced, lastSync, sam, immutable := any(nil), any(nil), any(nil), any(nil)
 	if a.Synced {
-		synced, lastSync, sam, immutable = true, instant(t.now()), local, b64([]byte(a.ID))[:22]+"=="
+		synced, lastSync, sam, immutable = true, formatTime(t.now()), local, b64([]byte(a.ID))[:22]+"=="
 	}
 	proxies := texts(a.ProxyAddresses)
 	if len(proxies) == 0 && a.Mail != "" {
@@ -75,20 +75,20 @@ func (t *Tenant) object(a *account) Properties {
 		{"department", text(a.Department)}, {"companyName", text(a.CompanyName)}, {"employeeId", text(a.EmployeeID)}, {"employeeType", nil},
 		{"employeeHireDate", nil}, {"usageLocation", nil}, {"country", nil}, {"city", nil}, {"state", nil}, {"mailNickname", local},
 		{"proxyAddresses", proxies}, {"otherMails", texts(a.OtherMails)}, {"imAddresses", []string{}},
-		{"createdDateTime", instant(a.Created)}, {"deletedDateTime", nil}, {"lastPasswordChangeDateTime", instant(a.LastPasswordChange)},
-		{"signInSessionsValidFromDateTime", instant(a.SessionsValidFrom)}, {"refreshTokensValidFromDateTime", instant(a.SessionsValidFrom)},
+		{"createdDateTime", formatTime(a.Created)}, {"deletedDateTime", nil}, {"lastPasswordChangeDateTime", formatTime(a.LastPasswordChange)},
+		{"signInSessionsValidFromDateTime", formatTime(a.SessionsValidFrom)}, {"refreshTokensValidFromDateTime", formatTime(a.SessionsValidFrom)},
 		{"passwordPolicies", nil}, {"passwordProfile", nil}, {"isManagementRestricted", a.ManagementRestricted}, {"isResourceAccount", nil},
 		{"identities", []Properties{{{"signInType", "userPrincipalName"}, {"issuer", domainOf(a.UserPrincipalName)}, {"issuerAssignedId", a.UserPrincipalName}}}},
 		{"assignedLicenses", []string{}}, {"signInActivity", nil}, {"perUserMfaState", a.PerUserMFA},
 	}
 }
 
-// userReads is what reading users needs: the basic properties little, the others more, sign-in activity more yet.
+// userReads returns the permissions for reading users; they depend on the properties that the request names.
 func userReads(c *call) []anyOf {
 	names := c.selection()
 	if c.query.Has("$filter") {
 		if f, err := parseFilter(c.query.Get("$filter"), filterableProperties()); err == nil {
-			names = append(names, f.named...)
+			names = append(names, f.properties...)
 		}
 	}
 	has := func(list []string, name string) bool {
@@ -104,12 +104,12 @@ func userReads(c *call) []anyOf {
 	return needs
 }
 
-// shownUser reduces a user to what this request may see of them.
+// shownUser reduces a user to the properties that this request selects and is allowed to read.
 func (c *call) shownUser(all Properties) (Properties, error) {
 	names := c.selection()
 	for _, name := range names {
 		if _, ok := all.Get(name); !ok {
-			return nil, notKnown("the property %s of a user", name)
+			return nil, notImplemented("the property %s of a user", name)
 		}
 	}
 	basicOnly := !slices.ContainsFunc(c.route.needs[1:], c.t.isGranted)
@@ -117,7 +117,7 @@ func (c *call) shownUser(all Properties) (Properties, error) {
 		names = defaultProperties()
 	}
 	o := pick(all, names)
-	for i, p := range o { // under User.ReadBasic.All alone, what is not basic reads as null
+	for i, p := range o { // with User.ReadBasic.All alone, other properties are null
 		if basicOnly && !slices.Contains(basicProperties(), p.Name) {
 			o[i].Value = nil
 		}
@@ -128,7 +128,7 @@ func (c *call) shownUser(all Properties) (Properties, error) {
 	}
 	m := expandManager.FindStringSubmatch(expand)
 	if m == nil {
-		return nil, notKnown("$expand=%s of a user", expand)
+		return nil, notImplemented("$expand=%s of a user", expand)
 	}
 	id, _ := all.Get("id")
 	if manager := c.t.account(c.t.account(id.(string)).Manager); manager != nil {
@@ -141,7 +141,7 @@ func (c *call) shownUser(all Properties) (Properties, error) {
 	return o, nil
 }
 
-// expandManager is the one relation of a user that can be expanded here.
+// expandManager matches the only supported $expand of a user.
 var expandManager = regexp.MustCompile(`^manager(?:\(\$select=([A-Za-z,]+)\))?$`)
 
 func (c *call) getUser() (reply, error) {
@@ -180,7 +180,7 @@ func (c *call) getManager() (reply, error) {
 	return c.entity("directoryObjects", c.directoryUser(m))
 }
 
-// directoryUser is a user among directory objects of other types.
+// directoryUser returns a user as a directory object, with its OData type.
 func (c *call) directoryUser(a *account) Properties {
 	names := c.selection()
 	if len(names) == 0 {
@@ -198,7 +198,7 @@ func (c *call) revokeSessions() (reply, error) {
 	return reply{status: http.StatusOK, body: Properties{{"@odata.context", c.context("Edm.Boolean")}, {"value", true}}}, nil
 }
 
-// userWrites is what changing a user needs: each property has a permission of its own.
+// userWrites returns the permissions for changing a user; each property has its own permission.
 func userWrites(c *call) []anyOf {
 	fields, err := c.fields()
 	if err != nil {
@@ -228,7 +228,7 @@ func (c *call) patchUser() (reply, error) {
 	}
 	for name := range fields {
 		if name != "accountEnabled" && name != "passwordProfile" {
-			return reply{}, notKnown("a change of the property %s of a user", name)
+			return reply{}, notImplemented("a change of the property %s of a user", name)
 		}
 	}
 	var enabled, hasEnabled bool
@@ -255,7 +255,7 @@ func (c *call) patchUser() (reply, error) {
 	return noContent()
 }
 
-// setPassword checks everything before it changes anything.
+// setPassword sets the password profile. It checks everything before it changes anything.
 func (c *call) setPassword(a *account, profile map[string]any) error {
 	if !c.t.appMayActOn(a, !c.t.quirks.PasswordNeedsNoRole) {
 		return byDirectory(nil)
@@ -286,7 +286,7 @@ func (c *call) setPassword(a *account, profile map[string]any) error {
 	if has {
 		now := c.t.now().UTC()
 		a.password, a.LastPasswordChange = password, now
-		a.SessionsValidFrom = now // a reset by an administrator revokes refresh tokens too
+		a.SessionsValidFrom = now // a reset by an administrator also revokes refresh tokens
 		for i, m := range a.Methods {
 			if m.Type == TypePassword {
 				a.Methods[i] = m.With("createdDateTime", now)
@@ -296,7 +296,8 @@ func (c *call) setPassword(a *account, profile map[string]any) error {
 	return nil
 }
 
-// strongPassword is Entra's rule for cloud passwords: 8 to 256 characters, three of four kinds, not the person's name.
+// strongPassword reports whether a password meets Entra's rule for cloud passwords: 8 to 256 characters, three of four kinds, not
+// containing the user's name.
 func strongPassword(password, upn string) bool {
 	var lower, upper, digit, other int
 	for _, r := range password {
@@ -316,8 +317,8 @@ func strongPassword(password, upn string) bool {
 	return n >= 8 && n <= 256 && lower+upper+digit+other >= 3 && !strings.Contains(strings.ToLower(password), strings.ToLower(local))
 }
 
-// appMayActOn is Entra's table of who may perform sensitive actions on whom, for the roles of the application itself ("Who can
-// perform sensitive actions"). Somebody without a role needs none on the application's side unless always is set.
+// appMayActOn reports whether the roles of the application allow sensitive actions on an account, according to Entra's table "Who
+// can perform sensitive actions". For an account without a role, the application needs no role unless always is set.
 func (t *Tenant) appMayActOn(a *account, always bool) bool {
 	has := func(role string) bool { return slices.Contains(t.appRoles, role) }
 	if has(roleGlobalAdministrator) || has(rolePrivilegedAuthenticationAdministrator) {
@@ -338,7 +339,7 @@ func (t *Tenant) appMayActOn(a *account, always bool) bool {
 	return has(roleUserAdministrator) && !slices.ContainsFunc(held, func(r RoleAssignment) bool { return !slices.Contains(belowUserAdministrator(), r.Role) })
 }
 
-// memberships are the groups that a user or group is in, directly or through other groups.
+// memberships returns the groups that a user or group is in, directly or through other groups.
 func (t *Tenant) memberships(id string) []*Group {
 	var found []*Group
 	todo := []string{id}
@@ -364,7 +365,7 @@ func (t *Tenant) group(id string) *Group {
 	return nil
 }
 
-// activeRoles are a user's active assignments, direct or through role-assignable groups.
+// activeRoles returns a user's active assignments, direct or through role-assignable groups.
 func (t *Tenant) activeRoles(id string) []RoleAssignment {
 	principals := []string{id}
 	for _, g := range t.memberships(id) {
@@ -395,7 +396,7 @@ func groupObject(g *Group) Properties {
 		{"mailNickname", strings.ReplaceAll(g.DisplayName, " ", "")}, {"securityEnabled", true}, {"visibility", nil}}
 }
 
-// groupReaders may see more of a group than that it is there.
+// groupReaders returns the permissions for reading more of a group than its id.
 func groupReaders() anyOf {
 	return anyOf{"GroupMember.Read.All", "Group.Read.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 }
@@ -407,25 +408,25 @@ func (c *call) listMemberships() (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if (c.query.Has("$count") || c.query.Has("$filter")) && !c.eventual() {
+	if (c.query.Has("$count") || c.query.Has("$filter")) && !c.advancedQuery() {
 		return reply{}, unsupportedQuery("The specified query on transitiveMemberOf needs the header ConsistencyLevel: eventual and $count=true.")
 	}
 	var list []Properties
 	if !strings.HasSuffix(c.route.path, "directoryRole") {
 		for _, g := range c.t.memberships(a.ID) {
-			list = append(list, c.related(groupObject(g), groupReaders()))
+			list = append(list, c.redact(groupObject(g), groupReaders()))
 		}
 	}
 	if !strings.HasSuffix(c.route.path, "group") {
 		var seen []string
 		for _, r := range c.t.activeRoles(a.ID) {
-			// Directory roles are the built-in roles of the whole tenant; custom and scoped assignments do not show here.
+			// Only tenant-wide assignments of built-in roles are listed as directory roles, not custom or scoped ones.
 			d := c.t.roleDefinition(r.Role)
 			if r.Scope != "/" || d.Custom || slices.Contains(seen, d.ID) {
 				continue
 			}
 			seen = append(seen, d.ID)
-			list = append(list, c.related(Properties{{"@odata.type", "#microsoft.graph.directoryRole"}, {"id", r.ID}, {"displayName", d.DisplayName},
+			list = append(list, c.redact(Properties{{"@odata.type", "#microsoft.graph.directoryRole"}, {"id", r.ID}, {"displayName", d.DisplayName},
 				{"description", nil}, {"roleTemplateId", d.ID}},
 				anyOf{"RoleManagement.Read.Directory", "Directory.Read.All", "RoleManagement.ReadWrite.Directory", "Directory.ReadWrite.All"}))
 		}
@@ -441,7 +442,7 @@ func (c *call) listOwned() (reply, error) {
 	var list []Properties
 	for _, g := range c.t.groups {
 		if slices.Contains(g.Owners, a.ID) {
-			list = append(list, c.related(groupObject(g), groupReaders()))
+			list = append(list, c.redact(groupObject(g), groupReaders()))
 		}
 	}
 	return c.collection("directoryObjects", list, nil, groupProperties()...)
@@ -456,7 +457,7 @@ func (c *call) checkMemberGroups() (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := only(fields, "directoryObject", "groupIds"); err != nil {
+	if err := allowOnly(fields, "directoryObject", "groupIds"); err != nil {
 		return reply{}, err
 	}
 	ids, ok := fields["groupIds"].([]any)
@@ -487,14 +488,14 @@ func (c *call) listMembers() (reply, error) {
 	if g == nil {
 		return reply{}, notFound(c.vars["id"])
 	}
-	if (c.query.Has("$count") || c.query.Has("$filter")) && !c.eventual() {
+	if (c.query.Has("$count") || c.query.Has("$filter")) && !c.advancedQuery() {
 		return reply{}, unsupportedQuery("The specified query on members needs the header ConsistencyLevel: eventual and $count=true.")
 	}
 	transitive := strings.Contains(c.route.path, "/transitiveMembers")
 	var list []Properties
 	for _, a := range c.t.accounts {
 		if slices.Contains(g.Members, a.ID) || transitive && slices.Contains(c.t.memberships(a.ID), g) {
-			list = append(list, c.related(c.directoryUser(a), anyOf{"User.ReadBasic.All", "User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}))
+			list = append(list, c.redact(c.directoryUser(a), anyOf{"User.ReadBasic.All", "User.Read.All", "User.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}))
 		}
 	}
 	for _, member := range c.t.groups {
@@ -517,13 +518,13 @@ func (c *call) listRoleAssignments() (reply, error) {
 	return c.roles("roleAssignments", list)
 }
 
-// listTransitiveRoleAssignments finds a user's assignments through groups too; their principalId is then the group's. Without
-// the header the collection is not there at all (Graph, "List transitiveRoleAssignments").
+// listTransitiveRoleAssignments also finds a user's assignments through groups; their principalId is then the group's. Without
+// the header ConsistencyLevel, Graph returns 404 (Graph, "List transitiveRoleAssignments").
 func (c *call) listTransitiveRoleAssignments() (reply, error) {
 	if !c.hasConsistencyLevel() {
 		return reply{}, &graphError{http.StatusNotFound, "Request_ResourceNotFound", "Resource not found for the segment 'transitiveRoleAssignments'."}
 	}
-	if !c.eventual() {
+	if !c.advancedQuery() {
 		return reply{}, unsupportedQuery("The query parameter $count=true is required for transitiveRoleAssignments.")
 	}
 	f, err := parseFilter(c.query.Get("$filter"), roleProperties())
@@ -536,7 +537,7 @@ func (c *call) listTransitiveRoleAssignments() (reply, error) {
 	}
 	var list []Properties
 	for _, r := range c.t.activeRoles(principal) {
-		if o := assignmentObject(r); f.holds(o.With("principalId", principal)) {
+		if o := assignmentObject(r); f.matches(o.With("principalId", principal)) {
 			list = append(list, o)
 		}
 	}
@@ -544,8 +545,7 @@ func (c *call) listTransitiveRoleAssignments() (reply, error) {
 	return c.roles("transitiveRoleAssignments", list)
 }
 
-// listEligible shows assignments of Privileged Identity Management that are not active. What a group is eligible for shows
-// under the group's id.
+// listEligible returns eligible, inactive assignments of Privileged Identity Management. Those of a group have the group's id.
 func (c *call) listEligible() (reply, error) {
 	var list []Properties
 	for _, r := range c.t.roles {
@@ -566,11 +566,11 @@ func assignmentObject(r RoleAssignment) Properties {
 	return Properties{{"id", r.ID}, {"principalId", r.Principal}, {"directoryScopeId", r.Scope}, {"roleDefinitionId", r.Role}}
 }
 
-// roles answers with assignments, with the role itself where it is expanded.
+// roles returns role assignments, with the role itself if it is expanded.
 func (c *call) roles(context string, list []Properties) (reply, error) {
 	expand := c.query.Get("$expand")
 	if expand != "" && expand != "roleDefinition" {
-		return reply{}, notKnown("$expand=%s of %s", expand, context)
+		return reply{}, notImplemented("$expand=%s of %s", expand, context)
 	}
 	show := func(o Properties) (Properties, error) {
 		role, _ := o.Get("roleDefinitionId")
@@ -613,7 +613,7 @@ func (c *call) getRoleDefinition() (reply, error) {
 	return reply{}, notFound(c.vars["id"])
 }
 
-// roleDefinition looks a role up; an unknown id is a custom role without a name.
+// roleDefinition looks up a role; an unknown id is treated as a custom role without a name.
 func (t *Tenant) roleDefinition(id string) RoleDefinition {
 	for _, d := range append(BuiltInRoles(), t.custom...) {
 		if strings.EqualFold(d.ID, id) {
@@ -623,14 +623,14 @@ func (t *Tenant) roleDefinition(id string) RoleDefinition {
 	return RoleDefinition{ID: id, DisplayName: id, Custom: true}
 }
 
-// Roles that rules of the tenant name.
+// Roles that the tenant's rules refer to.
 const (
 	roleGlobalAdministrator                   = "62e90394-69f5-4237-9190-012177145e10"
 	rolePrivilegedAuthenticationAdministrator = "7be44c8a-adaf-4e2a-84d6-ab2649e08a13"
 	roleUserAdministrator                     = "fe930be7-5e62-47db-91af-98c3a49a38b1"
 )
 
-// belowUserAdministrator are the roles whose holders a User Administrator may act on.
+// belowUserAdministrator lists the roles whose holders a User Administrator is allowed to act on.
 func belowUserAdministrator() []string {
 	return []string{
 		"88d8e3e3-8f55-4a1e-953a-9b9898b8876b", // Directory Readers
@@ -646,7 +646,7 @@ func belowUserAdministrator() []string {
 	}
 }
 
-// BuiltInRoles are directory roles that every tenant has, with those that Microsoft labels privileged
+// BuiltInRoles returns directory roles that every tenant has. Privileged marks those that Microsoft labels privileged
 // (Microsoft Entra built-in roles, June 2025; the label is isPrivileged).
 func BuiltInRoles() []RoleDefinition {
 	privileged := func(id, name string) RoleDefinition {

@@ -1,41 +1,42 @@
-// Package entra is a Microsoft Entra tenant that lives in this process: the login endpoint and the part of Microsoft Graph
-// (v1.0 and beta) that manages users and their authentication methods. It is there so that a client can be run and tested
-// against something that refuses what the real service refuses, without an account at Microsoft.
+// Package entra simulates a Microsoft Entra tenant in this process: the login endpoint and the part of Microsoft Graph
+// (v1.0 and beta) that manages users and their authentication methods. A client can be run and tested against it without a
+// Microsoft account; it refuses what the real service refuses.
 //
-// What it keeps to:
+// Its rules:
 //
-//   - A token comes only from the token endpoint, for the right client, secret and scope; Graph accepts only a token of this
-//     tenant, for itself, and unexpired. A permission that is taken away is missed at once: no new token is needed for that.
-//   - Every endpoint demands its application permission, and a refusal reads as Graph's refusal reads. The table in graph.go is
-//     the whole of what Graph can do here; it follows Microsoft's permission reference.
-//   - The rules of the authentication method API hold: the default method last, one phone a type, the telephone format,
-//     alternateMobile only beside mobile, one pass a user within the tenant's policy, no password for synced or federated people.
-//   - What this package does not know it says: an unknown path or query option is answered with 501 and its name, never with an
-//     empty success. A known path with the wrong verb is a 405, a beta path under v1.0 the 400 that Graph gives.
-//   - Where Microsoft's documents contradict each other, Quirks chooses.
+//   - Tokens are issued only by the token endpoint, for the right client, secret and scope. Graph accepts only unexpired tokens
+//     that this tenant issued for Graph. A revoked permission takes effect at once, without a new token.
+//   - Every endpoint requires its application permission, and refusals have the form that Graph uses. The table in graph.go lists
+//     everything that this Graph supports; it follows Microsoft's permission reference.
+//   - The rules of the authentication method API apply: the default method is deleted last, one phone per type, the telephone
+//     format, alternateMobile only with mobile, one pass per user within the tenant's policy, no password change for synced or
+//     federated users.
+//   - Unsupported requests are reported: an unknown path or query option gets a 501 that names it, never an empty success. A
+//     known path with the wrong verb gets a 405, a beta path under v1.0 the 400 that Graph returns.
+//   - Where Microsoft's documents contradict each other, Quirks selects the behaviour.
 //
 // # The sandbox's own API
 //
-// AdminAPI lets a page or a test see and change the tenant, and make it misbehave. JSON in and out; an error is
+// AdminAPI lets a page or a test read and change the tenant, and inject faults. Requests and responses are JSON; an error is
 // {"error":"code","message":"sentence"} with a 4xx status. {user} is an object id or a UPN, escaped as a path segment.
 //
 //	GET    /sandbox/tenant                               name, domains, groups, policy for passes, quirks
-//	PATCH  /sandbox/tenant                               {"pass_policy":{…},"quirks":{…}}, only what is named changes
-//	GET    /sandbox/tenant/users                         everybody, with roles, groups, methods
-//	POST   /sandbox/tenant/users                         {"upn","name","methods":[…]}: somebody new, a member of nothing; "id", "enabled" and
-//	                                                     "default_method" may be said
+//	PATCH  /sandbox/tenant                               {"pass_policy":{…},"quirks":{…}}; omitted fields stay unchanged
+//	GET    /sandbox/tenant/users                         all users, with roles, groups, methods
+//	POST   /sandbox/tenant/users                         {"upn","name","methods":[…]}: a new user without groups; "id", "enabled" and
+//	                                                     "default_method" are optional
 //	GET    /sandbox/tenant/users/{user}
 //	PATCH  /sandbox/tenant/users/{user}                  {"enabled","guest","synced","management_restricted","name","mail","title","department",
 //	                                                     "manager","roles","eligible","groups","default_method","default_method_id",
 //	                                                     "per_user_mfa","sessions_valid_from","last_password_change"}
 //	DELETE /sandbox/tenant/users/{user}
 //	GET    /sandbox/tenant/users/{user}/secrets          {"password","pass"}: what was set through Graph, for tests that search for leaks
-//	POST   /sandbox/tenant/users/{user}/methods          a method as Graph shows it, "type" for its OData type; "id" may be left out
-//	DELETE /sandbox/tenant/users/{user}/methods/{id}     as the person would, whatever the default is
+//	POST   /sandbox/tenant/users/{user}/methods          a method as Graph shows it, "type" for its OData type; "id" is optional
+//	DELETE /sandbox/tenant/users/{user}/methods/{id}     even if it is the default
 //	GET    /sandbox/grant                                {"roles":[application permissions],"directory_roles":[role definition ids]}
-//	PUT    /sandbox/grant                                the same; bites at once
-//	GET    /sandbox/entra/calls                          counters by call, the permissions that calls demanded, and single calls; see Calls
-//	DELETE /sandbox/entra/calls                          forgets them
+//	PUT    /sandbox/grant                                the same; takes effect at once
+//	GET    /sandbox/entra/calls                          counters by call, the permissions that calls required, and single calls; see Calls
+//	DELETE /sandbox/entra/calls                          clears them
 //	GET    /sandbox/entra/faults                         {"faults":[Fault],"pending":number of writes still to be applied late}
 //	PUT    /sandbox/entra/faults                         {"faults":[Fault]}
 //	DELETE /sandbox/entra/faults
@@ -56,7 +57,7 @@ import (
 	"time"
 )
 
-// Options describe a tenant. New copies what it is given.
+// Options configure a tenant. New copies them.
 type Options struct {
 	TenantID     string
 	TenantName   string // display name, for example "Fernhill"
@@ -71,7 +72,7 @@ type Options struct {
 	Groups      []Group
 	Roles       []RoleAssignment
 	CustomRoles []RoleDefinition
-	Domains     []Domain // domains that occur in UPNs need not be listed: they are managed, the first is the default
+	Domains     []Domain // domains that occur in UPNs need not be listed: they are managed, and the first is the default
 	Pass        PassPolicy
 
 	Base   string           // see SetBase
@@ -79,75 +80,76 @@ type Options struct {
 	Quirks Quirks
 }
 
-// Quirks choose where Microsoft's documents or field reports contradict each other. The zero value is what the newer source says.
+// Quirks select the behaviour where Microsoft's documents or reports from the field contradict each other. The zero value follows
+// the newer source.
 type Quirks struct {
-	// OlderDefaultMessage words the refusal to delete the default method as seen in 2021, without the method's id.
+	// OlderDefaultMessage uses the message of 2021 for the refusal to delete the default method, without the method's id.
 	OlderDefaultMessage bool `json:"older_default_message"`
-	// HardwareOATHInMethods lists hardware tokens in v1.0 /authentication/methods too.
+	// HardwareOATHInMethods also lists hardware tokens in v1.0 /authentication/methods.
 	HardwareOATHInMethods bool `json:"hardware_oath_in_methods"`
-	// DuplicateIsConflict answers 409 instead of 400 to a second phone of a type or a second e-mail.
+	// DuplicateIsConflict returns 409 instead of 400 for a second phone of a type or a second e-mail.
 	DuplicateIsConflict bool `json:"duplicate_is_conflict"`
-	// PasswordNeedsNoRole lets User-PasswordProfile.ReadWrite.All alone change the password of somebody without a directory role.
+	// PasswordNeedsNoRole lets User-PasswordProfile.ReadWrite.All alone change the password of a user without a directory role.
 	PasswordNeedsNoRole bool `json:"password_needs_no_role"`
-	// SyncedPasswordAccepted lets the password of a synced person be changed in the cloud, where it is not written back.
+	// SyncedPasswordAccepted allows changing the password of a synced user in the cloud, from where it is not written back.
 	SyncedPasswordAccepted bool `json:"synced_password_accepted"`
 }
 
-// Tenant is a Microsoft Entra tenant. Its methods may be called from several goroutines.
+// Tenant is a simulated Microsoft Entra tenant. It is safe for concurrent use.
 type Tenant struct {
 	tenantID, tenantName, appName, clientID, clientSecret string
 
 	now    func() time.Time
-	key    func() *rsa.PrivateKey // signs tokens; made when first needed
+	key    func() *rsa.PrivateKey // signs tokens; generated on first use
 	routes []route
 
-	mu       sync.Mutex // guards everything below; every call runs under it, so that calls are atomic
-	base     string
-	granted  []string
-	appRoles []string
-	accounts []*account
-	groups   []*Group
-	roles    []RoleAssignment
-	custom   []RoleDefinition
-	domains  []Domain
-	pass     PassPolicy
-	quirks   Quirks
-	log      callLog
-	faults   []*Fault
-	late     map[*time.Timer]bool // writes that are still to be applied
-	changed  chan struct{}
-	closed   chan struct{}
+	mu         sync.Mutex // guards everything below; every call holds it, so that calls are atomic
+	base       string
+	granted    []string
+	appRoles   []string
+	accounts   []*account
+	groups     []*Group
+	roles      []RoleAssignment
+	custom     []RoleDefinition
+	domains    []Domain
+	pass       PassPolicy
+	quirks     Quirks
+	log        callLog
+	faults     []*Fault
+	lateWrites map[*time.Timer]bool // writes that are still to be applied
+	changed    chan struct{}
+	closed     chan struct{}
 }
 
-// account is a user and what Graph never shows of them.
+// account is a user with the state that Graph never shows.
 type account struct {
 	User
 	password      string // as set through Graph
 	mustChange    bool   // forceChangePasswordNextSignIn
 	mustChangeMFA bool   // forceChangePasswordNextSignInWithMfa
-	passValue     string // of the Temporary Access Pass that is there
+	passValue     string // of the current Temporary Access Pass
 }
 
-// signingKey is the key of all tenants in a process. Making one takes a while, and a token names its tenant, so that none is
-// good for another.
+// signingKey is the key of all tenants in a process, because generating one takes a while. A token names its tenant, so it is not
+// valid for another tenant.
 var signingKey = sync.OnceValue(newSigningKey)
 
 func newSigningKey() *rsa.PrivateKey {
 	k, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
-		panic(fmt.Errorf("entra: making the key that signs tokens: %w", err))
+		panic(fmt.Errorf("entra: generating the token signing key: %w", err))
 	}
 	return k
 }
 
-// New makes a tenant. It panics when the options contradict themselves (two users of one id, a phone of an unknown type),
-// since they are part of a program.
+// New creates a tenant. It panics when the options are invalid (two users with one id, a phone of an unknown type), because
+// they are written in code.
 func New(o Options) *Tenant {
 	t := &Tenant{
 		tenantID: o.TenantID, tenantName: o.TenantName, appName: o.AppName, clientID: o.ClientID, clientSecret: o.ClientSecret,
 		now: o.Now, key: signingKey, routes: routeTable(), base: strings.TrimRight(o.Base, "/"), granted: slices.Clone(o.Granted), appRoles: slices.Clone(o.AppRoles),
 		roles: slices.Clone(o.Roles), custom: slices.Clone(o.CustomRoles), domains: slices.Clone(o.Domains), pass: o.Pass, quirks: o.Quirks,
-		late: map[*time.Timer]bool{}, changed: make(chan struct{}), closed: make(chan struct{}),
+		lateWrites: map[*time.Timer]bool{}, changed: make(chan struct{}), closed: make(chan struct{}),
 	}
 	if t.now == nil {
 		t.now = time.Now
@@ -206,7 +208,7 @@ func (t *Tenant) addUser(u User) {
 	seen := map[string]bool{}
 	for _, m := range u.Methods {
 		if m.ID == "" || m.Type == "" || seen[m.Type+m.ID] {
-			panic(fmt.Sprintf("entra: %s has a method %q without a kind or id, or has it twice", u.UserPrincipalName, m.Type))
+			panic(fmt.Sprintf("entra: %s has a method %q without a type or id, or has it twice", u.UserPrincipalName, m.Type))
 		}
 		seen[m.Type+m.ID] = true
 	}
@@ -217,31 +219,31 @@ func (t *Tenant) addUser(u User) {
 }
 
 // SetBase sets the tenant's public root, for example "https://127.0.0.1:8443": the login endpoint and Graph are both below it,
-// and "<base>/.default" is the scope that a client asks for. Without it each request's own host is the root.
+// and "<base>/.default" is the scope that a client requests. If it is not set, the root is the host of each request.
 func (t *Tenant) SetBase(url string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.base = strings.TrimRight(url, "/")
 }
 
-// Handler serves Graph (/v1.0/…, /beta/…) and the login endpoint (/{tenant}/…, /common/discovery/instance). The real ones speak
-// TLS only; whoever listens sees to that.
+// Handler serves Graph (/v1.0/…, /beta/…) and the login endpoint (/{tenant}/…, /common/discovery/instance). The real services
+// accept TLS only; the caller has to enforce this.
 func (t *Tenant) Handler() http.Handler { return http.HandlerFunc(t.serve) }
 
-// Changed returns a channel that is closed when something that a person could see in the tenant changes next.
+// Changed returns a channel that is closed at the next visible change of the tenant.
 func (t *Tenant) Changed() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.changed
 }
 
-// notify tells everybody who waits on Changed. The caller holds t.mu.
+// notify wakes everything that waits on Changed. The caller holds t.mu.
 func (t *Tenant) notify() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
-// Close ends requests that hang and drops writes that were still to be applied.
+// Close ends hanging requests and drops writes that have not been applied yet.
 func (t *Tenant) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -251,21 +253,21 @@ func (t *Tenant) Close() {
 	default:
 	}
 	close(t.closed)
-	for timer := range t.late {
+	for timer := range t.lateWrites {
 		timer.Stop()
 	}
-	clear(t.late)
+	clear(t.lateWrites)
 }
 
 // maxBody is Graph's limit for a request, about 4 MB.
 const maxBody = 4 << 20
 
 func (t *Tenant) serve(w http.ResponseWriter, r *http.Request) {
-	body, unreadable := readBody(r)
+	body, bodyError := readBody(r)
 	var x exchange
 	if version := graphVersion(r.URL.Path); version != "" {
 		c := t.newCall(r, version, body)
-		c.unreadable = unreadable
+		c.bodyError = bodyError
 		x = c
 	} else {
 		x = t.newLogin(r, body)
@@ -273,7 +275,7 @@ func (t *Tenant) serve(w http.ResponseWriter, r *http.Request) {
 	t.deliver(w, r, x)
 }
 
-// graphVersion is the version of Graph that a path belongs to, or "" for a path of the login endpoint.
+// graphVersion returns the version of Graph in a path, or "" for a path of the login endpoint.
 func graphVersion(path string) string {
 	if version, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/"); version == "v1.0" || version == "beta" {
 		return version
@@ -281,7 +283,7 @@ func graphVersion(path string) string {
 	return ""
 }
 
-// readBody reads the whole body and undoes its encoding: Microsoft's client libraries compress what they send.
+// readBody reads and decompresses the whole body: Microsoft's client libraries compress their requests.
 func readBody(r *http.Request) ([]byte, *graphError) {
 	raw, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
 	if err != nil {
@@ -306,17 +308,17 @@ func readBody(r *http.Request) ([]byte, *graphError) {
 	return raw, nil
 }
 
-// exchange is one request, read but not yet answered, so that a fault can decide when and whether it takes effect.
+// exchange is a request that has been read but not yet handled, so that a fault can decide when and whether it takes effect.
 type exchange interface {
-	// answer carries the request out and counts it, with the fault that befalls it or "".
-	answer(fault string) reply
-	// refuse makes an error in the endpoint's own form, and counts the request as not carried out.
+	// handle executes the request and counts it, with the kind of the fault that applies to it, or "".
+	handle(fault string) reply
+	// refuse returns an error in the endpoint's own form, and counts the request as not executed.
 	refuse(status int, code, message, fault string) reply
-	// lose counts the request as neither carried out nor answered.
-	lose(fault string)
+	// drop counts the request as neither executed nor answered.
+	drop(fault string)
 }
 
-// reply is an answer as data: it can be thrown away after the request took effect.
+// reply is a response that has not been written yet: it can be discarded after the request took effect.
 type reply struct {
 	status int
 	header http.Header
@@ -333,14 +335,14 @@ func (p reply) write(w http.ResponseWriter) {
 	}
 	b, err := json.Marshal(p.body)
 	if err != nil {
-		http.Error(w, "the sandbox could not write its answer: "+err.Error(), http.StatusInternalServerError)
+		http.Error(w, "the sandbox could not write its response: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.WriteHeader(p.status)
-	w.Write(b) // an error means that the client is gone, and there is nobody to tell
+	w.Write(b) // an error means that the client is gone
 }
 
-// newGUID makes an id of the form that Entra uses.
+// newGUID generates an id of the form that Entra uses.
 func newGUID() string {
 	var b [16]byte
 	rand.Read(b[:])

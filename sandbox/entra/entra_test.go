@@ -58,7 +58,7 @@ const (
 	globalReader = "f2ef992c-3afb-46b9-b7cf-a126ee74c451"
 )
 
-// clock is a time that tests move.
+// clock is a clock that tests set.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -112,7 +112,7 @@ func testOptions(now func() time.Time) Options {
 	}
 }
 
-// everyPermission is all that any route asks for.
+// everyPermission returns all permissions of all routes.
 func everyPermission() []string {
 	var all []string
 	for _, r := range routeTable() {
@@ -137,7 +137,7 @@ func newTenant(t *testing.T, change ...func(*Options)) *Tenant {
 	return tenant
 }
 
-// answer is what came back.
+// answer is a response.
 type answer struct {
 	status int
 	header http.Header
@@ -148,7 +148,7 @@ func (a answer) get(t *testing.T, path ...string) any {
 	t.Helper()
 	var v any
 	if err := json.Unmarshal([]byte(a.text), &v); err != nil {
-		t.Fatalf("answer is no JSON: %v\n%s", err, a.text)
+		t.Fatalf("the answer is not JSON: %v\n%s", err, a.text)
 	}
 	for _, name := range path {
 		switch o := v.(type) {
@@ -177,7 +177,7 @@ func (a answer) list(t *testing.T, property string) []string {
 	return values
 }
 
-// want compares status and, if given, the error's code.
+// want checks the status and, if given, the error code.
 func (a answer) want(t *testing.T, status int, code ...string) answer {
 	t.Helper()
 	if a.status != status || len(code) > 0 && a.get(t, "error", "code") != code[0] {
@@ -186,7 +186,7 @@ func (a answer) want(t *testing.T, status int, code ...string) answer {
 	return a
 }
 
-// graph makes a request with a good token. body is JSON text; headers are "Name: value".
+// graph makes a request with a valid token. body is JSON text; headers are "Name: value".
 func graph(t *testing.T, tenant *Tenant, method, path, body string, headers ...string) answer {
 	t.Helper()
 	r := httptest.NewRequest(method, root+path, strings.NewReader(body))
@@ -215,7 +215,7 @@ func grant(t *testing.T, tenant *Tenant, roles ...string) {
 	admin(t, tenant, "PUT", "/sandbox/grant", string(body)).want(t, 200)
 }
 
-// serve puts the tenant behind TLS and returns a client that trusts it.
+// serve serves the tenant over TLS and returns a client that trusts it.
 func serve(t *testing.T, tenant *Tenant) (string, *http.Client) {
 	t.Helper()
 	s := httptest.NewTLSServer(tenant.Handler())
@@ -225,8 +225,8 @@ func serve(t *testing.T, tenant *Tenant) (string, *http.Client) {
 	return s.URL, s.Client()
 }
 
-// serveWithin does the same in the bubble of testing/synctest that the test runs in.
-func serveWithin(t *testing.T, tenant *Tenant, http2 bool) (string, *http.Client) {
+// serveInBubble does the same inside the test's testing/synctest bubble.
+func serveInBubble(t *testing.T, tenant *Tenant, http2 bool) (string, *http.Client) {
 	t.Helper()
 	network := testnet.New()
 	s := httptest.NewUnstartedServer(tenant.Handler())
@@ -247,7 +247,7 @@ func clientOptions(base string, client *http.Client) azcore.ClientOptions {
 	}
 }
 
-func TestMicrosoftsOwnCredentialGetsATokenThatGraphAccepts(t *testing.T) {
+func TestAzidentityTokenIsAccepted(t *testing.T) {
 	tenant := newTenant(t, func(o *Options) { o.Now = time.Now; o.Granted = []string{"User.Read.All"} })
 	base, client := serve(t, tenant)
 	scopes := policy.TokenRequestOptions{Scopes: []string{base + "/.default"}}
@@ -273,7 +273,7 @@ func TestMicrosoftsOwnCredentialGetsATokenThatGraphAccepts(t *testing.T) {
 			var c claims
 			if !decodePart(strings.Split(token.Token, ".")[1], &c) || !slices.Equal(c.Roles, []string{"User.Read.All"}) || c.TenantID != testTenant ||
 				c.Type != "app" || c.AppID != testClient || c.Audience != base {
-				t.Errorf("the token says %+v", c)
+				t.Errorf("the token has the claims %+v", c)
 			}
 			if left := time.Until(token.ExpiresOn); left < 50*time.Minute || left > time.Hour {
 				t.Errorf("the token expires in %v", left)
@@ -286,13 +286,13 @@ func TestMicrosoftsOwnCredentialGetsATokenThatGraphAccepts(t *testing.T) {
 			}
 			reply.Body.Close()
 			if reply.StatusCode != 200 {
-				t.Errorf("Graph answers %s", reply.Status)
+				t.Errorf("Graph returned %s", reply.Status)
 			}
 		})
 	}
 }
 
-func TestMicrosoftsOwnCredentialReadsTheRefusal(t *testing.T) {
+func TestAzidentityReportsRefusals(t *testing.T) {
 	base, client := serve(t, newTenant(t, func(o *Options) { o.Now = time.Now }))
 	for _, test := range []struct{ name, tenant, client, secret, scope, want string }{
 		{"secret", testTenant, testClient, "wrong", base + "/.default", "AADSTS7000215"},
@@ -375,7 +375,7 @@ func TestTokenEndpointRefuses(t *testing.T) {
 				t.Error(a.text)
 			}
 			if strings.Contains(a.text, testSecret) {
-				t.Error("the answer repeats the secret")
+				t.Error("the answer contains the secret")
 			}
 		})
 	}
@@ -383,7 +383,7 @@ func TestTokenEndpointRefuses(t *testing.T) {
 	post("POST", "/"+testTenant+"/oauth2/v2.0/devicecode", good()).want(t, 501)
 }
 
-func TestGraphRefusesTokensThatAreNotGood(t *testing.T) {
+func TestGraphRefusesInvalidTokens(t *testing.T) {
 	now := newClock()
 	tenant := newTenant(t, func(o *Options) { o.Now = now.Now })
 	other := newTenant(t, func(o *Options) { o.TenantID = "11111111-2222-4333-8444-555555555555" })
@@ -412,7 +412,7 @@ func TestGraphRefusesTokensThatAreNotGood(t *testing.T) {
 	graph(t, tenant, "GET", "/v1.0/users/"+dana, "", "Authorization: Bearer "+good).want(t, 401)
 }
 
-// sample makes a request that fits a route.
+// sample returns a request for a route.
 func sample(r route) (path, body string, headers []string) {
 	version := "/v1.0"
 	if r.in == beta {
@@ -454,17 +454,17 @@ func sample(r route) (path, body string, headers []string) {
 
 func TestEveryEndpointDemandsItsPermission(t *testing.T) {
 	for _, r := range routeTable() {
-		if r.needs == nil && r.depends == nil {
+		if r.needs == nil && r.needsFor == nil {
 			continue
 		}
 		t.Run(r.verb+" "+r.path, func(t *testing.T) {
 			path, body, headers := sample(r)
 			tenant := newTenant(t)
 			needs := r.needs
-			if r.depends != nil {
+			if r.needsFor != nil {
 				c := tenant.newCall(httptest.NewRequest(r.verb, root+path, nil), "v1.0", []byte(body))
 				c.route = &r
-				needs = r.depends(c)[0]
+				needs = r.needsFor(c)[0]
 			}
 			for _, alternative := range needs {
 				tenant := newTenant(t)
@@ -491,7 +491,7 @@ func TestEveryEndpointDemandsItsPermission(t *testing.T) {
 			}
 			calls := admin(t, tenant, "GET", "/sandbox/entra/calls", "")
 			if got := fmt.Sprint(calls.get(t, "demanded")); got != fmt.Sprint(slices.Sorted(slices.Values(addNames(nil, needs[0])))) {
-				t.Errorf("the log says that %s was demanded, want %s", got, needs[0])
+				t.Errorf("the log has the required permissions %s, want %s", got, needs[0])
 			}
 			if calls.get(t, "calls", "0", "granted") != false || calls.get(t, "calls", "0", "path") != path[:len("/v1.0")]+r.path {
 				t.Error(calls.text)
@@ -500,7 +500,7 @@ func TestEveryEndpointDemandsItsPermission(t *testing.T) {
 	}
 }
 
-func TestDenialsReadAsGraphsDo(t *testing.T) {
+func TestDenialsMatchGraph(t *testing.T) {
 	tenant := newTenant(t)
 	grant(t, tenant)
 	for _, test := range []struct{ method, path, body, code, message string }{
@@ -520,7 +520,7 @@ func TestDenialsReadAsGraphsDo(t *testing.T) {
 	}
 }
 
-func TestGrantBitesAtOnceWithTheSameToken(t *testing.T) {
+func TestGrantTakesEffectWithTheSameToken(t *testing.T) {
 	tenant := newTenant(t)
 	token := "Authorization: Bearer " + tenant.issueToken(root)
 	path := "/v1.0/users/" + dana + "/authentication/methods"
@@ -557,7 +557,7 @@ func TestPropertiesHavePermissionsOfTheirOwn(t *testing.T) {
 	graph(t, tenant, "PATCH", "/v1.0/users/"+dana, `{"passwordProfile":{"password":"Correct-Horse-7"}}`).want(t, 403)
 }
 
-func TestUnknownWrongAndMissing(t *testing.T) {
+func TestUnknownPathsVerbsAndObjects(t *testing.T) {
 	tenant := newTenant(t)
 	user := "/users/" + dana
 	for _, test := range []struct {
@@ -611,7 +611,7 @@ func TestBodies(t *testing.T) {
 	graph(t, tenant, "POST", "/v1.0/users/"+sam+"/revokeSignInSessions", "", "Content-Encoding: gzip").want(t, 200)
 }
 
-// TLS keeps the protocol at HTTP/1.1 here, as Go's test server does; HTTP/2 must break off as well.
+// Faults that break the connection have to work over HTTP/1.1, the default of Go's test server, and over HTTP/2.
 func TestFaults(t *testing.T) {
 	mobile := "/v1.0/users/" + sam + "/authentication/phoneMethods"
 	add := `{"phoneNumber":"+1 4255550111","phoneType":"mobile"}`
@@ -624,7 +624,7 @@ func TestFaults(t *testing.T) {
 		{"throttle", `"kind":"throttle","retry_after":7`, 429, "7", false},
 		{"throttle without a time", `"kind":"throttle"`, 429, "-", false},
 		{"status", `"kind":"status","status":503,"retry_after":0`, 503, "0", false},
-		{"applied all the same", `"kind":"status","status":504,"apply":true`, 504, "-", true},
+		{"status and applied", `"kind":"status","status":504,"apply":true`, 504, "-", true},
 		{"drop the request", `"kind":"drop_request"`, 0, "", false},
 		{"drop the reply", `"kind":"drop_reply"`, 0, "", true},
 		{"hang", `"kind":"hang"`, 0, "", false},
@@ -634,7 +634,7 @@ func TestFaults(t *testing.T) {
 			t.Run(test.name+" over "+protocol, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					tenant := newTenant(t)
-					base, client := serveWithin(t, tenant, protocol == "HTTP/2")
+					base, client := serveInBubble(t, tenant, protocol == "HTTP/2")
 					admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"method":"POST","path":"phoneMethods",`+test.fault+`}]}`).want(t, 200)
 					post := func() (int, string) {
 						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -666,10 +666,10 @@ func TestFaults(t *testing.T) {
 						want = 400 // a second mobile
 					}
 					if strings.Contains(test.fault, "hang") {
-						return // this client has no patience
+						return // this client times out at once
 					}
 					if status, _ := post(); status != want {
-						t.Errorf("the fault befalls a second call: %d", status)
+						t.Errorf("the fault applies to a second call: %d", status)
 					}
 				})
 			})
@@ -677,16 +677,16 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func TestWriteThatIsAppliedLate(t *testing.T) {
+func TestApplyLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tenant := newTenant(t)
-		base, client := serveWithin(t, tenant, false)
+		base, client := serveInBubble(t, tenant, false)
 		admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"path":"revokeSignInSessions","kind":"apply_late","delay_ms":40}]}`).want(t, 200)
 		r, _ := http.NewRequestWithContext(t.Context(), "POST", base+"/v1.0/users/"+sam+"/revokeSignInSessions", nil)
 		r.Header.Set("Authorization", "Bearer "+tenant.issueToken(root))
 		if reply, err := client.Do(r); err == nil {
 			reply.Body.Close()
-			t.Fatal("there is an answer: ", reply.Status)
+			t.Fatal("there is a response: ", reply.Status)
 		}
 		revoked := func() bool {
 			return admin(t, tenant, "GET", "/sandbox/tenant/users/"+sam, "").get(t, "sessions_valid_from") == "2026-11-23T13:00:00Z"
@@ -703,7 +703,7 @@ func TestWriteThatIsAppliedLate(t *testing.T) {
 			t.Fatal("never applied")
 		}
 
-		// With a status there is an answer now; a closed tenant applies nothing any more.
+		// With a status there is a response immediately; a closed tenant applies nothing.
 		admin(t, tenant, "PUT", "/sandbox/entra/faults", `{"faults":[{"path":"phoneMethods","kind":"apply_late","delay_ms":3600000,"status":504}]}`).want(t, 200)
 		graph(t, tenant, "POST", "/v1.0/users/"+sam+"/authentication/phoneMethods", `{"phoneNumber":"+1 4255550111","phoneType":"mobile"}`).want(t, 504)
 		if n := admin(t, tenant, "GET", "/sandbox/entra/faults", "").get(t, "pending"); n != 1.0 {
@@ -744,7 +744,7 @@ func TestFaultsAreCountedAndCleared(t *testing.T) {
 	}
 }
 
-func TestCallsTellWhatWasDemandedAndUsed(t *testing.T) {
+func TestCallsReportPermissions(t *testing.T) {
 	tenant := newTenant(t)
 	grant(t, tenant, "User.Read.All", "UserAuthMethod-Phone.ReadWrite.All")
 	graph(t, tenant, "GET", "/v1.0/users/"+dana+"?$select=id", "")
@@ -771,7 +771,7 @@ func TestCallsTellWhatWasDemandedAndUsed(t *testing.T) {
 	if len(log.Recent) != 5 || log.Recent[2].Method != "DELETE" || log.Recent[2].Path != "/v1.0/users/"+dana+"/authentication/phoneMethods/"+IDOffice || log.Recent[4].Status != 501 {
 		t.Errorf("%+v", log.Recent)
 	}
-	// Of what was to change something each call is kept for longer, and its body can be compared.
+	// Write calls are kept longer, and their bodies can be compared.
 	phones := "/v1.0/users/" + sam + "/authentication/phoneMethods"
 	for _, number := range []string{"+1 4255550111", "+1 4255550112", "+1 4255550111"} {
 		graph(t, tenant, "POST", phones, `{"phoneNumber":"`+number+`","phoneType":"mobile"}`)
@@ -789,16 +789,16 @@ func TestCallsTellWhatWasDemandedAndUsed(t *testing.T) {
 		t.Errorf("%d calls, and %+v", len(log.Recent), log.Changes)
 	}
 	if strings.Contains(all, "4255550111") {
-		t.Error("the log holds what was sent")
+		t.Error("the log contains a request body")
 	}
 	admin(t, tenant, "DELETE", "/sandbox/entra/calls", "")
 	log = Calls{}
 	if err := json.Unmarshal([]byte(admin(t, tenant, "GET", "/sandbox/entra/calls", "").text), &log); err != nil || len(log.Calls)+len(log.Recent)+len(log.Changes) != 0 {
-		t.Errorf("the log is not forgotten: %+v %v", log, err)
+		t.Errorf("the log is not cleared: %+v %v", log, err)
 	}
 }
 
-func TestChangedTellsOfEveryChange(t *testing.T) {
+func TestChangedReportsEveryChange(t *testing.T) {
 	tenant := newTenant(t)
 	for _, test := range []struct {
 		name    string
@@ -817,17 +817,17 @@ func TestChangedTellsOfEveryChange(t *testing.T) {
 		select {
 		case <-changed:
 			if !test.changes {
-				t.Errorf("%s: told of a change", test.name)
+				t.Errorf("%s: notified of a change", test.name)
 			}
 		default:
 			if test.changes {
-				t.Errorf("%s: not told", test.name)
+				t.Errorf("%s: not notified", test.name)
 			}
 		}
 	}
 }
 
-func TestManyAtOnce(t *testing.T) {
+func TestConcurrentCalls(t *testing.T) {
 	tenant := newTenant(t)
 	var wg sync.WaitGroup
 	for i := range 8 {

@@ -12,36 +12,36 @@ import (
 
 // The kinds of Fault.
 const (
-	// FaultThrottle answers 429 and carries nothing out.
+	// FaultThrottle returns 429 without executing the call.
 	FaultThrottle = "throttle"
-	// FaultStatus answers with Status and carries the call out only when Apply is set.
+	// FaultStatus returns Status and executes the call only if Apply is set.
 	FaultStatus = "status"
-	// FaultHang answers nothing until the client gives up, and carries nothing out.
+	// FaultHang does not respond until the client gives up, and does not execute the call.
 	FaultHang = "hang"
-	// FaultApplyHang carries the call out and then answers nothing until the client gives up or is gone.
+	// FaultApplyHang executes the call, and then does not respond until the client gives up.
 	FaultApplyHang = "apply_hang"
-	// FaultDropRequest closes the connection before the call is carried out.
+	// FaultDropRequest closes the connection without executing the call.
 	FaultDropRequest = "drop_request"
-	// FaultDropReply carries the call out and closes the connection instead of answering.
+	// FaultDropReply executes the call and closes the connection instead of responding.
 	FaultDropReply = "drop_reply"
-	// FaultApplyLate closes the connection now (or answers with Status, if that is set) and carries the call out DelayMS later.
+	// FaultApplyLate closes the connection (or returns Status, if it is set) and executes the call DelayMS later.
 	FaultApplyLate = "apply_late"
 )
 
-// Fault makes calls go wrong. The first fault that fits a call befalls it. Clients may retry by themselves what was never
-// answered: Go's HTTP client repeats a GET whose reused connection was closed.
+// Fault makes calls fail. The first matching fault applies to a call. Clients may retry unanswered calls automatically: Go's HTTP
+// client repeats a GET when a reused connection was closed.
 type Fault struct {
 	Method string `json:"method,omitempty"` // HTTP method; any when empty
 	Path   string `json:"path,omitempty"`   // part of the path, for example "phoneMethods" or "oauth2/v2.0/token"; any when empty
-	Skip   int    `json:"skip,omitempty"`   // this many fitting calls are spared first
-	Times  int    `json:"times,omitempty"`  // how many calls it befalls; once when 0, until it is cleared when negative
+	Skip   int    `json:"skip,omitempty"`   // number of matching calls to skip first
+	Times  int    `json:"times,omitempty"`  // number of calls it applies to; 0 means one, negative means until it is cleared
 	Kind   string `json:"kind"`
 
 	Status     int    `json:"status,omitempty"`      // for status (503 when 0) and apply_late
-	Code       string `json:"code,omitempty"`        // of the error, in place of the usual one
-	Message    string `json:"message,omitempty"`     // of the error, in place of the usual one
-	RetryAfter *int   `json:"retry_after,omitempty"` // seconds, as the Retry-After header; without it the header is missing too
-	Apply      bool   `json:"apply,omitempty"`       // for status: the call takes effect all the same
+	Code       string `json:"code,omitempty"`        // error code instead of the default
+	Message    string `json:"message,omitempty"`     // error message instead of the default
+	RetryAfter *int   `json:"retry_after,omitempty"` // Retry-After header in seconds; no header when nil
+	Apply      bool   `json:"apply,omitempty"`       // for status: execute the call anyway
 	DelayMS    int    `json:"delay_ms,omitempty"`    // for apply_late, in milliseconds
 }
 
@@ -57,7 +57,7 @@ func (f *Fault) check() string {
 	return ""
 }
 
-// takeFault finds the fault that befalls the request and uses it up, or returns nil.
+// takeFault returns the fault that applies to the request and counts its use, or returns nil.
 func (t *Tenant) takeFault(r *http.Request) *Fault {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -82,27 +82,27 @@ func (t *Tenant) takeFault(r *http.Request) *Fault {
 	return nil
 }
 
-// deliver answers the request, or lets a fault befall it.
+// deliver handles the request, or applies a fault to it.
 func (t *Tenant) deliver(w http.ResponseWriter, r *http.Request, x exchange) {
 	f := t.takeFault(r)
 	if f == nil {
-		x.answer("").write(w)
+		x.handle("").write(w)
 		return
 	}
 	switch f.Kind {
 	case FaultThrottle:
 		x.refuse(http.StatusTooManyRequests, orElse(f.Code, "TooManyRequests"), orElse(f.Message, "Too many requests. Please retry again later."), f.Kind).
-			after(f.RetryAfter).write(w)
+			withRetryAfter(f.RetryAfter).write(w)
 	case FaultStatus:
 		if f.Apply {
-			x.answer(f.Kind)
+			x.handle(f.Kind)
 		}
 		f.error(x).write(w)
 	case FaultHang, FaultApplyHang:
 		if f.Kind == FaultApplyHang {
-			x.answer(f.Kind)
+			x.handle(f.Kind)
 		} else {
-			x.lose(f.Kind)
+			x.drop(f.Kind)
 		}
 		select {
 		case <-r.Context().Done():
@@ -110,13 +110,13 @@ func (t *Tenant) deliver(w http.ResponseWriter, r *http.Request, x exchange) {
 		}
 		panic(http.ErrAbortHandler)
 	case FaultDropRequest:
-		x.lose(f.Kind)
-		panic(http.ErrAbortHandler) // net/http closes the connection without a word
+		x.drop(f.Kind)
+		panic(http.ErrAbortHandler) // net/http closes the connection without a response
 	case FaultDropReply:
-		x.answer(f.Kind)
+		x.handle(f.Kind)
 		panic(http.ErrAbortHandler)
 	case FaultApplyLate:
-		t.later(time.Duration(f.DelayMS)*time.Millisecond, func() { x.answer(f.Kind) })
+		t.applyLater(time.Duration(f.DelayMS)*time.Millisecond, func() { x.handle(f.Kind) })
 		if f.Status == 0 {
 			panic(http.ErrAbortHandler)
 		}
@@ -124,7 +124,7 @@ func (t *Tenant) deliver(w http.ResponseWriter, r *http.Request, x exchange) {
 	}
 }
 
-// error is the answer that a fault gives instead of the real one.
+// error returns the error response of a fault.
 func (f *Fault) error(x exchange) reply {
 	status := f.Status
 	if status == 0 {
@@ -141,18 +141,18 @@ func (f *Fault) error(x exchange) reply {
 	case http.StatusGatewayTimeout:
 		code, message = "GatewayTimeout", "The gateway did not receive a response from the upstream server in time."
 	}
-	return x.refuse(status, orElse(f.Code, code), orElse(f.Message, message), f.Kind).after(f.RetryAfter)
+	return x.refuse(status, orElse(f.Code, code), orElse(f.Message, message), f.Kind).withRetryAfter(f.RetryAfter)
 }
 
-func (p reply) after(seconds *int) reply {
+func (p reply) withRetryAfter(seconds *int) reply {
 	if seconds != nil {
 		p.header.Set("Retry-After", strconv.Itoa(*seconds))
 	}
 	return p
 }
 
-// later carries a call out after a delay, unless the tenant is closed by then.
-func (t *Tenant) later(delay time.Duration, do func()) {
+// applyLater executes a call after a delay, unless the tenant is closed by then.
+func (t *Tenant) applyLater(delay time.Duration, do func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	select {
@@ -162,18 +162,18 @@ func (t *Tenant) later(delay time.Duration, do func()) {
 	}
 	var timer *time.Timer
 	timer = time.AfterFunc(delay, func() {
-		t.mu.Lock() // not before the timer is noted
-		_, due := t.late[timer]
+		t.mu.Lock() // waits until the timer is stored
+		_, due := t.lateWrites[timer]
 		t.mu.Unlock()
 		if !due {
 			return
 		}
 		do()
 		t.mu.Lock()
-		delete(t.late, timer)
+		delete(t.lateWrites, timer)
 		t.mu.Unlock()
 	})
-	t.late[timer] = true
+	t.lateWrites[timer] = true
 }
 
 func orElse(s, other string) string {
@@ -183,22 +183,21 @@ func orElse(s, other string) string {
 	return s
 }
 
-// Call counts the calls that were alike. Required, AnyOf, Used and Granted are set once a call came as far as the check of its
-// permissions: they are what the endpoint demanded. A call may be granted and still lack a required permission: then Graph
-// answered, and kept the properties of some objects back.
+// Call counts equal calls. Required, AnyOf, Used and Granted are set if the permissions of the call were checked. A call may be
+// granted and still lack a required permission: then Graph left out the properties of some objects.
 type Call struct {
 	Method   string     `json:"method"`
 	Path     string     `json:"path"`     // the path's template with the version, "/v1.0/users/{id}"
-	Status   int        `json:"status"`   // 0 when there was no answer
+	Status   int        `json:"status"`   // 0 when there was no response
 	Required []string   `json:"required"` // the least privileged permissions for it
-	AnyOf    [][]string `json:"any_of"`   // of each list, one alternative was demanded; "A + B" is both
+	AnyOf    [][]string `json:"any_of"`   // of each list, one alternative is required; "A + B" means both
 	Used     []string   `json:"used"`     // the least privileged of the granted permissions that sufficed
 	Granted  bool       `json:"granted"`
 	Fault    string     `json:"fault,omitempty"`
 	Count    int        `json:"count"`
 }
 
-// demand notes that the call needs one of the alternatives, and reports whether that is granted.
+// demand records that the call needs one of the alternatives, and reports whether one is granted.
 func (c *Call) demand(alternatives anyOf, isGranted func(string) bool) bool {
 	c.AnyOf = append(c.AnyOf, alternatives)
 	c.Required = addNames(c.Required, alternatives[0])
@@ -209,19 +208,19 @@ func (c *Call) demand(alternatives anyOf, isGranted func(string) bool) bool {
 	return i >= 0
 }
 
-// Entry is one call, in the order in which calls were answered.
+// Entry is one call. Entries are in the order in which the calls were handled.
 type Entry struct {
 	N         int    `json:"n"`
 	Time      string `json:"time"`
 	Method    string `json:"method"`
-	Path      string `json:"path"` // as it was asked for, without the query
+	Path      string `json:"path"` // as requested, without the query
 	Status    int    `json:"status"`
 	RequestID string `json:"request_id,omitempty"`
 	Fault     string `json:"fault,omitempty"`
-	Digest    string `json:"digest,omitempty"` // the same for two calls with the same body, which may hold a secret and is not kept
+	Digest    string `json:"digest,omitempty"` // equal for equal bodies; the body itself is not kept, because it may contain a secret
 }
 
-// callLog keeps counters and the last calls.
+// callLog contains counters and the last calls.
 type callLog struct {
 	calls   []*Call
 	recent  []Entry
@@ -229,14 +228,14 @@ type callLog struct {
 	n       int
 }
 
-// How many single calls are remembered, and how many of those that were to change something: whoever wants to know what was
-// done to an account in a long test must not have to look all the time.
+// The number of single calls that are kept, and of write calls. More write calls are kept, so that a long test can read them at
+// its end.
 const (
 	keptCalls   = 500
 	keptChanges = 20000
 )
 
-// count notes a call. The caller holds t.mu.
+// count records a call. The caller holds t.mu.
 func (t *Tenant) count(c Call, path, requestID string, body []byte) {
 	log := &t.log
 	log.n++
@@ -262,7 +261,7 @@ func (t *Tenant) count(c Call, path, requestID string, body []byte) {
 	log.calls = append(log.calls, &c)
 }
 
-// digest tells bodies apart without telling what is in them.
+// digest returns a hash that distinguishes bodies without revealing them.
 func digest(body []byte) string {
 	if len(body) == 0 {
 		return ""

@@ -10,30 +10,30 @@ import (
 	"strings"
 )
 
-// The versions of Graph that a route exists in.
+// Versions of Graph.
 const (
 	v1 = 1 << iota
 	beta
 	both = v1 | beta
 )
 
-// anyOf lists application permissions any of which suffices, the least privileged first. "A + B" is both together.
+// anyOf lists alternative application permissions, the least privileged first. "A + B" means both together.
 type anyOf []string
 
-// route is one call that Graph understands.
+// route is one supported call of Graph.
 type route struct {
 	verb    string
 	in      int    // v1, beta or both
-	path    string // {id} is the user, group or other first object; {mid} the method
+	path    string // {id} is the user, group or other first object; {mid} is the method
 	denied  denial // how a missing permission is refused
-	options string // the OData query options that it heeds; others are a 501
+	options string // the supported OData query options; others get a 501
 	do      func(*call) (reply, error)
 	needs   anyOf
-	// depends replaces needs by what this very request needs, all of it, where that follows from $select or the body.
-	depends func(*call) []anyOf
+	// needsFor replaces needs where the required permissions depend on $select or the body. The request needs all of its elements.
+	needsFor func(*call) []anyOf
 }
 
-// routeTable is everything that Graph can do here, with the application permissions of Microsoft's permission reference
+// routeTable lists all supported calls with the application permissions of Microsoft's permission reference
 // (microsoftgraph/microsoft-graph-devx-content, permissions.json, August 2026).
 func routeTable() []route {
 	const (
@@ -83,7 +83,7 @@ func routeTable() []route {
 			anyOf{"RoleEligibilitySchedule.Read.Directory", "RoleManagement.Read.Directory", "RoleManagement.Read.All", "RoleManagement.ReadWrite.Directory",
 				"RoleEligibilitySchedule.ReadWrite.Directory"}, nil},
 
-		// Their authentication methods. The list of all kinds knows no permission of one kind.
+		// Their authentication methods. Permissions for one type of method do not allow listing all types.
 		{"GET", both, auth + "/methods", byMethods, "$select $top", (*call).listMethods, readAnyMethod, nil},
 		{"GET", both, auth + "/methods/{mid}", byMethods, "$select", (*call).getMethod, readAnyMethod, nil},
 		{"DELETE", both, auth + "/methods/{mid}", byMethods, "", (*call).deleteGeneric, nil, nil},
@@ -155,8 +155,8 @@ func routeTable() []route {
 	}
 }
 
-// read and write are the permissions for one kind of authentication method, with those for all kinds. Whatever only reads comes
-// first, however many kinds it reads.
+// read and write return the permissions for one type of authentication method, with those for all types. Read-only permissions
+// come first, because they are less privileged.
 func read(kind string) anyOf {
 	return anyOf{"UserAuthMethod-" + kind + ".Read.All", "UserAuthenticationMethod.Read.All",
 		"UserAuthMethod-" + kind + ".ReadWrite.All", "UserAuthenticationMethod.ReadWrite.All"}
@@ -166,7 +166,7 @@ func write(kind string) anyOf {
 	return anyOf{"UserAuthMethod-" + kind + ".ReadWrite.All", "UserAuthenticationMethod.ReadWrite.All"}
 }
 
-// denial is the way in which a service behind Graph words a missing permission: they do not agree.
+// denial returns the error of a service behind Graph for missing permissions; each service has its own.
 type denial func(missing []string) *graphError
 
 func byDirectory([]string) *graphError {
@@ -192,7 +192,7 @@ func byReports(missing []string) *graphError {
 		"Calling principal does not have required MSGraph permissions " + strings.Join(missing, ",")}
 }
 
-// graphError is an error as Graph gives it.
+// graphError is an error response of Graph.
 type graphError struct {
 	status  int
 	code    string
@@ -214,28 +214,28 @@ func notFound(id string) *graphError {
 		"Resource '" + id + "' does not exist or one of its queried reference-property objects are not present."}
 }
 
-func notKnown(format string, args ...any) *graphError {
-	return &graphError{http.StatusNotImplemented, "NotImplemented", "The sandbox's Graph does not know " + fmt.Sprintf(format, args...)}
+func notImplemented(format string, args ...any) *graphError {
+	return &graphError{http.StatusNotImplemented, "NotImplemented", "The sandbox's Graph does not support " + fmt.Sprintf(format, args...)}
 }
 
 // call is one request to Graph.
 type call struct {
-	t          *Tenant
-	verb       string
-	version    string // "v1.0" or "beta"
-	url        *url.URL
-	segments   []string // of the path below the version, unescaped
-	query      url.Values
-	header     http.Header
-	body       []byte
-	unreadable *graphError // why the body could not be read
-	root       string
-	requestID  string
-	clientID   string // client-request-id
+	t         *Tenant
+	verb      string
+	version   string // "v1.0" or "beta"
+	url       *url.URL
+	segments  []string // of the path after the version, unescaped
+	query     url.Values
+	header    http.Header
+	body      []byte
+	bodyError *graphError // set when the body could not be read
+	root      string
+	requestID string
+	clientID  string // client-request-id
 
 	route *route
 	vars  map[string]string
-	entry Call // what is counted
+	entry Call // for the call counters
 }
 
 func (t *Tenant) newCall(r *http.Request, version string, body []byte) *call {
@@ -248,17 +248,17 @@ func (t *Tenant) newCall(r *http.Request, version string, body []byte) *call {
 	return c
 }
 
-// keyed is OData's other way to name an object: users('x') for users/x. It is the only way for a UPN that begins with a dollar sign.
-var keyed = regexp.MustCompile(`^([A-Za-z0-9.]+)\('(.*)'\)$`)
+// keySegment matches OData's key syntax: users('x') for users/x. A UPN that begins with a dollar sign needs it.
+var keySegment = regexp.MustCompile(`^([A-Za-z0-9.]+)\('(.*)'\)$`)
 
-// segments splits an escaped path, so that an escaped slash stays part of an id. The alias graph. for microsoft.graph. is resolved.
+// segments splits an escaped path, so that an escaped slash stays part of an id. It resolves the alias graph. for microsoft.graph.
 func segments(escaped string) []string {
 	var list []string
 	for part := range strings.SplitSeq(strings.Trim(escaped, "/"), "/") {
 		if s, err := url.PathUnescape(part); err == nil {
 			part = s
 		}
-		if m := keyed.FindStringSubmatch(part); m != nil {
+		if m := keySegment.FindStringSubmatch(part); m != nil {
 			list = append(list, m[1], "\x00"+strings.ReplaceAll(m[2], "''", "'"))
 			continue
 		}
@@ -270,7 +270,7 @@ func segments(escaped string) []string {
 	return list
 }
 
-// match binds the path's variables. A segment that begins with a dollar sign is an OData word, not an id, unless it was quoted.
+// match binds the path's variables. A segment that begins with a dollar sign is an OData keyword, not an id, unless it was quoted.
 func (r *route) match(path []string) (map[string]string, bool) {
 	want := strings.Split(r.path[1:], "/")
 	if len(want) != len(path) {
@@ -291,7 +291,7 @@ func (r *route) match(path []string) (map[string]string, bool) {
 	return vars, true
 }
 
-// find chooses the route, or says what is wrong with verb, version or path. It returns the path's template for the counters.
+// find selects the route, or returns an error for a wrong verb, version or path. It returns the path's template for the counters.
 func (c *call) find() (template string, _ *graphError) {
 	in := v1
 	if c.version == "beta" {
@@ -320,14 +320,14 @@ func (c *call) find() (template string, _ *graphError) {
 	case wrongVerb:
 		return template, &graphError{http.StatusMethodNotAllowed, "Request_BadRequest", "Specified HTTP method is not allowed for the request target."}
 	case wrongVersion:
-		return template, badRequest("Resource not found for the segment '%s'.", c.t.absent(template))
+		return template, badRequest("Resource not found for the segment '%s'.", c.t.unknownSegment(template))
 	default:
-		return template, notKnown("%s %s", c.verb, c.url.Path)
+		return template, notImplemented("%s %s", c.verb, c.url.Path)
 	}
 }
 
-// absent names the first segment of the path that no route of v1.0 has.
-func (t *Tenant) absent(template string) string {
+// unknownSegment returns the first segment of the path that no route of v1.0 has.
+func (t *Tenant) unknownSegment(template string) string {
 	parts := strings.Split(template, "/")[2:]
 	for _, p := range parts {
 		known := slices.ContainsFunc(t.routes, func(r route) bool { return r.in&v1 != 0 && slices.Contains(strings.Split(r.path, "/"), p) })
@@ -338,11 +338,11 @@ func (t *Tenant) absent(template string) string {
 	return parts[len(parts)-1]
 }
 
-func (c *call) answer(fault string) reply {
+func (c *call) handle(fault string) reply {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	c.entry = Call{Method: c.verb, Fault: fault}
-	p, err := c.carryOut()
+	p, err := c.execute()
 	if err != nil {
 		e, ok := err.(*graphError)
 		if !ok {
@@ -366,8 +366,8 @@ func (c *call) answer(fault string) reply {
 	return p
 }
 
-// carryOut answers and fills in the counter. It runs under the tenant's lock, so that a call is atomic.
-func (c *call) carryOut() (reply, error) {
+// execute handles the call and fills in c.entry. It runs under the tenant's lock, so that a call is atomic.
+func (c *call) execute() (reply, error) {
 	template, err := c.find()
 	c.entry.Path = template
 	if err != nil {
@@ -376,12 +376,12 @@ func (c *call) carryOut() (reply, error) {
 	if e := c.t.checkToken(c.header.Get("Authorization"), c.root); e != nil {
 		return reply{}, e
 	}
-	if c.unreadable != nil {
-		return reply{}, c.unreadable
+	if c.bodyError != nil {
+		return reply{}, c.bodyError
 	}
 	for name := range c.query {
 		if strings.HasPrefix(name, "$") && !slices.Contains(strings.Fields(c.route.options), name) {
-			return reply{}, notKnown("the query option %s of %s %s", name, c.verb, template)
+			return reply{}, notImplemented("the query option %s of %s %s", name, c.verb, template)
 		}
 	}
 	if e := c.authorize(); e != nil {
@@ -390,11 +390,11 @@ func (c *call) carryOut() (reply, error) {
 	return c.route.do(c)
 }
 
-// authorize compares what this request needs with what is granted now.
+// authorize compares the permissions that this request needs with those that are granted now.
 func (c *call) authorize() *graphError {
 	needs := []anyOf{c.route.needs}
-	if c.route.depends != nil {
-		needs = c.route.depends(c)
+	if c.route.needsFor != nil {
+		needs = c.route.needsFor(c)
 	} else if c.route.needs == nil {
 		return nil
 	}
@@ -413,9 +413,9 @@ func (c *call) authorize() *graphError {
 	return nil
 }
 
-// related shows an object of a mixed list as far as the application may read objects of its type: without that, Graph gives the
-// type and the id and keeps the rest back ("Limited information returned for inaccessible member objects").
-func (c *call) related(o Properties, needs anyOf) Properties {
+// redact limits an object of a mixed list to what the application is allowed to read: without permission for the object's type,
+// Graph returns only the type and the id ("Limited information returned for inaccessible member objects").
+func (c *call) redact(o Properties, needs anyOf) Properties {
 	if names := c.selection(); len(names) == 1 && strings.EqualFold(names[0], "id") {
 		return o
 	}
@@ -463,14 +463,14 @@ func (c *call) refuse(status int, code, message, fault string) reply {
 	return p
 }
 
-func (c *call) lose(fault string) {
+func (c *call) drop(fault string) {
 	c.t.mu.Lock()
 	defer c.t.mu.Unlock()
 	template, _ := c.find()
 	c.t.count(Call{Method: c.verb, Path: template, Fault: fault}, c.url.Path, "", c.body)
 }
 
-// failure is an OData error.
+// failure returns an OData error.
 func (c *call) failure(e *graphError) reply {
 	p := reply{status: e.status, body: Properties{{"error", Properties{{"code", e.code}, {"message", e.message}, {"innerError", Properties{
 		{"date", c.t.now().UTC().Format("2006-01-02T15:04:05")}, {"request-id", c.requestID}, {"client-request-id", c.clientID}}}}}}}
@@ -493,14 +493,14 @@ func (c *call) headers() http.Header {
 	return h
 }
 
-// entity answers with one object.
+// entity returns one object.
 func (c *call) entity(context string, o Properties) (reply, error) {
 	o = append(Properties{{"@odata.context", c.context(context) + "/$entity"}}, o...)
 	return reply{status: http.StatusOK, body: o}, nil
 }
 
-// collection answers with a list, reduced to $filter and $top, in pages when $top is smaller than the list. Each object is
-// reduced by show, or to $select when show is nil.
+// collection returns a list, filtered by $filter and in pages of $top objects. show reduces each object; when show is nil, $select
+// does.
 func (c *call) collection(context string, list []Properties, show func(Properties) (Properties, error), filterable ...string) (reply, error) {
 	if c.query.Has("$filter") {
 		f, err := parseFilter(c.query.Get("$filter"), filterable)
@@ -510,7 +510,7 @@ func (c *call) collection(context string, list []Properties, show func(Propertie
 		if err := f.allowed(c); err != nil {
 			return reply{}, err
 		}
-		list = slices.DeleteFunc(slices.Clone(list), func(o Properties) bool { return !f.holds(o) })
+		list = slices.DeleteFunc(slices.Clone(list), func(o Properties) bool { return !f.matches(o) })
 	}
 	body := Properties{{"@odata.context", c.context(context)}}
 	if c.query.Get("$count") == "true" {
@@ -539,7 +539,7 @@ func (c *call) context(of string) string { return c.root + "/" + c.version + "/$
 
 func noContent() (reply, error) { return reply{status: http.StatusNoContent}, nil }
 
-// fields decodes the body as an object; names that begin with @ are annotations and left out.
+// fields decodes the body as an object, without annotations (names that contain @).
 func (c *call) fields() (map[string]any, error) {
 	fields := map[string]any{}
 	if len(c.body) == 0 {
@@ -556,8 +556,8 @@ func (c *call) fields() (map[string]any, error) {
 	return fields, nil
 }
 
-// only refuses a field that is not among the named ones.
-func only(fields map[string]any, entity string, names ...string) error {
+// allowOnly refuses fields other than the given names.
+func allowOnly(fields map[string]any, entity string, names ...string) error {
 	for name := range fields {
 		if !slices.Contains(names, name) {
 			return badRequest("The property '%s' does not exist on type 'microsoft.graph.%s', or the sandbox cannot set it.", name, entity)

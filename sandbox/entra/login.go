@@ -20,7 +20,7 @@ import (
 // tokenLife is how long an access token is valid. The real service picks 60 to 90 minutes; clients must go by expires_in.
 const tokenLife = time.Hour
 
-// graphAppID is Microsoft Graph's own application id, which may stand for its root in a scope.
+// graphAppID is Microsoft Graph's own application id, which a scope may use instead of its URL.
 const graphAppID = "00000003-0000-0000-c000-000000000000"
 
 // login is one request to the login endpoint.
@@ -30,7 +30,7 @@ type login struct {
 	body        []byte
 	root        string // public root of the tenant
 	trace       string // trace_id of errors
-	correlation string // the client's id for the request, echoed
+	correlation string // the client-request-id of the request, echoed
 }
 
 func (t *Tenant) newLogin(r *http.Request, body []byte) *login {
@@ -50,7 +50,7 @@ func (t *Tenant) root(r *http.Request) string {
 	return "https://" + r.Host
 }
 
-func (l *login) answer(fault string) reply {
+func (l *login) handle(fault string) reply {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	path, p := l.route()
@@ -65,16 +65,16 @@ func (l *login) refuse(status int, code, message, fault string) reply {
 	return l.failure(status, "temporarily_unavailable", 90033, "A transient error has occurred. Please try again. ("+code+": "+message+")")
 }
 
-func (l *login) lose(fault string) {
+func (l *login) drop(fault string) {
 	l.t.mu.Lock()
 	defer l.t.mu.Unlock()
 	l.t.count(Call{Method: l.r.Method, Path: l.r.URL.Path, Fault: fault}, l.r.URL.Path, "", nil)
 }
 
-// route answers and names the path's template.
+// route handles the request and returns the path's template with the reply.
 func (l *login) route() (string, reply) {
 	if l.r.URL.Path == "/common/discovery/instance" {
-		return l.r.URL.Path, l.only(http.MethodGet, l.instanceDiscovery)
+		return l.r.URL.Path, l.requireVerb(http.MethodGet, l.instanceDiscovery)
 	}
 	tenant, rest, _ := strings.Cut(strings.TrimPrefix(l.r.URL.Path, "/"), "/")
 	endpoint, verb := l.openIDConfiguration, http.MethodGet
@@ -86,7 +86,7 @@ func (l *login) route() (string, reply) {
 		endpoint, verb = l.token, http.MethodPost
 	default:
 		return l.r.URL.Path, l.plain(http.StatusNotImplemented, fmt.Sprintf(
-			"The sandbox's login endpoint does not know %s %s.", l.r.Method, l.r.URL.Path))
+			"The sandbox's login endpoint does not support %s %s.", l.r.Method, l.r.URL.Path))
 	}
 	path := "/{tenant}/" + rest
 	if !strings.EqualFold(tenant, l.t.tenantID) && l.t.domain(tenant) == nil {
@@ -94,10 +94,10 @@ func (l *login) route() (string, reply) {
 			"Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. "+
 				"Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant.", tenant))
 	}
-	return path, l.only(verb, endpoint)
+	return path, l.requireVerb(verb, endpoint)
 }
 
-func (l *login) only(verb string, endpoint func() reply) reply {
+func (l *login) requireVerb(verb string, endpoint func() reply) reply {
 	if l.r.Method != verb {
 		return l.failure(http.StatusMethodNotAllowed, "invalid_request", 900561, fmt.Sprintf(
 			"The endpoint only accepts %s requests. Received a %s request.", verb, l.r.Method))
@@ -139,7 +139,7 @@ func (l *login) keys() reply {
 	}}})
 }
 
-// token is the client credentials grant: an application asks for a token for itself.
+// token handles the client credentials grant: an application requests a token for itself.
 func (l *login) token() reply {
 	form, err := url.ParseQuery(string(l.body))
 	if err != nil {
@@ -171,7 +171,7 @@ func (l *login) token() reply {
 			"Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, "+
 				"for a secret added to app '%s'.", l.t.clientID))
 	}
-	// Microsoft's own libraries add the OpenID scopes to every request; they mean nothing here.
+	// Microsoft's libraries add the OpenID scopes to every request; they have no effect here.
 	scope := strings.Join(slices.DeleteFunc(strings.Fields(form.Get("scope")), func(s string) bool {
 		return s == "openid" || s == "offline_access" || s == "profile" || s == "email"
 	}), " ")
@@ -193,8 +193,8 @@ func (l *login) token() reply {
 	})
 }
 
-// checkAssertion looks at a client assertion (certificate or federated credential) as far as one can without its key: three
-// parts, an asymmetric algorithm, this client as its subject when it issued it itself, and a time that is not over.
+// checkAssertion checks a client assertion (certificate or federated credential) as far as possible without its key: three parts,
+// an asymmetric algorithm, this client as the subject if it is the issuer, and the expiry.
 func (l *login) checkAssertion(kind, assertion string) *reply {
 	invalid := func(number int, text string) *reply {
 		p := l.failure(http.StatusUnauthorized, "invalid_client", number, text)
@@ -227,7 +227,7 @@ func (l *login) checkAssertion(kind, assertion string) *reply {
 	return nil
 }
 
-// claims are what an app-only access token for Graph says (v1.0 tokens, which Graph uses).
+// claims are the claims of an app-only access token for Graph (v1.0 tokens, which Graph uses).
 type claims struct {
 	Audience   string   `json:"aud"`
 	Issuer     string   `json:"iss"`
@@ -271,7 +271,7 @@ func (t *Tenant) issueToken(audience string) string {
 	return head + "." + body + "." + b64(signature)
 }
 
-// checkToken says what Graph would say about a request's Authorization header, or nil.
+// checkToken checks a request's Authorization header and returns the error that Graph would return, or nil.
 func (t *Tenant) checkToken(authorization, audience string) *graphError {
 	refuse := func(message string) *graphError {
 		return &graphError{http.StatusUnauthorized, "InvalidAuthenticationToken", message}

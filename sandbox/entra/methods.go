@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// The states of a hardware token that matter here: a deactivated one stays assigned to its user.
+// The supported states of a hardware token. A deactivated token stays assigned to its user.
 const (
 	tokenActivated = "activated"
 	tokenAssigned  = "assigned"
 )
 
-// kinds maps the collections below /users/{id}/authentication to the types in them. The names are not regular.
+// kinds maps the collections under /users/{id}/authentication to their OData types. The names are irregular.
 func kinds() map[string]string {
 	return map[string]string{
 		"phoneMethods":                   TypePhone,
@@ -36,13 +36,13 @@ func kinds() map[string]string {
 	}
 }
 
-// segment is the collection of the call, "methods" for all kinds.
+// segment returns the collection of the call; it is "methods" for all types.
 func (c *call) segment() string { return strings.Split(c.route.path, "/")[4] }
 
-// kind is the type of the call's collection, "" for all kinds.
+// kind returns the type of the call's collection; it is "" for all types.
 func (c *call) kind() string { return kinds()[c.segment()] }
 
-// shownMethod is a method as this version of Graph shows it. A pass says whether it can be used now.
+// shownMethod returns a method as this version of Graph shows it. For a pass, this includes whether it is usable now.
 func (t *Tenant) shownMethod(a *account, m Method, version string) Properties {
 	o := m.object()
 	if version != "beta" {
@@ -71,14 +71,14 @@ func (c *call) listMethods() (reply, error) {
 		}
 		o := c.t.shownMethod(a, m, c.version)
 		if kind != "" {
-			o = o[1:] // the collection tells the type
+			o = o[1:] // the type follows from the collection
 		}
 		list = append(list, o)
 	}
 	return c.collection("users('"+a.ID+"')/authentication/"+c.segment(), list, nil)
 }
 
-// method is the {mid} of the path, or the one of its kind.
+// method returns the method {mid} of the path, or the only one of its type.
 func (c *call) method(a *account) (Method, error) {
 	kind := c.kind()
 	for _, m := range a.Methods {
@@ -105,7 +105,7 @@ func (c *call) getMethod() (reply, error) {
 	return c.entity("users('"+a.ID+"')/authentication/"+c.segment(), c.selected(o))
 }
 
-// deleteGeneric is the call that one would expect to exist: the documents name it, the service behind Graph does not know it.
+// deleteGeneric refuses to delete through /methods: the call is documented, but the service behind Graph does not support it.
 func (c *call) deleteGeneric() (reply, error) {
 	return reply{}, &graphError{http.StatusNotFound, "resourceNotFound", fmt.Sprintf(
 		"No HTTP resource was found that matches the request URI 'https://mface.windowsazure.com/odata/users(%s)/authentication/methods(%s)'.",
@@ -136,7 +136,7 @@ func (c *call) deleteMethod() (reply, error) {
 	return noContent()
 }
 
-// refused is how the authentication method API says no.
+// refused returns an error in the form of the authentication method API.
 func refused(format string, args ...any) *graphError {
 	return &graphError{http.StatusBadRequest, "badRequest", fmt.Sprintf(format, args...)}
 }
@@ -151,11 +151,11 @@ func (a *account) remove(m Method) {
 	if m.Type == TypePass {
 		a.passValue = ""
 	}
-	a.settleDefault()
+	a.updateDefault()
 }
 
-// carries reports whether the method can serve as the default of the given type.
-func (m Method) carries(preference string) bool {
+// supports reports whether the method can be the default for the given preference.
+func (m Method) supports(preference string) bool {
 	switch preference {
 	case "push":
 		return m.Type == TypeAuthenticator
@@ -171,13 +171,13 @@ func (m Method) carries(preference string) bool {
 	return false
 }
 
-// preferences are the types of default methods, in the order in which another one takes over.
+// preferences lists the types of default methods, in the order in which they replace a deleted default.
 func preferences() []string {
 	return []string{"push", "oath", "sms", "voiceMobile", "voiceAlternateMobile", "voiceOffice"}
 }
 
-// isSecondFactor reports whether a method can be a default at all: phones, Authenticator apps and activated OATH tokens.
-func (m Method) isSecondFactor() bool { return slices.ContainsFunc(preferences(), m.carries) }
+// isSecondFactor reports whether a method can be a default: phones, Authenticator apps and activated OATH tokens.
+func (m Method) isSecondFactor() bool { return slices.ContainsFunc(preferences(), m.supports) }
 
 func (m Method) tokenStatus() any {
 	device, _ := m.Properties.Get("device")
@@ -188,7 +188,8 @@ func (m Method) tokenStatus() any {
 	return nil
 }
 
-// mustKeep is the rule of the default method: it goes last. A default that several methods carry is the last of these.
+// mustKeep reports whether the method is the default and cannot be deleted before the others. If several methods support the
+// default type, this applies to the last of them.
 func (a *account) mustKeep(m Method) bool {
 	if a.DefaultMethod == "" || !m.isSecondFactor() {
 		return false
@@ -199,23 +200,23 @@ func (a *account) mustKeep(m Method) bool {
 			continue
 		}
 		others++
-		if o.carries(a.DefaultMethod) {
+		if o.supports(a.DefaultMethod) {
 			carriers++
 		}
 	}
 	if a.DefaultMethodID != "" {
 		return others > 0 && a.DefaultMethodID == m.ID
 	}
-	return others > 0 && m.carries(a.DefaultMethod) && carriers == 0
+	return others > 0 && m.supports(a.DefaultMethod) && carriers == 0
 }
 
-// settleDefault makes the default one that the user has: the old one if that is still carried, else the next in order, else none.
-func (a *account) settleDefault() {
+// updateDefault keeps the default if a method still supports it; otherwise it selects the next preference, or none.
+func (a *account) updateDefault() {
 	if !slices.ContainsFunc(a.Methods, func(m Method) bool { return m.ID == a.DefaultMethodID }) {
 		a.DefaultMethodID = ""
 	}
 	carried := func(preference string) bool {
-		return slices.ContainsFunc(a.Methods, func(m Method) bool { return m.carries(preference) })
+		return slices.ContainsFunc(a.Methods, func(m Method) bool { return m.supports(preference) })
 	}
 	if a.DefaultMethod != "" && carried(a.DefaultMethod) {
 		return
@@ -241,13 +242,13 @@ func phoneID(phoneType string) string {
 	return ""
 }
 
-// phone reads the body of a POST or PATCH.
+// phone reads the body of a POST or PATCH of a phone.
 func (c *call) phone() (number, phoneType string, err error) {
 	fields, err := c.fields()
 	if err != nil {
 		return "", "", err
 	}
-	if err := only(fields, "phoneAuthenticationMethod", "id", "phoneNumber", "phoneType"); err != nil {
+	if err := allowOnly(fields, "phoneAuthenticationMethod", "id", "phoneNumber", "phoneType"); err != nil {
 		return "", "", err
 	}
 	number, _ = fields["phoneNumber"].(string)
@@ -279,7 +280,7 @@ func (c *call) addPhone() (reply, error) {
 	return c.created(a, Phone(phoneType, number))
 }
 
-// duplicate refuses a second method where one is allowed. Microsoft documents no status for it; both have been seen.
+// duplicate refuses a second method where only one is allowed. Microsoft documents no status for it; both have been observed.
 func (c *call) duplicate(message string) *graphError {
 	e := refused("%s", message)
 	if c.t.quirks.DuplicateIsConflict {
@@ -291,7 +292,7 @@ func (c *call) duplicate(message string) *graphError {
 func (c *call) created(a *account, m Method) (reply, error) {
 	m = m.With("createdDateTime", c.t.now())
 	a.Methods = append(slices.Clone(a.Methods), m)
-	a.settleDefault()
+	a.updateDefault()
 	p, err := c.entity("users('"+a.ID+"')/authentication/"+c.segment(), c.t.shownMethod(a, m, c.version)[1:])
 	p.status = http.StatusCreated
 	p.header = http.Header{"Location": {c.root + c.url.EscapedPath() + "/" + m.ID}}
@@ -323,13 +324,13 @@ func (a *account) replace(old, by Method) {
 	a.Methods[a.find(old.Type, old.ID)] = by
 }
 
-// email reads the body of a POST or PATCH.
+// email reads the body of a POST or PATCH of an email address.
 func (c *call) email() (string, error) {
 	fields, err := c.fields()
 	if err != nil {
 		return "", err
 	}
-	if err := only(fields, "emailAuthenticationMethod", "id", "emailAddress"); err != nil {
+	if err := allowOnly(fields, "emailAuthenticationMethod", "id", "emailAddress"); err != nil {
 		return "", err
 	}
 	address, _ := fields["emailAddress"].(string)
@@ -385,11 +386,11 @@ func (c *call) deactivateToken() (reply, error) {
 	if p, ok := device.(Properties); ok {
 		a.replace(m, m.With("device", p.With("status", tokenAssigned)))
 	}
-	a.settleDefault()
+	a.updateDefault()
 	return noContent()
 }
 
-// passState says whether a pass can be used now, and why or why not.
+// passState reports whether a pass is usable now, and the reason.
 func (t *Tenant) passState(a *account, m Method) (usable bool, reason string) {
 	start, end := passTimes(m)
 	switch now := t.now(); {
@@ -417,7 +418,7 @@ func (t *Tenant) inPassScope(a *account) bool {
 		slices.ContainsFunc(t.memberships(a.ID), func(g *Group) bool { return slices.Contains(t.pass.IncludeGroups, g.ID) })
 }
 
-// issuePass makes a Temporary Access Pass. There is one a user: a new one replaces the old. Its value is told this once.
+// issuePass creates a Temporary Access Pass. A user has at most one: a new one replaces the old one. Its value is returned only here.
 func (c *call) issuePass() (reply, error) {
 	a, err := c.user()
 	if err != nil {
@@ -429,7 +430,7 @@ func (c *call) issuePass() (reply, error) {
 			return reply{}, err
 		}
 	}
-	if err := only(fields, "temporaryAccessPassAuthenticationMethod", "startDateTime", "lifetimeInMinutes", "isUsableOnce"); err != nil {
+	if err := allowOnly(fields, "temporaryAccessPassAuthenticationMethod", "startDateTime", "lifetimeInMinutes", "isUsableOnce"); err != nil {
 		return reply{}, err
 	}
 	policy := c.t.pass
@@ -443,7 +444,7 @@ func (c *call) issuePass() (reply, error) {
 	if v, ok := fields["startDateTime"]; ok && v != nil {
 		text, _ := v.(string)
 		if start, err = time.Parse(time.RFC3339, text); err != nil {
-			return reply{}, refused("The property startDateTime must be an instant, for example 2026-11-23T13:00:00Z.")
+			return reply{}, refused("The property startDateTime must be a time, for example 2026-11-23T13:00:00Z.")
 		}
 	}
 	minutes := policy.DefaultLifetime
@@ -469,14 +470,15 @@ func (c *call) issuePass() (reply, error) {
 	return p, err
 }
 
-// passValue is random, of the characters that real passes have, signs included: whoever shows one must not let them be lost.
+// passValue returns a random value of the characters that real passes have. They include special characters, which a client must
+// display unchanged.
 func passValue(length int) string {
 	const alphabet = "abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789+*%&#@$"
 	b := make([]byte, length)
 	for i := range b {
 		n, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet))))
 		if err != nil {
-			panic(fmt.Errorf("entra: making a pass: %w", err))
+			panic(fmt.Errorf("entra: generating a pass: %w", err))
 		}
 		b[i] = alphabet[n.Int64()]
 	}
@@ -505,11 +507,11 @@ func (c *call) patchPreferences() (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := only(fields, "signInPreferences", "userPreferredMethodForSecondaryAuthentication"); err != nil {
+	if err := allowOnly(fields, "signInPreferences", "userPreferredMethodForSecondaryAuthentication"); err != nil {
 		return reply{}, err
 	}
 	preferred, _ := fields["userPreferredMethodForSecondaryAuthentication"].(string)
-	if !slices.ContainsFunc(a.Methods, func(m Method) bool { return m.carries(preferred) }) {
+	if !slices.ContainsFunc(a.Methods, func(m Method) bool { return m.supports(preferred) }) {
 		return reply{}, refused("The user has no authentication method for the preference '%s'.", preferred)
 	}
 	a.DefaultMethod, a.DefaultMethodID = preferred, ""
@@ -525,7 +527,7 @@ func (c *call) getRequirements() (reply, error) {
 		{"perUserMfaState", a.PerUserMFA}}}, nil
 }
 
-// methodConfigurations are the policy's parts. Only the one for passes can be anything but usual.
+// methodConfigurations returns the configurations of the policy. Only the one for passes can differ from the default.
 func (t *Tenant) methodConfigurations() []Properties {
 	everybody := []Properties{{{"targetType", "group"}, {"id", "all_users"}, {"isRegistrationRequired", false}}}
 	usual := func(id, kind string) Properties {
@@ -565,7 +567,7 @@ func (c *call) getMethodConfiguration() (reply, error) {
 	return reply{}, &graphError{http.StatusNotFound, "resourceNotFound", "The authentication method configuration '" + c.vars["id"] + "' is not found."}
 }
 
-// getRegistrationDetails is the report on what a user has registered. The real one lags; this one does not.
+// getRegistrationDetails returns the report of a user's registered methods. The real report is delayed; this one is not.
 func (c *call) getRegistrationDetails() (reply, error) {
 	a, err := c.user()
 	if err != nil {
@@ -600,5 +602,5 @@ func (c *call) getRegistrationDetails() (reply, error) {
 		{"userDisplayName", a.DisplayName}, {"userType", userType}, {"isAdmin", len(c.t.activeRoles(a.ID)) > 0}, {"isMfaRegistered", strong},
 		{"isMfaCapable", strong}, {"isPasswordlessCapable", passwordless}, {"isSsprRegistered", len(registered) > 0}, {"isSsprEnabled", true},
 		{"isSsprCapable", len(registered) > 0}, {"isSystemPreferredAuthenticationMethodEnabled", true}, {"systemPreferredAuthenticationMethods", []string{}},
-		{"userPreferredMethodForSecondaryAuthentication", preferred}, {"methodsRegistered", registered}, {"lastUpdatedDateTime", instant(c.t.now())}}))
+		{"userPreferredMethodForSecondaryAuthentication", preferred}, {"methodsRegistered", registered}, {"lastUpdatedDateTime", formatTime(c.t.now())}}))
 }

@@ -11,9 +11,9 @@ import (
 	"unicode"
 )
 
-// eventual reports whether the request asks for Graph's advanced queries: the header and, for all but $search, $count=true
+// advancedQuery reports whether the request enables Graph's advanced queries, with the header ConsistencyLevel and $count=true
 // (Graph, "Advanced query capabilities on Microsoft Entra ID objects").
-func (c *call) eventual() bool {
+func (c *call) advancedQuery() bool {
 	return c.hasConsistencyLevel() && c.query.Get("$count") == "true"
 }
 
@@ -21,7 +21,7 @@ func (c *call) hasConsistencyLevel() bool {
 	return strings.EqualFold(c.header.Get("ConsistencyLevel"), "eventual")
 }
 
-// selected reduces an object to $select; annotations stay.
+// selected reduces an object to $select; annotations are kept.
 func (c *call) selected(o Properties) Properties {
 	names := c.selection()
 	if len(names) == 0 {
@@ -50,7 +50,7 @@ func pick(o Properties, names []string) Properties {
 	return p
 }
 
-// page cuts $top objects out of the list, beginning where $skiptoken says, and makes the link to the next ones.
+// page returns $top objects of the list, starting at $skiptoken, and the link to the next page.
 func (c *call) page(list []Properties) ([]Properties, string, error) {
 	size, from := 100, 0
 	if s := c.query.Get("$top"); s != "" {
@@ -81,43 +81,43 @@ func (c *call) page(list []Properties) ([]Properties, string, error) {
 	return list[:size], c.root + c.url.EscapedPath() + "?" + q.Encode(), nil
 }
 
-// condition is what a filter says of an object.
+// condition reports whether an object matches.
 type condition func(Properties) bool
 
 // filter is a parsed $filter.
 type filter struct {
-	holds    condition
-	named    []string          // properties that occur in it
-	advanced string            // the first property used in a way that only an advanced query allows, or ""
-	equals   map[string]string // top-level "name eq 'value'" terms, with names in lower case
+	matches    condition
+	properties []string          // properties used in it
+	advanced   string            // the first property used in a way that only an advanced query allows, or ""
+	equals     map[string]string // top-level "name eq 'value'" terms, with names in lower case
 }
 
-// allowed refuses an advanced query that is not announced as one.
+// allowed refuses an advanced filter unless the request enables advanced queries.
 func (f *filter) allowed(c *call) error {
-	if f.advanced != "" && !c.eventual() {
+	if f.advanced != "" && !c.advancedQuery() {
 		return unsupportedQuery("Unsupported or invalid query filter clause specified for property '%s' of resource 'User'.", f.advanced)
 	}
 	return nil
 }
 
-// parseFilter reads OData's $filter as far as directory objects support it: eq, ne, in, startswith, endswith, any, and, or, not.
+// parseFilter parses the part of OData's $filter that directory objects support: eq, ne, in, startswith, endswith, any, and, or, not.
 func parseFilter(text string, filterable []string) (*filter, error) {
 	p := &filterParser{text: text, filterable: filterable, f: &filter{equals: map[string]string{}}}
 	p.next()
-	holds := p.or(true)
+	matches := p.or(true)
 	if p.err == nil && p.token != "" {
 		p.fail("Invalid filter clause: unexpected '%s'.", p.token)
 	}
 	if p.err != nil {
 		return nil, p.err
 	}
-	p.f.holds = holds
+	p.f.matches = matches
 	return p.f, nil
 }
 
 type filterParser struct {
-	text       string // not yet read
-	token      string // a word, a sign, or a string with its leading quote; "" at the end
+	text       string // the unread rest
+	token      string // a word, a symbol, or a string with its leading quote; "" at the end
 	filterable []string
 	f          *filter
 	err        error
@@ -178,7 +178,7 @@ func (p *filterParser) need(token string) {
 	}
 }
 
-// or, and, not follow OData's precedence. top is true while nothing but "and" surrounds the term.
+// or, and, not follow OData's precedence. top is true while the term is combined only with "and" at the top level.
 func (p *filterParser) or(top bool) condition {
 	left := p.and(top)
 	for p.take("or") {
@@ -201,7 +201,7 @@ func (p *filterParser) and(top bool) condition {
 func (p *filterParser) not(top bool) condition {
 	if p.take("not") {
 		inner := p.not(false)
-		p.advance("not")
+		p.requireAdvanced("not")
 		return func(o Properties) bool { return !inner(o) }
 	}
 	if p.take("(") {
@@ -224,7 +224,7 @@ func (p *filterParser) term(top bool) condition {
 		has := hasPrefixFold
 		if strings.EqualFold(word, "endswith") {
 			has = hasSuffixFold
-			p.advance(name)
+			p.requireAdvanced(name)
 		}
 		return func(o Properties) bool {
 			return slices.ContainsFunc(texts(o, name), func(s string) bool { return has(s, value) })
@@ -243,7 +243,7 @@ func (p *filterParser) term(top bool) condition {
 			p.f.equals[strings.ToLower(name)] = value
 		}
 		if op == "ne" {
-			p.advance(name)
+			p.requireAdvanced(name)
 		}
 		return func(o Properties) bool { return (op == "eq") == isEqual(o, name, value) }
 	case "in":
@@ -257,11 +257,11 @@ func (p *filterParser) term(top bool) condition {
 			return slices.ContainsFunc(values, func(v string) bool { return isEqual(o, name, v) })
 		}
 	}
-	p.fail("Invalid filter clause: the operator '%s' is not known here.", op)
+	p.fail("Invalid filter clause: the sandbox does not support the operator '%s'.", op)
 	return nil
 }
 
-// any is name/any(x:x eq 'v') or name/any(x:startswith(x,'v')).
+// any parses name/any(x:x eq 'v') or name/any(x:startswith(x,'v')).
 func (p *filterParser) any(name string) condition {
 	p.need("any")
 	p.need("(")
@@ -284,7 +284,7 @@ func (p *filterParser) any(name string) condition {
 	}
 	p.need(")")
 	if strings.EqualFold(name, "proxyAddresses") {
-		p.advance(name)
+		p.requireAdvanced(name)
 	}
 	return func(o Properties) bool {
 		return slices.ContainsFunc(texts(o, name), func(s string) bool { return has(s, value) })
@@ -297,16 +297,16 @@ func (p *filterParser) property() string {
 	return p.check(word)
 }
 
-// check refuses a property that cannot be filtered by.
+// check refuses a property that is not filterable.
 func (p *filterParser) check(word string) string {
 	if p.err != nil {
 		return word
 	}
 	if !slices.ContainsFunc(p.filterable, func(n string) bool { return strings.EqualFold(n, word) }) {
-		p.fail("Invalid filter clause: '%s' is not a property that the sandbox can filter by.", word)
+		p.fail("Invalid filter clause: the sandbox cannot filter by the property '%s'.", word)
 		return word
 	}
-	p.f.named = append(p.f.named, word)
+	p.f.properties = append(p.f.properties, word)
 	return word
 }
 
@@ -321,13 +321,13 @@ func (p *filterParser) literal() string {
 	return value
 }
 
-func (p *filterParser) advance(name string) {
+func (p *filterParser) requireAdvanced(name string) {
 	if p.f.advanced == "" {
 		p.f.advanced = name
 	}
 }
 
-// texts are the values of a property as text, none for null.
+// texts returns the values of a property as text; none for null.
 func texts(o Properties, name string) []string {
 	switch v, _ := o.Get(name); v := v.(type) {
 	case nil:
@@ -355,8 +355,8 @@ func hasSuffixFold(s, suffix string) bool {
 	return strings.HasSuffix(strings.ToLower(s), strings.ToLower(suffix))
 }
 
-// search is $search of directory objects: "property:words" clauses in double quotes, joined by AND or OR. Each of the words
-// must begin a word of the property.
+// search applies $search of directory objects: "property:words" clauses in double quotes, joined by AND or OR. Each of the words
+// must be the prefix of a word in the property.
 func (c *call) search(list []Properties, properties ...string) ([]Properties, error) {
 	if !c.query.Has("$search") {
 		return list, nil
@@ -375,7 +375,7 @@ func (c *call) search(list []Properties, properties ...string) ([]Properties, er
 				strings.Join(properties, ", ") + "."}
 		}
 		want := wordsOf(words)
-		holds := func(o Properties) bool {
+		matches := func(o Properties) bool {
 			have := wordsOf(strings.Join(texts(o, name), " "))
 			for _, w := range want {
 				if !slices.ContainsFunc(have, func(h string) bool { return strings.HasPrefix(h, w) }) {
@@ -386,9 +386,9 @@ func (c *call) search(list []Properties, properties ...string) ([]Properties, er
 		}
 		if join == "AND" {
 			last := len(alternatives) - 1
-			alternatives[last] = append(alternatives[last], holds)
+			alternatives[last] = append(alternatives[last], matches)
 		} else {
-			alternatives = append(alternatives, []condition{holds})
+			alternatives = append(alternatives, []condition{matches})
 		}
 		if text = strings.TrimSpace(rest); text == "" {
 			break
@@ -400,7 +400,7 @@ func (c *call) search(list []Properties, properties ...string) ([]Properties, er
 	}
 	return slices.DeleteFunc(slices.Clone(list), func(o Properties) bool {
 		return !slices.ContainsFunc(alternatives, func(all []condition) bool {
-			return !slices.ContainsFunc(all, func(holds condition) bool { return !holds(o) })
+			return !slices.ContainsFunc(all, func(matches condition) bool { return !matches(o) })
 		})
 	}), nil
 }

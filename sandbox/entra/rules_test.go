@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestUsersAreFoundByEveryWayOfNamingThem(t *testing.T) {
+func TestUserIdentifiers(t *testing.T) {
 	tenant := newTenant(t)
 	for path, want := range map[string]string{
 		"/v1.0/users/" + dana:                                             dana,
@@ -38,7 +38,7 @@ func TestUsersAreFoundByEveryWayOfNamingThem(t *testing.T) {
 	}
 }
 
-func TestSelectIsObeyed(t *testing.T) {
+func TestSelect(t *testing.T) {
 	tenant := newTenant(t)
 	var o map[string]any
 	json.Unmarshal([]byte(graph(t, tenant, "GET", "/v1.0/users/"+dana, "").text), &o)
@@ -154,7 +154,7 @@ func TestMethodsAreListed(t *testing.T) {
 	}
 	admin(t, tenant, "PATCH", "/sandbox/tenant", `{"quirks":{"hardware_oath_in_methods":true}}`).want(t, 200)
 	if a := graph(t, tenant, "GET", "/v1.0/users/"+dana+"/authentication/methods", ""); !strings.Contains(a.text, TypeHardwareOATH) {
-		t.Error("the quirk does not show hardware tokens")
+		t.Error("the quirk does not list hardware tokens")
 	}
 	for segment, kind := range kinds() {
 		version := "/v1.0/users/"
@@ -209,7 +209,7 @@ func TestPhones(t *testing.T) {
 	if got := graph(t, tenant, "GET", phones, "").list(t, "phoneNumber"); fmt.Sprint(got) != "[+1 4255550120 +44 2079460000 +1 4255550113x22]" {
 		t.Error(got)
 	}
-	graph(t, tenant, "DELETE", phones+"/"+IDMobile, "").want(t, 400) // the default, and the alternate one leans on it
+	graph(t, tenant, "DELETE", phones+"/"+IDMobile, "").want(t, 400) // it is the default, and alternateMobile requires it
 	graph(t, tenant, "DELETE", phones+"/"+IDAlternateMobile, "").want(t, 204)
 
 	admin(t, tenant, "PATCH", "/sandbox/tenant", `{"quirks":{"duplicate_is_conflict":true}}`).want(t, 200)
@@ -217,7 +217,7 @@ func TestPhones(t *testing.T) {
 	graph(t, tenant, "POST", "/v1.0/users/"+dana+"/authentication/emailMethods", `{"emailAddress":"a@b.example"}`).want(t, 409)
 }
 
-func TestMobileStaysWhileTheAlternateOneIsThere(t *testing.T) {
+func TestMobileCannotBeDeletedBeforeAlternate(t *testing.T) {
 	tenant := newTenant(t)
 	a := graph(t, tenant, "DELETE", "/v1.0/users/"+dana+"/authentication/phoneMethods/"+IDMobile, "").want(t, 400, "badRequest")
 	if !strings.Contains(a.text, "alternate mobile") {
@@ -243,7 +243,7 @@ func TestEmails(t *testing.T) {
 	graph(t, tenant, "DELETE", emails+"/"+IDEmail, "").want(t, 404)
 }
 
-func TestTheDefaultMethodGoesLast(t *testing.T) {
+func TestDefaultMethodMustBeDeletedLast(t *testing.T) {
 	mobile, office, alternate := Phone("mobile", "+1 4255550100"), Phone("office", "+1 4255550102"), Phone("alternateMobile", "+1 4255550101")
 	app, second := Authenticator("app-1", "Phone"), Authenticator("app-2", "Tablet")
 	soft, hard := SoftwareOATH(softwareID), HardwareOATH(hardwareID, "1", "Acme", "T")
@@ -258,22 +258,22 @@ func TestTheDefaultMethodGoesLast(t *testing.T) {
 		status   int
 		newValue any
 	}{
-		{"another goes before", []Method{mobile, app}, "push", "", mobile, 204, "push"},
-		{"the default stays", []Method{mobile, app}, "push", "", app, 400, "push"},
-		{"the last one goes", []Method{app}, "push", "", app, 204, nil},
-		{"a passkey is no other method", []Method{app, key}, "push", "", app, 204, nil},
-		{"a passkey goes at any time", []Method{mobile, app, key}, "push", "", key, 204, "push"},
-		{"one of two carriers goes", []Method{mobile, app, second}, "push", "", app, 204, "push"},
-		{"a pinned carrier stays", []Method{app, second}, "push", "app-1", app, 400, "push"},
-		{"beside a pinned one others go", []Method{app, second}, "push", "app-1", second, 204, "push"},
-		{"sms is the mobile", []Method{mobile, office}, "sms", "", mobile, 400, "sms"},
-		{"voice on the office phone", []Method{mobile, office}, "voiceOffice", "", office, 400, "voiceOffice"},
-		{"voice on the alternate phone", []Method{mobile, alternate}, "voiceAlternateMobile", "", alternate, 400, "voiceAlternateMobile"},
-		{"oath is the token", []Method{mobile, soft}, "oath", "", soft, 400, "oath"},
-		{"oath is the app too", []Method{mobile, soft, app}, "oath", "", soft, 204, "oath"},
-		{"a hardware token is another method", []Method{app, hard}, "push", "", app, 400, "push"},
-		{"a deactivated one is not", []Method{app, idle}, "push", "", app, 204, nil},
-		{"without a default nothing is kept", []Method{mobile, app}, "", "", app, 204, "sms"},
+		{"another one can be deleted first", []Method{mobile, app}, "push", "", mobile, 204, "push"},
+		{"the default cannot be deleted", []Method{mobile, app}, "push", "", app, 400, "push"},
+		{"the last one can be deleted", []Method{app}, "push", "", app, 204, nil},
+		{"a passkey does not count as another method", []Method{app, key}, "push", "", app, 204, nil},
+		{"a passkey can always be deleted", []Method{mobile, app, key}, "push", "", key, 204, "push"},
+		{"one of two apps can be deleted", []Method{mobile, app, second}, "push", "", app, 204, "push"},
+		{"a pinned default cannot be deleted", []Method{app, second}, "push", "app-1", app, 400, "push"},
+		{"methods other than a pinned default can be deleted", []Method{app, second}, "push", "app-1", second, 204, "push"},
+		{"sms needs the mobile phone", []Method{mobile, office}, "sms", "", mobile, 400, "sms"},
+		{"voiceOffice needs the office phone", []Method{mobile, office}, "voiceOffice", "", office, 400, "voiceOffice"},
+		{"voiceAlternateMobile needs the alternate phone", []Method{mobile, alternate}, "voiceAlternateMobile", "", alternate, 400, "voiceAlternateMobile"},
+		{"oath needs a token", []Method{mobile, soft}, "oath", "", soft, 400, "oath"},
+		{"an app supports oath too", []Method{mobile, soft, app}, "oath", "", soft, 204, "oath"},
+		{"a hardware token counts as another method", []Method{app, hard}, "push", "", app, 400, "push"},
+		{"a deactivated token does not count", []Method{app, idle}, "push", "", app, 204, nil},
+		{"without a default any can be deleted", []Method{mobile, app}, "", "", app, 204, "sms"},
 	} {
 		for _, older := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/older=%v", test.name, older), func(t *testing.T) {
@@ -307,7 +307,7 @@ func TestTheDefaultMethodGoesLast(t *testing.T) {
 	}
 }
 
-// The whole of what "require re-register" does, in the order that works.
+// All deletions of "require re-register", in an order that works.
 func TestEverythingCanBeDeletedInOrder(t *testing.T) {
 	tenant := newTenant(t)
 	user := "/users/" + dana + "/authentication/"
@@ -387,7 +387,7 @@ func TestPasswordsAndBlocking(t *testing.T) {
 		{name: "block without a role", user: dana, body: block, appRoles: []string{}, status: 204},
 		{name: "block a synced person", user: sam, body: block, appRoles: []string{roleGlobalAdministrator}, status: 204},
 		{name: "block an administrator", user: gloria, body: block, status: 403, code: "Authorization_RequestDenied"},
-		{name: "block with a word", user: dana, body: `{"accountEnabled":"no"}`, status: 400},
+		{name: "block with a string", user: dana, body: `{"accountEnabled":"no"}`, status: 400},
 		{name: "both or nothing", user: dana, body: `{"accountEnabled":false,"passwordProfile":{"password":"weak"}}`, status: 400},
 		{name: "another property", user: dana, body: `{"jobTitle":"CEO"}`, status: 501},
 		{name: "nothing", user: dana, body: ``, status: 400},
@@ -454,7 +454,7 @@ func TestTemporaryAccessPass(t *testing.T) {
 	}
 	list := graph(t, tenant, "GET", path, "")
 	if strings.Contains(list.text, pass) || !slices.Equal(list.list(t, "id"), []string{fmt.Sprint(id)}) {
-		t.Errorf("the pass is told twice, or the old one is still there: %s", list.text)
+		t.Errorf("the list contains the value of the pass, or the old pass is still there: %s", list.text)
 	}
 	if all := admin(t, tenant, "GET", "/sandbox/tenant/users", ""); strings.Contains(all.text, pass) {
 		t.Error("the list of users shows the pass")
@@ -537,7 +537,7 @@ func TestRoleManagement(t *testing.T) {
 
 func TestGroups(t *testing.T) {
 	tenant := newTenant(t)
-	for _, cast := range []string{"", "/microsoft.graph.group", "/graph.group"} { // the last is how Microsoft's Go library writes it
+	for _, cast := range []string{"", "/microsoft.graph.group", "/graph.group"} { // the last form is that of Microsoft's Go library
 		a := graph(t, tenant, "GET", "/v1.0/users/"+dana+"/transitiveMemberOf"+cast+"?$select=id,displayName,isAssignableToRole", "").want(t, 200)
 		if !slices.Equal(a.list(t, "id"), []string{nested, helpDesk}) {
 			t.Error(a.text)
@@ -573,7 +573,7 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-func TestObjectsThatMayNotBeReadShowTheirIDsOnly(t *testing.T) {
+func TestUnreadableObjectsShowOnlyIDs(t *testing.T) {
 	tenant := newTenant(t)
 	for _, test := range []struct {
 		path     string
@@ -631,7 +631,7 @@ func TestPropertiesKeepTheirOrder(t *testing.T) {
 	}
 }
 
-func TestTheTenantIsChangedFromOutside(t *testing.T) {
+func TestAdminAPI(t *testing.T) {
 	tenant := newTenant(t)
 	user := "/sandbox/tenant/users/" + danaUPN
 	before := admin(t, tenant, "GET", user, "").want(t, 200)
@@ -652,7 +652,7 @@ func TestTheTenantIsChangedFromOutside(t *testing.T) {
 		admin(t, tenant, "PATCH", user, bad).want(t, 400)
 	}
 	if admin(t, tenant, "GET", user, "").text != after.text {
-		t.Error("a refused change has changed something")
+		t.Error("a refused change had an effect")
 	}
 	admin(t, tenant, "DELETE", user+"/methods/"+url.PathEscape(slashID), "").want(t, 200)
 	admin(t, tenant, "DELETE", user+"/methods/"+url.PathEscape(slashID), "").want(t, 404)
@@ -724,7 +724,7 @@ func FuzzFilter(f *testing.F) {
 	o := Properties{{"mail", "a@b.example"}, {"proxyAddresses", []string{"SMTP:a@b.example"}}}
 	f.Fuzz(func(t *testing.T, text string) {
 		if parsed, err := parseFilter(text, filterableProperties()); err == nil {
-			parsed.holds(o)
+			parsed.matches(o)
 		}
 	})
 }

@@ -1,26 +1,26 @@
-// The page of the sandbox: a chat workspace in which you choose who you are, with the Entra tenant beside it.
+// The page of the sandbox: a chat workspace in which the visitor chooses a person, with the Entra tenant beside it.
 //
-// It uses nothing but the sandbox's JSON API (documented in package sandbox), and it keeps no state of its own worth
-// losing: whatever /sandbox/stream announces, it fetches what it shows again and draws what has changed.
+// It uses only the sandbox's JSON API (documented in package sandbox) and keeps no essential state: after each event of
+// /sandbox/stream, it fetches everything that it shows and redraws what has changed.
 //
-// The URL's fragment says what is shown, so that any state can be linked to, by people and by tests:
-//   #as=U0HANNA&channel=C0HELPDESK   who you are and what you read; channel=home is the app's Home tab
-//   &account=<object id>             which account is open in the tenant
-//   &pane=rail|talk|tenant           which part a narrow screen shows
-//   &compose=<text>                  what stands in the message field
-//   &tour=off                        without the welcome strip
+// The URL's fragment is the visible state, so that people and tests can link to any state:
+//   #as=U0HANNA&channel=C0HELPDESK   the current person and channel; channel=home is the app's Home tab
+//   &account=<object id>             the account that is open in the tenant panel
+//   &pane=rail|talk|tenant           the part that a narrow screen shows
+//   &compose=<text>                  the text in the message field
+//   &tour=off                        hides the tour
 //
 // For tests, these data-testid attributes are stable:
-//   person-<user id>       the button that makes you this person
+//   person-<user id>       the button that switches to this person
 //   channel-<channel id>   opens a channel or direct message; channel-home opens the app's Home tab
 //   composer, send         the message field and its button; completion-<command or handle> is a suggestion
-//   message-<ts>           one message; notice is one that only this page shows (a command that failed)
+//   message-<ts>           one message; notice is a message of the page itself (a command that failed)
 //   action-<action id>     a button, or the field of an input: <input>, <textarea> or <select>; for radio buttons and
-//                          checkboxes the group, whose ticks are option-<value>; for a select that searches the text
+//                          checkboxes the group, whose options are option-<value>; for a searchable select the text
 //                          field, whose suggestions are option-<value>
 //   modal, modal-submit, modal-close, modal-error, error-<block id>
 //   confirm, confirm-ok, confirm-cancel
-//   tenant-<object id>, and in it method-<method id> (a telephone has the same id for everybody), meddle-enabled-<object id>,
+//   tenant-<object id>, and in it method-<method id> (a phone has the same id in every account), meddle-enabled-<object id>,
 //   meddle-register-<object id>; tenant-feed
 //   tour, tour-step-<n>, tour-go-<n> (from 1), tour-close
 //   trouble, trouble-…, grant-<permission>, faults
@@ -28,11 +28,11 @@
 import { h, add, api, avatar, botAvatar, icon } from './dom.js';
 import { renderBlocks, showErrors, Form } from './blocks.js';
 import { mrkdwn, plain } from './text.js';
-import { TenantPanel, Trouble } from './tenant.js';
+import { TenantPanel, FailurePanel } from './tenant.js';
 
 const $ = (id) => document.getElementById(id);
 const ui = Object.fromEntries(['workspace', 'people', 'channels', 'apps', 'tour', 'talk-head', 'offline', 'scroll', 'log', 'home', 'composer',
-  'completion', 'hint', 'message', 'send', 'accounts', 'tenant-feed', 'trouble', 'trouble-body', 'tenant-name', 'modal', 'confirm', 'say'].map((id) => [id, $(id)]));
+  'completion', 'hint', 'message', 'send', 'accounts', 'tenant-feed', 'failures', 'failures-body', 'tenant-name', 'modal', 'confirm', 'announcer'].map((id) => [id, $(id)]));
 
 const state = {
   info: null,
@@ -40,16 +40,16 @@ const state = {
   commands: [],
   as: '',
   channel: '',
-  channels: [], // of the person you are
-  channelsOf: new Map(), // of everybody, for the dots beside the people
+  channels: [], // of the current person
+  channelsOf: new Map(), // by person, for the unread dots
   messages: [],
   views: { modals: [], home: null },
-  notices: new Map(), // "person channel" → what this page itself has to say there
-  troubles: new Map(), // message ts → the sentence about a press that failed
+  notices: new Map(), // "person channel" → messages of the page itself
+  actionErrors: new Map(), // message ts → the error of a failed action
   tourDone: new Set(),
 };
 let tenant;
-let trouble;
+let failurePanel;
 
 const names = {
   person: (id) => (id === state.info.slack.bot_user_id ? { id, name: state.info.app, handle: state.info.app.toLowerCase() } : state.people.find((p) => p.id === id)),
@@ -58,9 +58,9 @@ const names = {
   channels: () => state.channels.filter((c) => c.kind !== 'dm'),
 };
 const isBot = (message) => message.bot || message.user === state.info.slack.bot_user_id;
-const say = (text) => (ui.say.textContent = text);
+const announce = (text) => (ui.announcer.textContent = text);
 
-// ---- What has been read. A dot means: newer than what this visitor saw as this person. ----
+// ---- Read state. A dot means that there are messages which the visitor has not seen as this person. ----
 
 const readKey = () => `read ${state.info.started}`;
 let read = null;
@@ -75,8 +75,8 @@ function markRead(as, id, ts) {
   sessionStorage.setItem(readKey(), JSON.stringify(read));
 }
 
-// rememberRead starts the book of a sandbox that this tab sees for the first time: what was there before counts as read.
-function rememberRead() {
+// loadReadState loads the read state of this tab. For a new sandbox, all existing messages count as read.
+function loadReadState() {
   if (read) return;
   const kept = sessionStorage.getItem(readKey());
   read = kept ? JSON.parse(kept) : {};
@@ -86,25 +86,25 @@ function rememberRead() {
 
 const unread = (as, channel) => Boolean(channel.last_ts) && channel.last_ts > wasRead(as, channel);
 
-// ---- Where we are: the fragment. ----
+// ---- The URL fragment. ----
 
 function fragment() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 }
 
-function go(change, { compose } = {}) {
+function navigate(change, { compose } = {}) {
   const next = { as: state.as, channel: state.channel, ...change };
-  const keep = fragment();
+  const current = fragment();
   const params = new URLSearchParams({ as: next.as, channel: next.channel });
-  if (keep.tour) params.set('tour', keep.tour);
+  if (current.tour) params.set('tour', current.tour);
   if ('#' + params !== location.hash) history.pushState(null, '', '#' + params);
   if (compose !== undefined) setComposer(compose);
   setPane('talk');
-  return arrive();
+  return applyFragment();
 }
 
-// arrive makes the state follow the fragment.
-async function arrive() {
+// applyFragment sets the state from the fragment.
+async function applyFragment() {
   const at = fragment();
   const first = state.info.tour[0] ?? {};
   const as = state.people.some((p) => p.id === at.as) ? at.as : (first.as ?? state.people[0].id);
@@ -114,7 +114,7 @@ async function arrive() {
   state.channels = state.channelsOf.get(as) ?? [];
   const wanted = at.channel ?? first.channel;
   const there = wanted === 'home' || state.channels.some((c) => c.id === wanted);
-  // A link to a channel this person is not in, or another person's direct message: their own first channel instead.
+  // If the person is not in the channel, show the person's first private channel, or their own direct message for a direct message.
   const channel = there ? wanted : wanted?.startsWith('D') ? (dm()?.id ?? 'home') : (state.channels.find((c) => c.kind === 'private') ?? state.channels[0])?.id ?? 'home';
   const changed = moved || channel !== state.channel;
   state.channel = channel;
@@ -125,7 +125,7 @@ async function arrive() {
     state.messages = [];
     ui.log.replaceChildren();
     drawn.clear();
-    if (channel === 'home') api('POST', 'home', { as }).catch((failure) => say(failure.message));
+    if (channel === 'home') api('POST', 'home', { as }).catch((error) => announce(error.message));
   }
   await refresh();
   if (changed) ui.scroll.scrollTop = channel === 'home' ? 0 : ui.scroll.scrollHeight;
@@ -138,7 +138,7 @@ function setPane(pane) {
 
 const dm = () => state.channels.find((c) => c.kind === 'dm' && c.with === state.info.slack.bot_user_id) ?? state.channels.find((c) => c.kind === 'dm');
 
-// ---- Fetching. One round at a time; a change that arrives meanwhile makes one more. ----
+// ---- Fetching. Only one fetch runs at a time; a change during a fetch causes another one. ----
 
 let running = null;
 let again = false;
@@ -151,13 +151,13 @@ function refresh() {
   running = (async () => {
     do {
       again = false;
-      await round();
+      await fetchState();
     } while (again);
   })().finally(() => (running = null));
   return running;
 }
 
-async function round() {
+async function fetchState() {
   const { as, channel } = state;
   try {
     const [channelsOf, messages, views, users] = await Promise.all([
@@ -167,24 +167,24 @@ async function round() {
       api('GET', 'tenant/users'),
     ]);
     if (as !== state.as || channel !== state.channel) {
-      again = true; // somebody clicked meanwhile
+      again = true; // the visitor has navigated during the fetch
       return;
     }
     state.channelsOf = new Map(channelsOf);
-    rememberRead();
+    loadReadState();
     state.channels = state.channelsOf.get(as) ?? [];
     state.messages = messages;
-    // What stands in the fields is on screen already; it is no reason to draw a view again.
-    const bare = (view) => view && { ...view, state: undefined };
-    state.views = { modals: (views.modals ?? []).map(bare), home: bare(views.home ?? null) };
+    // The values of the fields are already on screen, so a change of them must not redraw the view.
+    const withoutState = (view) => view && { ...view, state: undefined };
+    state.views = { modals: (views.modals ?? []).map(withoutState), home: withoutState(views.home ?? null) };
     online(true);
     draw();
     tenant.show(users);
-    if (ui.trouble.open) trouble.refresh().catch(() => {});
-  } catch (failure) {
-    online(failure instanceof TypeError ? false : true);
-    if (!(failure instanceof TypeError)) say(failure.message);
-    console.warn(failure);
+    if (ui.failures.open) failurePanel.refresh().catch(() => {});
+  } catch (error) {
+    online(error instanceof TypeError ? false : true);
+    if (!(error instanceof TypeError)) announce(error.message);
+    console.warn(error);
   }
 }
 
@@ -198,7 +198,7 @@ function listen() {
   stream.addEventListener('error', () => online(false));
   stream.addEventListener('open', async () => {
     online(true);
-    // Another sandbox may have come up at this address, with other people and another past.
+    // There may be a new sandbox at this address, with other people and messages.
     const info = await api('GET', 'info').catch(() => null);
     if (info && info.started !== state.info.started) location.reload();
   });
@@ -225,22 +225,22 @@ function draw() {
 const title = (channel) => (!channel ? '' : channel.kind === 'dm' ? state.info.app : `#${channel.name}`);
 
 function drawRail() {
-  let anybody = false; // has something new
-  keep(ui.people, state.people.map((p) => {
+  let anyUnread = false; // another person has unread messages
+  updateList(ui.people, state.people.map((p) => {
     const me = p.id === state.as;
     const waiting = !me && (state.channelsOf.get(p.id) ?? []).some((c) => unread(p.id, c));
     const described = state.info.hints?.[p.id] ?? [p.title, p.guest && 'guest', p.deactivated && 'deactivated'].filter(Boolean).join(', ');
-    anybody ||= waiting;
+    anyUnread ||= waiting;
     return [p.id, JSON.stringify([me, waiting]), () => h('li', null, h('button', {
       type: 'button', class: `row person ${me ? 'here' : ''} ${p.deactivated ? 'away' : ''}`, testid: `person-${p.id}`, 'aria-pressed': String(me),
-      title: `Be ${p.name}: ${described}`, onclick: () => go({ as: p.id }),
+      title: `Switch to ${p.name}: ${described}`, onclick: () => navigate({ as: p.id }),
     }, avatar(p, 'small'), h('span', { class: 'row-text' }, h('span', null, p.name), h('small', null, described)), waiting && dot()))];
   }));
-  const rooms = state.channels.filter((c) => c.kind !== 'dm');
-  keep(ui.channels, rooms.map((c) => row(c.id, `${c.name}`, c.kind === 'private' ? 'lock' : 'hash', unread(state.as, c), c.shared && 'shared outside')));
+  const channels = state.channels.filter((c) => c.kind !== 'dm');
+  updateList(ui.channels, channels.map((c) => row(c.id, `${c.name}`, c.kind === 'private' ? 'lock' : 'hash', unread(state.as, c), c.shared && 'shared externally')));
   const direct = dm();
-  document.body.classList.toggle('news', anybody || state.channels.some((c) => unread(state.as, c)));
-  keep(ui.apps, [
+  document.body.classList.toggle('unread', anyUnread || state.channels.some((c) => unread(state.as, c)));
+  updateList(ui.apps, [
     row('home', 'Home', 'home', false),
     direct && row(direct.id, 'Messages', 'chat', unread(state.as, direct)),
   ].filter(Boolean));
@@ -251,14 +251,14 @@ function row(id, name, picture, isUnread, note) {
   const inApp = picture === 'home' || picture === 'chat';
   return [id, JSON.stringify([here, isUnread, name]), () => h('li', null, h('button', {
     type: 'button', class: `row ${here ? 'here' : ''} ${isUnread ? 'unread' : ''}`, testid: `channel-${id}`, 'aria-current': here ? 'page' : null,
-    onclick: () => go({ channel: id }),
+    onclick: () => navigate({ channel: id }),
   }, icon(picture), h('span', { class: 'row-text' }, h('span', null, inApp ? `${state.info.app} · ${name}` : name), note && h('small', null, note)), isUnread && dot()))];
 }
 
-const dot = () => h('span', { class: 'dot' }, h('span', { class: 'hidden' }, 'something new'));
+const dot = () => h('span', { class: 'dot' }, h('span', { class: 'hidden' }, 'unread messages'));
 
-// keep draws a list whose items are [key, signature, build], building only what changed: focus and animations survive.
-function keep(list, items) {
+// updateList draws a list whose items are [key, signature, build]. It rebuilds only changed items, to keep focus and animations.
+function updateList(list, items) {
   const old = new Map([...list.children].map((el) => [el.dataset.key, el]));
   let at = list.firstChild;
   for (const [key, signature, build] of items) {
@@ -287,7 +287,7 @@ function keep(list, items) {
 function drawHead(here) {
   const me = names.person(state.as);
   const members = here && here.kind !== 'dm' ? here.members.map((id) => names.person(id)?.name ?? id) : [];
-  const note = state.channel === 'home' ? 'what the app shows you, and only you'
+  const note = state.channel === 'home' ? 'only visible to you'
     : here?.kind === 'dm' ? 'direct messages from the app to you'
       : [here?.kind === 'private' ? 'private' : 'public', here?.shared && 'shared with another workspace', `${members.length} members`].filter(Boolean).join(' · ');
   const signature = JSON.stringify([state.as, state.channel, members]);
@@ -298,7 +298,7 @@ function drawHead(here) {
     h('div', { class: 'where' },
       h('h1', null, app ? botAvatar('tiny') : icon(here?.kind === 'private' ? 'lock' : 'hash'), state.channel === 'home' ? `${state.info.app} · Home` : here?.kind === 'dm' ? state.info.app : (here?.name ?? '')),
       h('p', { title: members.join(', ') }, note)),
-    h('button', { type: 'button', class: 'me', title: 'Change who you are', onclick: () => setPane('rail') }, avatar(me, 'small'), h('span', null, h('small', null, 'You are'), me.name)));
+    h('button', { type: 'button', class: 'me', title: 'Switch to another person', onclick: () => setPane('rail') }, avatar(me, 'small'), h('span', null, h('small', null, 'You are'), me.name)));
 }
 
 // ---- Messages. ----
@@ -319,7 +319,7 @@ function drawLog() {
     const follows = previous && previous.user === m.user && !previous.ephemeral && !m.ephemeral && !m.blocks?.length && !previous.blocks?.length && day === lastDay;
     lastDay = day;
     previous = m;
-    const signature = JSON.stringify([m.text, m.blocks, m.edited, follows, state.troubles.get(m.ts)]);
+    const signature = JSON.stringify([m.text, m.blocks, m.edited, follows, state.actionErrors.get(m.ts)]);
     const was = drawn.get(m.ts);
     drawn.set(m.ts, signature);
     items.push([m.ts, signature, () => drawMessage(m, date, follows, fresh ? '' : was === undefined ? 'arrived' : 'updated')]);
@@ -328,10 +328,10 @@ function drawLog() {
   if (items.length === 0) {
     const here = state.channels.find((c) => c.id === state.channel);
     items.push(['empty', state.channel, () => h('div', { class: 'empty' }, icon(here?.kind === 'dm' ? 'chat' : here?.kind === 'private' ? 'lock' : 'hash'),
-      h('p', null, here?.kind === 'dm' ? `${state.info.app} has not written to you yet.` : `Nothing has been said in ${title(here)} yet.`),
+      h('p', null, here?.kind === 'dm' ? `${state.info.app} has not written to you yet.` : `There are no messages in ${title(here)} yet.`),
       h('p', null, 'Type / below to see what the app can do.'))]);
   }
-  keep(ui.log, items);
+  updateList(ui.log, items);
   if (atEnd || fresh) ui.scroll.scrollTop = ui.scroll.scrollHeight;
 }
 
@@ -342,7 +342,7 @@ function clock(date) {
 function drawMessage(m, date, follows, motion) {
   const person = names.person(m.user) ?? { name: m.user, color: '' };
   const bot = isBot(m);
-  const failed = state.troubles.get(m.ts);
+  const failed = state.actionErrors.get(m.ts);
   return h('article', { class: `message ${m.ephemeral ? 'ephemeral' : ''} ${follows ? 'follows' : ''} ${motion}`, testid: `message-${m.ts}` },
     h('div', { class: 'gutter' }, follows ? null : bot ? botAvatar() : avatar(person)),
     h('div', { class: 'message-body' },
@@ -370,7 +370,7 @@ function notice(as, channel, text) {
   ui.scroll.scrollTop = ui.scroll.scrollHeight;
 }
 
-// surface is what blocks.js needs to know about where it draws. where is {ts} for a message, {view_id} for a view.
+// surface returns the context that blocks.js needs for drawing. where is {ts} for a message, {view_id} for a view.
 function surface(where, form = null) {
   const at = () => (where.ts ? { as: state.as, channel: state.channel, ts: where.ts } : { as: state.as, view_id: where.view_id });
   return {
@@ -385,16 +385,16 @@ function surface(where, form = null) {
       let sentence = '';
       try {
         const answer = await api('POST', 'press', body);
-        if (!answer.ok) sentence = failure(answer);
+        if (!answer.ok) sentence = failureText(answer);
         else tourEvent(`press:${action_id}`);
-      } catch (broken) {
-        sentence = broken.message;
+      } catch (error) {
+        sentence = error.message;
       }
       if (where.ts) {
-        if (sentence) state.troubles.set(where.ts, sentence);
-        else state.troubles.delete(where.ts);
+        if (sentence) state.actionErrors.set(where.ts, sentence);
+        else state.actionErrors.delete(where.ts);
       } else if (sentence) {
-        say(sentence);
+        announce(sentence);
         modalError(sentence);
       }
       await refresh();
@@ -402,9 +402,9 @@ function surface(where, form = null) {
   };
 }
 
-function failure(answer) {
-  if (answer.error === 'operation_timeout') return 'Operation timed out. The app has to answer within three seconds, and did not. It may still have done what you asked.';
-  if (answer.error === 'dispatch_failed') return 'The app cannot be reached: none is connected to this workspace.';
+function failureText(answer) {
+  if (answer.error === 'operation_timeout') return 'Operation timed out. The app did not respond within three seconds. It may still have done what you requested.';
+  if (answer.error === 'dispatch_failed') return 'The app is not connected to this workspace.';
   return answer.message || answer.error || 'That did not work.';
 }
 
@@ -431,7 +431,7 @@ function drawHome() {
   ui.home.replaceChildren(h('div', { class: 'home-sheet', testid: 'home' }, renderBlocks(view.blocks, surface({ view_id: view.id }, form))));
 }
 
-// ---- Modals: the top view of the person's stack, in a native dialog, which keeps the focus inside. ----
+// ---- Modals: the top view of the person's stack, in a native dialog, which traps the focus. ----
 
 let shown = '';
 
@@ -493,13 +493,13 @@ async function submit(event, view, form) {
     if (answer.ok) {
       tourEvent('submit');
     } else if (answer.errors) {
-      const homeless = showErrors(ui.modal, answer.errors);
-      if (homeless.length) modalError(homeless.join(' '));
+      const unmatched = showErrors(ui.modal, answer.errors);
+      if (unmatched.length) modalError(unmatched.join(' '));
     } else {
-      modalError(answer.error === 'operation_timeout' ? 'We had some trouble connecting: the app did not answer within three seconds. Try again?' : failure(answer));
+      modalError(answer.error === 'operation_timeout' ? 'We had some trouble connecting: the app did not answer within three seconds. Try again?' : failureText(answer));
     }
-  } catch (broken) {
-    modalError(broken.message);
+  } catch (error) {
+    modalError(error.message);
   }
   button.classList.remove('busy');
   button.removeAttribute('aria-busy');
@@ -509,14 +509,14 @@ async function submit(event, view, form) {
 async function closeModal(view) {
   try {
     await api('POST', 'close', { as: state.as, view_id: view.id });
-  } catch (failure) {
-    modalError(failure.message);
+  } catch (error) {
+    modalError(error.message);
   }
   forms.delete(view.id);
   await refresh();
 }
 
-// confirmation asks what a confirm object asks. It resolves to true only for the button that says yes.
+// confirmation shows a confirm object. It resolves to true only if the visitor confirms.
 function confirmation(ask) {
   return new Promise((resolve) => {
     const done = (answer) => {
@@ -542,13 +542,13 @@ let active = -1;
 
 function setComposer(text) {
   ui.message.value = text;
-  fit();
+  resizeComposer();
   ui.message.focus();
   ui.message.setSelectionRange(text.length, text.length);
   suggest();
 }
 
-function fit() {
+function resizeComposer() {
   ui.message.style.height = 'auto';
   ui.message.style.height = `${Math.min(ui.message.scrollHeight, 160)}px`;
 }
@@ -560,8 +560,8 @@ function closeCompletion() {
   ui.message.removeAttribute('aria-activedescendant');
 }
 
-// suggest offers commands while the first word is typed, and people after an @. A word that is already complete offers nothing,
-// so that Enter sends it.
+// suggest suggests commands while the first word is typed, and people after an @. For a complete word it suggests nothing, so that
+// Enter sends the command.
 function suggest() {
   const upTo = ui.message.value.slice(0, ui.message.selectionStart);
   const command = state.commands.find((c) => ui.message.value.split(/\s/)[0] === c.command);
@@ -613,7 +613,7 @@ function complete(s) {
   const to = s.from + s.text.length;
   ui.message.focus();
   ui.message.setSelectionRange(to, to);
-  fit();
+  resizeComposer();
   closeCompletion();
   suggest();
 }
@@ -623,7 +623,7 @@ async function send() {
   const { as, channel } = state;
   if (!text || ui.send.classList.contains('busy')) return;
   if (!text.startsWith('/')) {
-    ui.hint.textContent = 'This workspace carries slash commands only: begin with /.';
+    ui.hint.textContent = 'This workspace supports only slash commands: begin with /.';
     return;
   }
   closeCompletion();
@@ -636,20 +636,20 @@ async function send() {
       ui.message.value = '';
     } else {
       const name = text.split(/\s/)[0];
-      notice(as, channel, answer.error === 'unknown_command' ? `${name} is not a command of this workspace. Type / to see those there are.` : `${name} failed with the error “${answer.error}”. ${failure(answer)}`);
+      notice(as, channel, answer.error === 'unknown_command' ? `${name} is not a command of this workspace. Type / to see the commands.` : `${name} failed with the error “${answer.error}”. ${failureText(answer)}`);
     }
-  } catch (broken) {
-    notice(as, channel, broken.message);
+  } catch (error) {
+    notice(as, channel, error.message);
   }
   ui.message.readOnly = false;
   ui.send.classList.remove('busy');
-  fit();
+  resizeComposer();
   suggest();
   await refresh();
 }
 
 ui.message.addEventListener('input', () => {
-  fit();
+  resizeComposer();
   suggest();
 });
 ui.message.addEventListener('click', suggest);
@@ -675,13 +675,13 @@ ui.composer.addEventListener('submit', (event) => {
   event.preventDefault();
   send();
 });
-// Escape closes a dialog whether a page likes it or not. What was closed here must be closed in Slack too.
+// Escape always closes a dialog. The view must then be closed in Slack too.
 ui.modal.addEventListener('close', () => {
   const view = state.views.modals.at(-1);
   if (view && !ui.modal.open && ui.modal.dataset.view === view.id) closeModal(view);
 });
 
-// ---- The welcome strip. ----
+// ---- The tour. ----
 
 const tourKey = () => `tour ${state.info.started}`;
 
@@ -708,12 +708,12 @@ function drawTour() {
           h('button', { type: 'button', class: 'button', testid: `tour-go-${index + 1}`, onclick: () => {
             if (step.account) tenant.reveal(step.account);
             if (!step.until) tourEvent('', index);
-            go({ as: step.as, channel: step.channel }, { compose: step.compose || undefined });
+            navigate({ as: step.as, channel: step.channel }, { compose: step.compose || undefined });
           } }, step.button)));
     })));
 }
 
-// tourEvent ticks off the first step that waits for what just happened, if it was done by whom the step is about.
+// tourEvent completes the first open step that waits for this event of the current person, and all steps before it.
 function tourEvent(what, index = -1) {
   const at = index >= 0 ? index : state.info.tour.findIndex((step, i) => !state.tourDone.has(i) && step.until === what && step.as === state.as);
   if (at < 0) return;
@@ -729,31 +729,31 @@ async function start() {
   [state.info, state.people, state.commands] = await Promise.all([api('GET', 'info'), api('GET', 'people'), api('GET', 'commands')]);
   state.people = state.people.filter((p) => p.id !== state.info.slack.bot_user_id);
   ui.workspace.textContent = state.info.name;
-  ui['tenant-name'].textContent = `${state.info.entra.domain}, as it really is`;
+  ui['tenant-name'].textContent = `${state.info.entra.domain}: the actual state`;
   state.channelsOf = new Map(await Promise.all(state.people.map(async (p) => [p.id, await api('GET', `channels?as=${p.id}`)])));
-  rememberRead();
-  tenant = new TenantPanel(ui.accounts, { feed: ui['tenant-feed'], say, open: fragment().account ?? state.info.tour.find((step) => step.account)?.account });
-  trouble = new Trouble(ui['trouble-body']);
-  ui.trouble.addEventListener('toggle', async () => {
-    if (!ui.trouble.open) return;
-    await trouble.refresh().catch((failure) => say(failure.message));
-    ui.trouble.scrollIntoView({ block: 'nearest' });
-    ui.trouble.dataset.ready = '';
+  loadReadState();
+  tenant = new TenantPanel(ui.accounts, { feed: ui['tenant-feed'], announce, open: fragment().account ?? state.info.tour.find((step) => step.account)?.account });
+  failurePanel = new FailurePanel(ui['failures-body']);
+  ui.failures.addEventListener('toggle', async () => {
+    if (!ui.failures.open) return;
+    await failurePanel.refresh().catch((error) => announce(error.message));
+    ui.failures.scrollIntoView({ block: 'nearest' });
+    ui.failures.dataset.ready = '';
   });
   for (const button of document.querySelectorAll('#tabs button')) {
     button.prepend(icon({ rail: 'people', talk: 'chat', tenant: 'building' }[button.dataset.go]));
     button.addEventListener('click', () => setPane(button.dataset.go));
   }
-  addEventListener('popstate', arrive);
+  addEventListener('popstate', applyFragment);
   document.addEventListener('visibilitychange', refresh);
   drawTour();
-  await arrive();
+  await applyFragment();
   listen();
   document.body.dataset.ready = 'true';
 }
 
-start().catch((failure) => {
+start().catch((error) => {
   ui.offline.hidden = false;
-  ui.offline.textContent = `This page cannot start: ${failure.message}`;
-  console.error(failure);
+  ui.offline.textContent = `This page cannot start: ${error.message}`;
+  console.error(error);
 });

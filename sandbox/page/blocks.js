@@ -1,22 +1,22 @@
 // Block Kit, drawn: the blocks and elements that messages, modals and the App Home may contain.
 // https://docs.slack.dev/reference/block-kit/blocks
 //
-// A block this page does not know is shown as a box that says so. It is never dropped silently: a person must not decide
-// on a card of which they saw half.
+// An unsupported block is shown as a box that names its type. It is never dropped silently: nobody should decide on a card of
+// which a part is missing.
 //
 // Every function takes the surface it draws on, as `on`:
 //   on.names           ids → names, see text.js, and on.names.people(), on.names.channels() to pick from
-//   on.form            a Form that keeps what is filled in; null on a message
-//   on.act(action)     somebody pressed or chose: {block_id, action_id, type, value?, selected?}; a promise until the app has answered
-//   on.options(query)  asks the app for the options of an external select: {block_id, action_id, value}
-//   on.confirm(object) shows a confirmation dialog; a promise of true or false
+//   on.form            a Form that keeps the entered values; null on a message
+//   on.act(action)     sends an action: {block_id, action_id, type, value?, selected?}; returns a promise that resolves after the app's answer
+//   on.options(query)  requests the options of an external select from the app: {block_id, action_id, value}
+//   on.confirm(object) shows a confirmation dialog; returns a promise of true or false
 //   on.prefix          makes element ids unique on the page
 
 import { h, add } from './dom.js';
 import { plain, textObject, richText } from './text.js';
 import { combobox } from './combobox.js';
 
-// Form remembers what was filled in, by block and action id, so that a view that the app updates keeps it, as in Slack.
+// Form stores the entered values by block and action id, so that they are kept when the app updates the view, as in Slack.
 export class Form {
   #kept = new Map();
   #readers = new Map();
@@ -25,7 +25,7 @@ export class Form {
     return JSON.stringify([block, action]);
   }
 
-  // field connects an input that is on screen now. required: the label of a field that must not be empty.
+  // field registers an input that is on screen. required: the field must not be empty.
   field(block, action, read, required) {
     this.#readers.set(this.#key(block, action), { block, action, read, required });
   }
@@ -34,20 +34,20 @@ export class Form {
     return this.#kept.get(this.#key(block, action));
   }
 
-  // redraw is called before the view is drawn again.
+  // redraw stores the current values; it is called before the view is redrawn.
   redraw() {
     for (const [key, { read }] of this.#readers) this.#kept.set(key, read());
     this.#readers.clear();
   }
 
-  // values are what the fields hold now: {block_id: {action_id: string or array}}.
+  // values returns the current values: {block_id: {action_id: string or array}}.
   values() {
     const out = {};
     for (const { block, action, read } of this.#readers.values()) (out[block] ??= {})[action] = read();
     return out;
   }
 
-  // missing names the required blocks that are empty, the way Slack's client refuses before it submits.
+  // missing returns errors for empty required blocks, as Slack's client does before it submits.
   missing() {
     const out = {};
     for (const { block, read, required } of this.#readers.values()) {
@@ -95,7 +95,7 @@ function renderBlock(block, on, id) {
   }
 }
 
-// Images come from the network, which this page does without: their place shows what they are said to be.
+// The page loads no images from the network. It shows the alternative text instead.
 function image(element) {
   return h('span', { class: 'image', role: 'img', 'aria-label': element.alt_text ?? '' }, element.alt_text || 'image');
 }
@@ -118,8 +118,8 @@ function optionsOf(element) {
   return element.options ?? (element.option_groups ?? []).flatMap((group) => group.options ?? []);
 }
 
-// renderElement draws one interactive element. place says where it stands: {field, input, required, dispatch} in an input
-// block, {} elsewhere. Outside an input block, and where dispatch is on, a choice goes to the app at once.
+// renderElement draws one interactive element. place is {field, input, required, dispatch} in an input block, {} elsewhere.
+// Outside an input block, and with dispatch, a choice is sent to the app immediately.
 function renderElement(element, on, block, place) {
   const action = element?.action_id ?? '';
   const id = place.field ?? `${on.prefix}-${block}-${action}`;
@@ -230,7 +230,7 @@ function renderElement(element, on, block, place) {
     case 'conversations_select': case 'multi_conversations_select':
     case 'external_select': case 'multi_external_select':
     case 'multi_static_select':
-      return finder(element, on, block, place, { id, testid, kept, keep, send });
+      return searchSelect(element, on, block, place, { id, testid, kept, keep, send });
 
     case 'image':
       return image(element);
@@ -257,20 +257,20 @@ function button(element, on, block, testid) {
   return control;
 }
 
-// finder draws the selects that search: over people, over channels, over a given list, or by asking the app.
-function finder(element, on, block, place, { id, testid, kept, keep, send }) {
+// searchSelect draws selects with search: people, channels, a static list, or options from the app.
+function searchSelect(element, on, block, place, { id, testid, kept, keep, send }) {
   const multi = element.type.startsWith('multi_');
   const kind = element.type.replace('multi_', '');
-  const everyone = () => on.names.people().map((person) => ({ value: person.id, label: person.name, detail: `@${person.handle} · ${person.title}` }));
-  const rooms = () => on.names.channels().map((channel) => ({ value: channel.id, label: '#' + channel.name }));
-  const given = () => (element.option_groups ? element.option_groups.flatMap((group) => group.options.map((o) => ({ ...o, group: group.label?.text }))) : optionsOf(element))
+  const people = () => on.names.people().map((person) => ({ value: person.id, label: person.name, detail: `@${person.handle} · ${person.title}` }));
+  const channels = () => on.names.channels().map((channel) => ({ value: channel.id, label: '#' + channel.name }));
+  const staticOptions = () => (element.option_groups ? element.option_groups.flatMap((group) => group.options.map((o) => ({ ...o, group: group.label?.text }))) : optionsOf(element))
     .map((o) => ({ value: o.value, label: optionLabel(o), detail: o.description?.text, group: o.group }));
-  const among = (all) => async (typed) => all().filter((o) => `${o.label} ${o.detail ?? ''}`.toLowerCase().includes(typed.toLowerCase()));
+  const filterBy = (all) => async (typed) => all().filter((o) => `${o.label} ${o.detail ?? ''}`.toLowerCase().includes(typed.toLowerCase()));
   const load = {
-    users_select: among(everyone),
-    channels_select: among(rooms),
-    conversations_select: among(rooms),
-    static_select: among(given),
+    users_select: filterBy(people),
+    channels_select: filterBy(channels),
+    conversations_select: filterBy(channels),
+    static_select: filterBy(staticOptions),
     external_select: async (typed) => {
       const answer = await on.options({ block_id: block, action_id: element.action_id, value: typed });
       if (answer.ok === false) throw new Error(answer.message);
@@ -281,8 +281,8 @@ function finder(element, on, block, place, { id, testid, kept, keep, send }) {
 
   const initial = [element.initial_options ?? element.initial_option ?? []].flat().map((o) => ({ value: o.value, label: optionLabel(o) }));
   const initialIDs = [element.initial_users ?? element.initial_user ?? element.initial_channels ?? element.initial_channel ?? element.initial_conversations ?? element.initial_conversation ?? []].flat();
-  const named = (value) => [...everyone(), ...rooms(), ...given(), ...initial].find((o) => o.value === value) ?? labels(on).get(value) ?? { value, label: value };
-  const chosen = kept !== undefined ? [kept].flat().filter(Boolean).map(named) : [...initial, ...initialIDs.map(named)];
+  const optionFor = (value) => [...people(), ...channels(), ...staticOptions(), ...initial].find((o) => o.value === value) ?? labels(on).get(value) ?? { value, label: value };
+  const chosen = kept !== undefined ? [kept].flat().filter(Boolean).map(optionFor) : [...initial, ...initialIDs.map(optionFor)];
 
   const field = combobox({
     id, testid, multi, chosen, placeholder: element.placeholder?.text ?? 'Search', label: place.input ? undefined : (element.placeholder?.text ?? element.action_id),
@@ -301,7 +301,7 @@ function finder(element, on, block, place, { id, testid, kept, keep, send }) {
   return field.element;
 }
 
-// What the app called its own options: needed again when a view is redrawn with one of them picked.
+// The labels of options from the app, needed when a view is redrawn with one of them selected.
 const labelsOf = new WeakMap();
 function labels(on) {
   const owner = on.form ?? on;
@@ -309,9 +309,9 @@ function labels(on) {
   return labelsOf.get(owner);
 }
 
-// showErrors writes the sentences under the fields they belong to, and moves to the first. It returns those it found no field for.
+// showErrors shows the messages under their fields and focuses the first of these fields. It returns the messages without a field.
 export function showErrors(root, errors) {
-  const homeless = [];
+  const unmatched = [];
   for (const slot of root.querySelectorAll('.block.input .error')) slot.replaceChildren();
   for (const box of root.querySelectorAll('.block.input')) {
     box.classList.remove('wrong');
@@ -321,7 +321,7 @@ export function showErrors(root, errors) {
   for (const [block, message] of Object.entries(errors)) {
     const box = [...root.querySelectorAll('.block.input')].find((candidate) => candidate.dataset.block === block);
     if (!box) {
-      homeless.push(message);
+      unmatched.push(message);
       continue;
     }
     box.classList.add('wrong');
@@ -331,5 +331,5 @@ export function showErrors(root, errors) {
     first ??= control;
   }
   first?.focus();
-  return homeless;
+  return unmatched;
 }

@@ -1,5 +1,5 @@
-// A field that finds as you type, for everything in Block Kit that picks from a long list: people, channels, and lists the
-// app itself answers. Follows the ARIA combobox pattern: the list is announced, arrows move, Enter picks, Escape closes.
+// A field with search as you type, for Block Kit elements that select from a long list: people, channels, and options from the
+// app. It follows the ARIA combobox pattern: the list is announced, arrow keys move, Enter selects, Escape closes.
 
 import { h } from './dom.js';
 
@@ -7,17 +7,17 @@ let serial = 0;
 
 // combobox builds the field. o:
 //   id, testid, placeholder, label
-//   multi      several may be picked; they stand before the field as chips
-//   chosen     what is picked at the start: [{value, label}]
-//   minimum    how many characters before load is asked (0: at once)
+//   multi      several can be selected; they are shown before the field as chips
+//   chosen     the initial selection: [{value, label}]
+//   minimum    minimum number of characters before load is called (0: immediately)
 //   load       (typed) → Promise of [{value, label, detail?, group?}]
-//   changed    called after every pick or removal
+//   changed    called after every selection or removal
 // It returns {element, value()}: value() is a string ('' for none), or an array of them if multi.
 export function combobox(o) {
   let chosen = [...(o.chosen ?? [])];
   let offered = [];
   let active = -1;
-  let asked = 0;
+  let lastRequest = 0;
   const listID = `list-${++serial}`;
   const input = h('input', {
     type: 'text', id: o.id, testid: o.testid, placeholder: o.placeholder, role: 'combobox', autocomplete: 'off', spellcheck: 'false',
@@ -78,7 +78,7 @@ export function combobox(o) {
   };
   const offer = async () => {
     const typed = !o.multi && chosen[0]?.label === input.value ? '' : input.value.trim();
-    const turn = ++asked;
+    const request = ++lastRequest;
     if (typed.length < (o.minimum ?? 0)) {
       offered = [];
       note(`Type ${o.minimum} or more characters`);
@@ -86,10 +86,10 @@ export function combobox(o) {
     }
     try {
       const found = await o.load(typed);
-      if (turn !== asked) return; // a later key has asked again
+      if (request !== lastRequest) return; // there is a later request
       offered = found;
-    } catch (failure) {
-      if (turn === asked) note(failure.message);
+    } catch (error) {
+      if (request === lastRequest) note(error.message);
       return;
     }
     list.replaceChildren();
@@ -98,7 +98,7 @@ export function combobox(o) {
       if (option.group !== undefined && option.group !== group) list.append(h('li', { class: 'combo-group', role: 'presentation' }, (group = option.group)));
       const li = h('li', { id: `${listID}-${index}`, role: 'option', 'aria-selected': 'false', testid: `option-${option.value}` },
         h('span', null, option.label), option.detail && h('small', null, option.detail));
-      // mousedown, not click: the field must not lose its focus, which would close the list first.
+      // mousedown instead of click: otherwise the field would lose the focus first, which closes the list.
       li.addEventListener('mousedown', (event) => {
         event.preventDefault();
         pick(option);
@@ -112,7 +112,7 @@ export function combobox(o) {
     }
   };
   input.addEventListener('focus', offer);
-  // Not on click: the click that gives the field its focus would ask twice.
+  // mousedown instead of click: the click that focuses the field would load twice.
   input.addEventListener('mousedown', () => document.activeElement === input && list.hidden && offer());
   input.addEventListener('input', () => {
     if (!o.multi && chosen.length) {
@@ -122,7 +122,7 @@ export function combobox(o) {
     offer();
   });
   input.addEventListener('blur', () => {
-    asked++;
+    lastRequest++;
     show(false);
     if (!o.multi) input.value = chosen[0]?.label ?? '';
   });
@@ -133,12 +133,12 @@ export function combobox(o) {
       if (!open) offer();
       else mark((active + (event.key === 'ArrowDown' ? 1 : offered.length - 1)) % offered.length);
     } else if (event.key === 'Enter') {
-      event.preventDefault(); // it picks; it never sends the form around it
+      event.preventDefault(); // selects; must not submit the form
       if (open && active >= 0) pick(offered[active]);
       else offer();
     } else if (event.key === 'Escape' && !list.hidden) {
       event.preventDefault();
-      event.stopPropagation(); // closes the list, not the dialog around it
+      event.stopPropagation(); // closes the list, but not the dialog
       show(false);
     } else if (event.key === 'Backspace' && o.multi && input.value === '' && chosen.length) {
       chosen = chosen.slice(0, -1);
@@ -146,7 +146,7 @@ export function combobox(o) {
       o.changed?.();
     }
   });
-  // The key press after a refused key down does not come from a keyboard, but it does from tools that type for people.
+  // Browsers send no keypress after a prevented keydown, but automation tools do.
   input.addEventListener('keypress', (event) => event.key === 'Enter' && event.preventDefault());
   if (!o.multi && chosen[0]) input.value = chosen[0].label;
   drawChips();

@@ -1,10 +1,10 @@
-// Small tools the rest of the page is made of: building elements, talking to the sandbox, drawing icons.
+// Helpers of the page: building elements, calling the sandbox, drawing icons.
 //
-// Nothing here, and nothing elsewhere on the page, turns data into markup: text goes in as text nodes,
-// attributes go in through setAttribute, links pass safeURL. There is no innerHTML.
+// The page never converts data to HTML: text is added as text nodes, attributes are set with setAttribute, links are checked by
+// safeURL. innerHTML is not used.
 
-// h builds an element. Properties are attributes, except: class, onX (listener), testid (data-testid), on: true writes an
-// empty attribute, null/undefined/false writes none. Children may be nested arrays, nodes, strings or nothing.
+// h builds an element. Properties are attributes, except onX (a listener) and testid (data-testid). true sets an empty attribute;
+// null, undefined and false set none. Children may be nested arrays, nodes, strings or empty.
 export function h(tag, props, ...children) {
   const el = document.createElement(tag);
   for (const [name, value] of Object.entries(props ?? {})) {
@@ -24,7 +24,7 @@ export function add(el, ...children) {
   return el;
 }
 
-// api calls the sandbox's JSON API. It resolves to the decoded answer, and rejects with the sentence the sandbox gave.
+// api calls the sandbox's JSON API. It resolves to the decoded response, and rejects with the sandbox's error message.
 export async function api(method, path, body) {
   const init = { method, headers: {} };
   if (body !== undefined) {
@@ -47,10 +47,10 @@ export async function api(method, path, body) {
   return data;
 }
 
-// safeURL lets through what a chat message may link to. Anything else (javascript:, data:) is not a link.
+// safeURL returns the URL if a chat message may link to it, and null for others (javascript:, data:).
 export function safeURL(url) {
   try {
-    const parsed = new URL(url); // relative ones are no links: they would point into the sandbox
+    const parsed = new URL(url); // relative URLs are refused: they would point to the sandbox
     return ['http:', 'https:', 'mailto:', 'tel:'].includes(parsed.protocol) ? parsed.href : null;
   } catch {
     return null;
@@ -62,7 +62,7 @@ export function initials(name) {
   return ((words[0]?.[0] ?? '?') + (words.length > 1 ? words.at(-1)[0] : '')).toUpperCase();
 }
 
-// avatar is a tile with a person's initials on the colour the workspace gave them.
+// avatar is a tile with a person's initials on their colour.
 export function avatar(person, size = '') {
   const tile = h('span', { class: `avatar ${size}`, 'aria-hidden': 'true' }, initials(person.name));
   tile.style.setProperty('--tile', person.color || '#5d6b69');
@@ -73,7 +73,7 @@ export function botAvatar(size = '') {
   return h('span', { class: `avatar bot ${size}`, 'aria-hidden': 'true' }, icon('mark'));
 }
 
-const tagNS = 'http://www.w3.org/2000/svg';
+const svgNS = 'http://www.w3.org/2000/svg';
 
 // Each icon is a list of stroked paths on a 24 by 24 grid; a leading "!" means filled.
 const paths = {
@@ -124,12 +124,12 @@ const paths = {
 };
 
 export function icon(name, extra = '') {
-  const svg = document.createElementNS(tagNS, 'svg');
+  const svg = document.createElementNS(svgNS, 'svg');
   svg.setAttribute('viewBox', '0 0 24 24');
   svg.setAttribute('class', `icon ${extra}`);
   svg.setAttribute('aria-hidden', 'true');
   for (const path of paths[name] ?? paths.dots) {
-    const p = document.createElementNS(tagNS, 'path');
+    const p = document.createElementNS(svgNS, 'path');
     if (path.startsWith('!')) p.setAttribute('class', 'filled');
     p.setAttribute('d', path.replace('!', ''));
     svg.append(p);
@@ -137,8 +137,8 @@ export function icon(name, extra = '') {
   return svg;
 }
 
-// The emoji a bot of this kind uses, drawn by us: a machine without an emoji font (every test container) shows them too.
-// shortcode → [the character, our icon, its tone]
+// Emoji drawn as icons, so that they are visible without an emoji font, as in test containers.
+// shortcode → [character, icon, tone]
 const emojiTable = {
   white_check_mark: ['✅', 'check', 'good'], heavy_check_mark: ['✔️', 'tick', 'good'], ballot_box_with_check: ['☑️', 'check', 'good'],
   x: ['❌', 'cross', 'bad'], heavy_multiplication_x: ['✖️', 'close', 'bad'], negative_squared_cross_mark: ['❎', 'cross', 'good'],
@@ -163,7 +163,7 @@ export function emoji(code) {
   return h('span', { class: `emoji ${known[2]}`, role: 'img', 'aria-label': code.replaceAll('_', ' '), title: `:${code}:` }, icon(known[1]));
 }
 
-// withEmoji splits text into strings and drawn emoji. Codes (:lock:) are drawn only where Slack would; the characters themselves always.
+// withEmoji splits text into strings and drawn emoji. Codes (:lock:) are drawn only if codes is true; emoji characters always are.
 export function withEmoji(text, codes = true) {
   const parts = [];
   let from = 0;

@@ -1,6 +1,5 @@
-// The tenant's side of the page: the people of Entra with their authentication methods, what just changed, and the
-// switches that make trouble. It reads the tenant through the sandbox's own API, not through Graph: it shows the truth,
-// which the bot has to find out by asking.
+// The tenant panel of the page: the users of Entra with their authentication methods, the latest changes, and buttons that
+// simulate failures. It reads the tenant through the sandbox's own API instead of Graph, so it shows the actual state.
 
 import { h, add, api, icon } from './dom.js';
 
@@ -47,29 +46,29 @@ function day(instant) {
   return at.toLocaleString('en-GB', today ? { hour: '2-digit', minute: '2-digit', second: '2-digit' } : { day: 'numeric', month: 'short', year: 'numeric' });
 }
 
-// TenantPanel draws into root. It keeps the list it drew last, to see what has changed.
+// TenantPanel draws into root. It keeps the last list, to detect changes.
 export class TenantPanel {
   #root;
-  #say;
+  #announce;
   #open;
   #users = null;
-  #drawn = new Map(); // object id → what its card was drawn from
-  #ghosts = new Map(); // object id → methods that went away a moment ago
-  #facts = new Map(); // object id → the facts that its card shows, to light up those that change
-  #news = [];
+  #drawn = new Map(); // object id → signature of the drawn card
+  #removed = new Map(); // object id → methods that were removed recently
+  #facts = new Map(); // object id → the facts on its card, to highlight changes
+  #events = [];
   #list = h('div', { class: 'accounts' });
   #feed;
 
-  // feed is the list for the news; say announces them to whoever cannot see it; open is the object id of the account to show at first.
-  constructor(root, { feed, say, open }) {
+  // feed is the list of changes; announce announces them to screen readers; open is the object id of the account to show first.
+  constructor(root, { feed, announce, open }) {
     this.#root = root;
     this.#feed = feed;
-    this.#say = say;
+    this.#announce = announce;
     this.#open = open;
     add(this.#root, this.#list);
   }
 
-  // reveal opens one account, closes the others, and brings it into view.
+  // reveal opens one account, closes the others, and scrolls to it.
   reveal(id) {
     this.#open = id;
     for (const card of this.#list.children) card.open = card.dataset.id === id;
@@ -91,46 +90,46 @@ export class TenantPanel {
   }
 
   #compare(old, now) {
-    const news = [];
+    const changes = [];
     const found = (list, id) => (list ?? []).find((m) => m.id === id);
     (old.methods ?? []).forEach((method, index) => {
       if (found(now.methods, method.id)) return;
-      news.push(['gone', `${describe(method).name} removed`]);
-      this.#haunt(now.id, method, old.methods.slice(0, index).map((m) => m.id));
+      changes.push(['gone', `${describe(method).name} removed`]);
+      this.#keepRemoved(now.id, method, old.methods.slice(0, index).map((m) => m.id));
     });
     for (const method of now.methods ?? []) {
       const was = found(old.methods, method.id);
-      if (!was) news.push(['new', `${describe(method).name} added`]);
+      if (!was) changes.push(['new', `${describe(method).name} added`]);
       else if (JSON.stringify(was) !== JSON.stringify(method)) {
         const state = describe(method).state;
-        news.push(['changed', state ? `${describe(method).name} ${state}` : `${describe(method).name} changed`]);
+        changes.push(['changed', state ? `${describe(method).name} ${state}` : `${describe(method).name} changed`]);
       }
     }
-    if (old.enabled && !now.enabled) news.push(['gone', 'Sign-in blocked']);
-    if (!old.enabled && now.enabled) news.push(['new', 'Sign-in allowed again']);
-    if (old.sessions_valid_from !== now.sessions_valid_from) news.push(['changed', 'All sessions revoked']);
-    if (old.last_password_change !== now.last_password_change) news.push(['changed', 'Password changed']);
-    if (news.length === 0) return;
-    this.#say(`${now.name}: ${news.map(([, text]) => text).join(', ')}`);
-    for (const [tone, text] of news) this.#tell(tone, now.name, text);
+    if (old.enabled && !now.enabled) changes.push(['gone', 'Sign-in blocked']);
+    if (!old.enabled && now.enabled) changes.push(['new', 'Sign-in allowed again']);
+    if (old.sessions_valid_from !== now.sessions_valid_from) changes.push(['changed', 'All sessions revoked']);
+    if (old.last_password_change !== now.last_password_change) changes.push(['changed', 'Password changed']);
+    if (changes.length === 0) return;
+    this.#announce(`${now.name}: ${changes.map(([, text]) => text).join(', ')}`);
+    for (const [tone, text] of changes) this.#addEvent(tone, now.name, text);
     this.#drawn.delete(now.id);
     this.reveal(now.id);
   }
 
-  #tell(tone, name, text) {
-    this.#news.unshift({ tone, text, name, at: new Date().toLocaleTimeString('en-GB') });
-    this.#news.length = Math.min(this.#news.length, 12);
-    this.#feed.replaceChildren(...this.#news.map((n) => h('li', { class: n.tone, title: `${n.name}: ${n.text}` }, h('span', null, h('strong', null, n.name.split(' ')[0]), ' ', n.text), h('time', null, n.at))));
+  #addEvent(tone, name, text) {
+    this.#events.unshift({ tone, text, name, at: new Date().toLocaleTimeString('en-GB') });
+    this.#events.length = Math.min(this.#events.length, 12);
+    this.#feed.replaceChildren(...this.#events.map((n) => h('li', { class: n.tone, title: `${n.name}: ${n.text}` }, h('span', null, h('strong', null, n.name.split(' ')[0]), ' ', n.text), h('time', null, n.at))));
     this.#feed.scrollTop = 0;
   }
 
-  // haunt keeps a method that went away on screen, struck through, until somebody had the time to see it go. It stays where it was:
-  // after the nearest of the methods that stood before it.
-  #haunt(id, method, before) {
-    const ghost = { method, before };
-    this.#ghosts.set(id, [...(this.#ghosts.get(id) ?? []), ghost]);
+  // keepRemoved shows a removed method for nine more seconds, struck through. It stays in its place: after the nearest of the
+  // methods that were before it.
+  #keepRemoved(id, method, before) {
+    const removed = { method, before };
+    this.#removed.set(id, [...(this.#removed.get(id) ?? []), removed]);
     setTimeout(() => {
-      this.#ghosts.set(id, (this.#ghosts.get(id) ?? []).filter((other) => other !== ghost));
+      this.#removed.set(id, (this.#removed.get(id) ?? []).filter((other) => other !== removed));
       this.#drawn.delete(id);
       const user = this.#users.find((u) => u.id === id);
       if (user) this.#draw(user, this.#users.indexOf(user));
@@ -151,9 +150,9 @@ export class TenantPanel {
     const known = new Map([...(before?.querySelectorAll('[data-method]') ?? [])].map((el) => [el.dataset.method, el.dataset.was]));
     const motion = (m) => (!before ? '' : !known.has(m.id) ? 'new' : known.get(m.id) !== JSON.stringify(m) ? 'changed' : '');
     const rows = (user.methods ?? []).map((m) => ({ id: m.id, row: this.#method(user, m, motion(m)) }));
-    for (const { method, before: earlier } of this.#ghosts.get(user.id) ?? []) {
+    for (const { method, before: earlier } of this.#removed.get(user.id) ?? []) {
       const at = Math.max(-1, ...earlier.map((id) => rows.findIndex((r) => r.id === id)));
-      rows.splice(at + 1, 0, { id: method.id, row: this.#method(user, method, 'ghost') });
+      rows.splice(at + 1, 0, { id: method.id, row: this.#method(user, method, 'removed') });
     }
     const facts = [
       ['Sign-in', user.enabled ? 'allowed' : 'blocked'],
@@ -181,23 +180,23 @@ export class TenantPanel {
         h('p', { class: 'upn' }, user.upn),
         h('dl', null, facts.map(([name, value]) => [h('dt', null, name), h('dd', { class: were && were.get(name) !== value ? 'changed' : null }, value)])),
         h('ul', { class: 'methods' }, rows.map(({ row }) => row)),
-        h('div', { class: 'meddle' }, h('span', null, 'Behind the bot’s back:'),
-          h('button', { type: 'button', class: 'link', testid: `meddle-enabled-${user.id}`, onclick: () => this.#meddle(user, 'PATCH', '', { enabled: !user.enabled }) }, user.enabled ? 'block sign-in' : 'allow sign-in'),
-          h('button', { type: 'button', class: 'link', testid: `meddle-register-${user.id}`, onclick: () => this.#meddle(user, 'POST', '/methods', newAuthenticator()) }, 'register an Authenticator'))));
+        h('div', { class: 'direct-changes' }, h('span', null, 'Change without the bot:'),
+          h('button', { type: 'button', class: 'link', testid: `meddle-enabled-${user.id}`, onclick: () => this.#changeDirectly(user, 'PATCH', '', { enabled: !user.enabled }) }, user.enabled ? 'block sign-in' : 'allow sign-in'),
+          h('button', { type: 'button', class: 'link', testid: `meddle-register-${user.id}`, onclick: () => this.#changeDirectly(user, 'POST', '/methods', newAuthenticator()) }, 'register an Authenticator'))));
   }
 
-  // meddle changes the tenant the way another administrator, or the person, would.
-  async #meddle(user, method, path, body) {
+  // changeDirectly changes the tenant as another administrator, or the user, would.
+  async #changeDirectly(user, method, path, body) {
     try {
       await api(method, `tenant/users/${user.id}${path}`, body);
-    } catch (failure) {
-      this.#tell('gone', user.name, failure.message);
+    } catch (error) {
+      this.#addEvent('gone', user.name, error.message);
     }
   }
 
   #method(user, method, state) {
     const d = describe(method);
-    const gone = state === 'ghost';
+    const gone = state === 'removed';
     const password = d.name === 'Password';
     return h('li', { class: `method ${state} ${d.state ?? ''}`, 'data-method': gone ? null : method.id, 'data-was': gone ? null : JSON.stringify(method), testid: gone ? null : `method-${method.id}` },
       icon(d.icon),
@@ -205,8 +204,8 @@ export class TenantPanel {
         h('span', null, h('span', { class: 'method-name' }, d.name), d.state && badge(d.state, 'warn'), gone && badge('removed', 'bad')),
         h('small', null, [...d.detail, password || !method.createdDateTime ? '' : `since ${day(method.createdDateTime)}`].filter(Boolean).join(' · '))),
       !gone && !password && h('button', {
-        type: 'button', class: 'link remove', title: 'Remove it in Entra, behind the bot’s back', 'aria-label': `Remove ${d.name} of ${user.name}`,
-        onclick: () => this.#meddle(user, 'DELETE', `/methods/${encodeURIComponent(method.id)}`),
+        type: 'button', class: 'link remove', title: 'Remove it in Entra, without the bot', 'aria-label': `Remove ${d.name} of ${user.name}`,
+        onclick: () => this.#changeDirectly(user, 'DELETE', `/methods/${encodeURIComponent(method.id)}`),
       }, icon('close')));
   }
 }
@@ -214,32 +213,32 @@ export class TenantPanel {
 const badge = (text, tone) => h('span', { class: `badge ${tone}` }, text);
 const newAuthenticator = () => ({ type: '#microsoft.graph.microsoftAuthenticatorAuthenticationMethod', displayName: 'Spare phone', phoneAppVersion: '6.2610.6912' });
 
-// Trouble is the small panel that breaks things: each switch is one call that a script can make as well.
-export class Trouble {
+// FailurePanel simulates failures: each button is one call that a script can make as well.
+export class FailurePanel {
   #root;
-  #note = h('p', { class: 'trouble-note', role: 'status' });
+  #note = h('p', { class: 'failure-note', role: 'status' });
   #faults = h('ul', { class: 'faults', testid: 'faults' });
   #permissions = h('div', { class: 'permissions' });
   #granted = new Set();
   #everGranted = new Set();
-  #asked = 0; // how often the state was asked for: an older answer does not replace a newer one
+  #requests = 0; // number of requests for the state: an older response must not replace a newer one
   #drawn = '';
 
   constructor(root) {
     this.#root = root;
-    const one = (label, hint, act, testid) => h('button', { type: 'button', class: 'trouble', testid, onclick: () => this.#run(act) }, h('strong', null, label), h('small', null, hint));
+    const one = (label, hint, act, testid) => h('button', { type: 'button', class: 'failure-button', testid, onclick: () => this.#run(act) }, h('strong', null, label), h('small', null, hint));
     add(this.#root,
-      h('p', { class: 'lead' }, 'Everything that goes wrong in real life, on a button. Watch what Countersign makes of it.'),
-      h('div', { class: 'troubles' },
+      h('p', { class: 'lead' }, 'Simulate failures, and watch how Countersign handles them.'),
+      h('div', { class: 'failure-buttons' },
         one('Graph is busy', 'the next 3 calls get 429, Retry-After 2 s', () => fault('entra', { method: '', path: '', times: 3, kind: 'throttle', retry_after: 2 }), 'trouble-throttle'),
         one('Graph is down', 'the next 3 calls get 503', () => fault('entra', { method: '', path: '', times: 3, kind: 'status', status: 503 }), 'trouble-down'),
-        one('A reply is lost', 'the next delete happens, but its answer never arrives', () => fault('entra', { method: 'DELETE', path: '', times: 1, kind: 'drop_reply' }), 'trouble-drop'),
-        one('Slack hangs up', 'the app’s socket is closed; it must come back', () => api('POST', 'slack/disconnect', { reason: 'refresh_requested' }), 'trouble-disconnect'),
-        one('Slack says it twice', 'the last event is delivered again', () => api('POST', 'slack/redeliver', { envelope_id: '' }), 'trouble-redeliver'),
+        one('A reply is lost', 'the next delete succeeds, but its response is lost', () => fault('entra', { method: 'DELETE', path: '', times: 1, kind: 'drop_reply' }), 'trouble-drop'),
+        one('Slack hangs up', 'the app’s socket is closed; it has to reconnect', () => api('POST', 'slack/disconnect', { reason: 'refresh_requested' }), 'trouble-disconnect'),
+        one('Slack repeats an event', 'the last envelope is delivered again', () => api('POST', 'slack/redeliver', { envelope_id: '' }), 'trouble-redeliver'),
         one('Slack is busy', 'the next 3 posts are rate-limited', () => fault('slack', { method: 'chat.postMessage', times: 3, kind: 'ratelimit', retry_after: 2 }), 'trouble-ratelimit')),
       this.#note, this.#faults,
       h('h3', null, 'Permissions of the app'),
-      h('p', { class: 'lead' }, 'Take one away: exactly the commands that need it must fail, and name it.'),
+      h('p', { class: 'lead' }, 'Remove one: exactly the commands that need it must fail, and name it.'),
       this.#permissions);
   }
 
@@ -248,19 +247,19 @@ export class Trouble {
     try {
       await act();
       this.#note.textContent = 'Done.';
-    } catch (failure) {
-      this.#note.textContent = failure.message;
-      this.#drawn = ''; // a tick that came to nothing is taken back
+    } catch (error) {
+      this.#note.textContent = error.message;
+      this.#drawn = ''; // redraws the checkbox in its old state
     }
-    await this.refresh().catch((failure) => (this.#note.textContent = failure.message));
+    await this.refresh().catch((error) => (this.#note.textContent = error.message));
   }
 
   async refresh() {
-    const asked = ++this.#asked;
+    const request = ++this.#requests;
     const state = await Promise.all([api('GET', 'entra/faults'), api('GET', 'slack/faults'), api('GET', 'grant')]);
-    // What is unchanged is not drawn again: a click on something that is replaced between mouse down and mouse up is lost.
+    // Unchanged elements are not redrawn: replacing an element between mouse down and mouse up would lose the click.
     const drawn = JSON.stringify(state);
-    if (asked < this.#asked || drawn === this.#drawn) return;
+    if (request < this.#requests || drawn === this.#drawn) return;
     this.#drawn = drawn;
     const [entra, slack, grant] = state;
     const waiting = [...(entra.faults ?? []).map((f) => ['Graph', f]), ...(slack.faults ?? []).map((f) => ['Slack', f])].filter(([, f]) => f.times !== 0);
@@ -283,7 +282,7 @@ export class Trouble {
   }
 }
 
-// fault adds one fault to those that are already waiting: a PUT replaces the whole list.
+// fault adds one fault to the pending ones: a PUT replaces the whole list.
 async function fault(side, added) {
   const now = await api('GET', `${side}/faults`);
   await api('PUT', `${side}/faults`, { faults: [...(now.faults ?? []).filter((f) => f.times !== 0), added] });

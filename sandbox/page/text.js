@@ -1,20 +1,20 @@
-// Slack's text, drawn as it reads there: mrkdwn (the format of section and context texts) and rich text (a tree).
+// Slack's text formats, drawn as in Slack: mrkdwn (the format of section and context texts) and rich text (a tree).
 //
 // https://docs.slack.dev/messaging/formatting-message-text and
-// https://docs.slack.dev/reference/block-kit/blocks/rich-text-block. Both make nodes, never markup.
+// https://docs.slack.dev/reference/block-kit/blocks/rich-text-block. Both create DOM nodes, never HTML.
 //
-// names is what turns ids into names: { person(id), channel(id) }, each returning {name, handle} or undefined.
+// names resolves ids: { person(id), channel(id) }, each returning {name, handle} or undefined.
 
 import { h, add, emoji, withEmoji, safeURL } from './dom.js';
 
-// plain draws a plain_text object, or a string: emoji codes if the object allows them, and nothing else.
+// plain draws a plain_text object or a string, with emoji codes if the object allows them, and no other formatting.
 export function plain(text) {
   if (text === undefined || text === null) return [];
   if (typeof text === 'string') return withEmoji(text);
   return withEmoji(text.text ?? '', text.emoji !== false);
 }
 
-// textObject draws whichever of the two kinds of text object it is given.
+// textObject draws a text object of either type.
 export function textObject(text, names) {
   return text?.type === 'mrkdwn' ? mrkdwn(text.text ?? '', names) : plain(text);
 }
@@ -31,7 +31,7 @@ function channelMention(id, label, names) {
 function anchor(url, label) {
   const href = safeURL(url);
   if (!href) return h('span', null, label ?? url); // javascript: and the like
-  const message = /^https?:\/\/[^/]+\/archives\/([A-Z0-9]+)\/p\d+$/.exec(href); // in here, as Slack opens a link to one of its messages
+  const message = /^https?:\/\/[^/]+\/archives\/([A-Z0-9]+)\/p\d+$/.exec(href); // a link to a message opens in this page, as in Slack
   if (message) {
     const there = new URLSearchParams(location.hash.slice(1));
     there.set('channel', message[1]);
@@ -40,7 +40,7 @@ function anchor(url, label) {
   return h('a', { href, target: '_blank', rel: 'noopener noreferrer' }, label ?? url.replace(/^mailto:/, ''));
 }
 
-// date draws <!date^…>, in the visitor's own time zone, which is what the format exists for.
+// date draws <!date^…> in the visitor's time zone.
 export function date(seconds, format, fallback) {
   const at = new Date(Number(seconds) * 1000);
   if (Number.isNaN(at.getTime())) return fallback ?? '';
@@ -56,8 +56,8 @@ export function date(seconds, format, fallback) {
   return h('time', { datetime: at.toISOString(), title: at.toString() }, shown);
 }
 
-// mrkdwn draws a text of Slack's own markup. The order is Slack's: preformatted first, then quotes line by line, then the
-// spans within a line; &amp; &lt; &gt; are the three escapes, undone last, so that escaped markup stays text.
+// mrkdwn draws Slack's markup in Slack's order: preformatted text first, then quotes line by line, then the spans within a line.
+// The three escapes &amp; &lt; &gt; are decoded last, so that escaped markup stays text.
 export function mrkdwn(source, names) {
   const out = [];
   source.split('```').forEach((part, index, parts) => {
@@ -65,7 +65,7 @@ export function mrkdwn(source, names) {
       out.push(h('pre', null, unescapeEntities(part.replace(/^\n|\n$/g, ''))));
       return;
     }
-    // An odd number of fences: the last one is only three characters.
+    // With an odd number of fences, the last one is plain text.
     out.push(lines(index % 2 === 1 ? '```' + part : part, names));
   });
   return out;
@@ -90,7 +90,7 @@ function lines(source, names) {
   return out;
 }
 
-const wrap = { '*': 'strong', '_': 'em', '~': 's' };
+const markTags = { '*': 'strong', '_': 'em', '~': 's' };
 
 function spans(source, names) {
   const out = [];
@@ -119,11 +119,11 @@ function spans(source, names) {
         continue;
       }
     }
-    if (wrap[c] && opens(source, i)) {
+    if (markTags[c] && opens(source, i)) {
       const end = closing(source, i);
       if (end > 0) {
         flush();
-        out.push(h(wrap[c], null, spans(source.slice(i + 1, end), names)));
+        out.push(h(markTags[c], null, spans(source.slice(i + 1, end), names)));
         i = end;
         continue;
       }
@@ -136,7 +136,7 @@ function spans(source, names) {
 
 const wordCharacter = /[\p{L}\p{N}]/u;
 
-// A mark opens at the start of a word and closes at the end of one: 2*3*4 and snake_case_names stay as they are.
+// A mark opens at the start of a word and closes at the end of one: 2*3*4 and snake_case_names stay unchanged.
 function opens(source, at) {
   const before = source[at - 1];
   const after = source[at + 1];
@@ -158,7 +158,7 @@ function closing(source, from) {
   return -1;
 }
 
-// reference draws what stands between < and >: a person, a channel, a broadcast, a date or a link.
+// reference draws the text between < and >: a person, a channel, a broadcast, a date or a link.
 function reference(inner, names) {
   const bar = inner.indexOf('|');
   const target = bar < 0 ? inner : inner.slice(0, bar);
@@ -171,7 +171,7 @@ function reference(inner, names) {
   }
   if (target.startsWith('!subteam^')) return h('span', { class: 'mention' }, label ?? '@group');
   if (target.startsWith('!')) return h('span', { class: 'mention broadcast' }, '@' + (label ?? target.slice(1)));
-  if (!/^[a-z][a-z0-9+.-]*:/i.test(target)) return `<${unescapeEntities(inner)}>`; // nothing that Slack knows: what was written
+  if (!/^[a-z][a-z0-9+.-]*:/i.test(target)) return `<${unescapeEntities(inner)}>`; // not a known reference: shown as written
   return anchor(unescapeEntities(target), label === undefined ? undefined : withEmoji(label));
 }
 

@@ -12,20 +12,20 @@ import (
 	"unicode/utf8"
 )
 
-// What Slack refuses. Every function here is pure: it takes decoded JSON (numbers as json.Number) and returns Slack's
-// complaints, one a problem, in the form Slack gives them: "must be less than 25 characters [json-pointer:/view/title/text]".
-// An empty result means that Slack would take it. Lengths count Unicode code points.
+// Slack's limits. Every function here is pure: it takes decoded JSON (numbers as json.Number) and returns one error message per
+// problem, in Slack's form: "must be less than 25 characters [json-pointer:/view/title/text]". An empty result means that Slack
+// would accept it. Lengths count Unicode code points.
 //
-// Sources: https://docs.slack.dev/reference/block-kit, the doc comments of @slack/types 3.2, and complaints of the real Slack
-// that people quote in public. Where sources differ, the smaller limit is held, so that what passes here passes there.
-// A block or element that is not described here is refused as an unsupported type, although Slack may know it.
+// Sources: https://docs.slack.dev/reference/block-kit, the doc comments of @slack/types 3.2, and error messages of Slack that are
+// quoted in public. Where sources differ, the smaller limit applies, so that what is accepted here is accepted by Slack.
+// A block or element that is missing here is refused as an unsupported type, even if Slack supports it.
 const (
 	maxMessageBlocks = 50
 	maxViewBlocks    = 100
-	maxBlocksJSON    = 13_172  // the whole of a message's blocks; undocumented, measured (slackapi/bolt-js#2509)
+	maxBlocksJSON    = 13_172  // all blocks of a message; undocumented, measured (slackapi/bolt-js#2509)
 	maxViewJSON      = 250_000 // bytes
-	maxText          = 40_000  // a message's top-level text; chat.postMessage cuts it there
-	maxUpdateText    = 4_000   // chat.update refuses more
+	maxText          = 40_000  // a message's top-level text; chat.postMessage truncates longer text
+	maxUpdateText    = 4_000   // chat.update refuses longer text
 
 	maxID              = 255 // block_id, action_id, callback_id, external_id
 	maxTextObject      = 3000
@@ -59,10 +59,10 @@ const (
 	maxViewTitle       = 24 // and submit, close
 	maxPrivateMetadata = 3000
 
-	maxAckFrame = 20_480 // bytes; a frame as long as this or longer is dropped without a word (slack-go/slack#1196)
+	maxAckFrame = 20_480 // bytes; a frame of this length or longer is dropped silently (slack-go/slack#1196)
 )
 
-// surface is where blocks are shown; each shows other ones.
+// surface is where blocks are shown; each allows different blocks.
 type surface string
 
 const (
@@ -71,7 +71,7 @@ const (
 	onHome    surface = "home"
 )
 
-// checkMessageBlocks says what is wrong with the blocks of a message. ptr is where they stand in the call, "/blocks".
+// checkMessageBlocks returns the problems in the blocks of a message. ptr is their JSON pointer in the call, "/blocks".
 func checkMessageBlocks(blocks []any, ptr string) []string {
 	c := &check{on: onMessage}
 	if len(blocks) > maxMessageBlocks {
@@ -81,12 +81,12 @@ func checkMessageBlocks(blocks []any, ptr string) []string {
 	return c.problems
 }
 
-// messageBlocksTooLong says whether Slack would answer msg_blocks_too_long.
+// messageBlocksTooLong reports whether Slack would return msg_blocks_too_long.
 func messageBlocksTooLong(blocks []any) bool {
 	return utf8.RuneCount(encode(blocks)) > maxBlocksJSON
 }
 
-// checkView says what is wrong with a view. want is the type that the method takes, or "" for both.
+// checkView returns the problems in a view. want is the type that the method accepts, or "" for both.
 func checkView(view any, want surface, ptr string) []string {
 	c := &check{on: surface(typeOf(view))}
 	allowed := []string{string(onModal), string(onHome)}
@@ -128,7 +128,7 @@ func checkView(view any, want surface, ptr string) []string {
 	return c.problems
 }
 
-// checkOptions says what is wrong with the answer to a block_suggestion.
+// checkOptions returns the problems in the answer to a block_suggestion.
 func checkOptions(answer map[string]any) []string {
 	c := &check{}
 	o, _ := c.object(answer, "", "options", "option_groups")
@@ -136,12 +136,12 @@ func checkOptions(answer map[string]any) []string {
 	return c.problems
 }
 
-// check gathers problems while it walks through one message or view.
+// check collects problems while it walks through one message or view.
 type check struct {
 	on       surface
 	problems []string
 	blockIDs map[string]bool
-	focused  bool // an element has focus_on_load already
+	focused  bool // an element already has focus_on_load
 	tables   int
 }
 
@@ -528,7 +528,7 @@ func (c *check) option(v any, ptr string, mrkdwn, links bool) {
 	o.link("url")
 }
 
-// initial checks that what is chosen at first can be chosen at all.
+// initial checks that the initial options are among the options.
 func (c *check) initial(o object, among bool) {
 	chosen := map[string]any{}
 	if o.has("initial_option") {
@@ -624,7 +624,7 @@ func (c *check) richText(o object) {
 	}
 }
 
-// richTextSpans checks the words inside a section, quote or preformatted part of rich text.
+// richTextSpans checks the elements inside a section, quote or preformatted part of rich text.
 func (c *check) richTextSpans(v any, ptr string, keys ...string) {
 	o, ok := c.object(v, ptr, keys...)
 	if !ok {
@@ -709,12 +709,12 @@ func (c *check) text(v any, ptr string, limit int, mrkdwn bool) {
 		}
 		c.knownType(v, ptr, allowed)
 	}
-	if mrkdwn && len(c.problems) > before { // Slack says of a field with alternatives first that none fits, then why
+	if mrkdwn && len(c.problems) > before { // for a field with alternatives, Slack first reports that none matches, then the reason
 		c.problems = slices.Insert(c.problems, before, "failed to match all allowed schemas [json-pointer:"+ptr+"]")
 	}
 }
 
-// knownType complains unless v is an object of one of the types.
+// knownType records a problem unless v is an object of one of the types.
 func (c *check) knownType(v any, ptr string, allowed []string) bool {
 	m, ok := v.(map[string]any)
 	switch {
@@ -730,14 +730,14 @@ func (c *check) knownType(v any, ptr string, allowed []string) bool {
 	return false
 }
 
-// object is a JSON object and where it stands.
+// object is a JSON object and its JSON pointer.
 type object struct {
 	c   *check
 	ptr string
 	m   map[string]any
 }
 
-// object complains of what is no object and of fields that do not belong.
+// object records a problem if v is not an object, and for each unknown field.
 func (c *check) object(v any, ptr string, keys ...string) (object, bool) {
 	m, ok := v.(map[string]any)
 	if !ok {
@@ -752,7 +752,7 @@ func (c *check) object(v any, ptr string, keys ...string) (object, bool) {
 	return object{c, ptr, m}, true
 }
 
-// has says whether a field is there; null counts as absent.
+// has reports whether a field is present; null counts as absent.
 func (o object) has(key string) bool { return o.m[key] != nil }
 
 func (o object) need(keys ...string) {
@@ -860,7 +860,7 @@ func typeOf(v any) string {
 	return s
 }
 
-// findOption returns the option of an element that has this value, whether it stands alone or in a group.
+// findOption returns the option of an element that has this value, in a group or not.
 func findOption(element map[string]any, value string) map[string]any {
 	lists := [][]any{}
 	if l, ok := element["options"].([]any); ok {
@@ -883,8 +883,8 @@ func findOption(element map[string]any, value string) map[string]any {
 	return nil
 }
 
-// checkAnswer says what Slack's own client would say of an answer in a form before sending it: "" if it is fine.
-// value is what the person entered: a string, or several for elements in which one chooses several.
+// checkAnswer returns the message that Slack's own client shows for an invalid answer in a form; "" if it is valid.
+// value is the entered value: one string, or several for multi-selects.
 func checkAnswer(element map[string]any, value []string, optional bool) string {
 	if len(value) == 0 || len(value) == 1 && value[0] == "" {
 		if optional {

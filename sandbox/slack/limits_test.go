@@ -22,8 +22,8 @@ func parsed[T any](t *testing.T, text string) T {
 	return typed
 }
 
-// complaints checks one block on a surface.
-func complaints(t *testing.T, on surface, block string) []string {
+// problemsIn checks one block on a surface.
+func problemsIn(t *testing.T, on surface, block string) []string {
 	t.Helper()
 	if on == onMessage {
 		return checkMessageBlocks(parsed[[]any](t, "["+block+"]"), "/blocks")
@@ -39,7 +39,7 @@ func times(n int, item string) string {
 	return strings.TrimSuffix(strings.Repeat(item+",", n), ",")
 }
 
-// numbered repeats a template that holds one %d, so that ids differ.
+// numbered repeats a template that contains one %d, so that ids differ.
 func numbered(n int, template string) string {
 	list := make([]string, n)
 	for i := range list {
@@ -56,11 +56,11 @@ func button(more string) string {
 func input(element string) string {
 	return `{"type":"input","label":` + plain("L") + `,"element":` + element + `}`
 }
-func selecting(kind, options string) string {
+func selectElement(kind, options string) string {
 	return fmt.Sprintf(`{"type":"%s","options":[%s]}`, kind, options)
 }
 
-func TestEveryLimitHoldsAtItsEdge(t *testing.T) {
+func TestLimitsAtTheirBoundaries(t *testing.T) {
 	x := func(n int) string { return strings.Repeat("é", n) } // two bytes, one character
 	option := func(text, value string) string {
 		return fmt.Sprintf(`{"text":%s,"value":%q}`, plain(text), value)
@@ -111,17 +111,17 @@ func TestEveryLimitHoldsAtItsEdge(t *testing.T) {
 		{"table cells", onMessage, `{"type":"table","rows":[[` + times(20, `{"type":"raw_text","text":"c"}`) + `]]}`, `{"type":"table","rows":[[` + times(21, `{"type":"raw_text","text":"c"}`) + `]]}`,
 			"no more than 20 items allowed [json-pointer:/blocks/0/rows/0]"},
 		{"one table", onMessage, `{"type":"table","rows":[[{"type":"raw_text","text":"c"}]]}`, times(2, `{"type":"table","rows":[[{"type":"raw_text","text":"c"}]]}`), "only_one_table_allowed"},
-		{"overflow", onMessage, `{"type":"section","text":` + mrkdwn("t") + `,"accessory":` + selecting("overflow", times(5, o)) + `}`,
-			`{"type":"section","text":` + mrkdwn("t") + `,"accessory":` + selecting("overflow", times(6, o)) + `}`, "no more than 5 items allowed [json-pointer:/blocks/0/accessory/options]"},
-		{"select options", onModal, input(selecting("static_select", times(100, o))), input(selecting("static_select", times(101, o))),
+		{"overflow", onMessage, `{"type":"section","text":` + mrkdwn("t") + `,"accessory":` + selectElement("overflow", times(5, o)) + `}`,
+			`{"type":"section","text":` + mrkdwn("t") + `,"accessory":` + selectElement("overflow", times(6, o)) + `}`, "no more than 5 items allowed [json-pointer:/blocks/0/accessory/options]"},
+		{"select options", onModal, input(selectElement("static_select", times(100, o))), input(selectElement("static_select", times(101, o))),
 			"no more than 100 items allowed [json-pointer:/view/blocks/0/element/options]"},
-		{"select has options", onModal, input(selecting("static_select", o)), input(selecting("static_select", "")), "must provide at least 1 items [json-pointer:/view/blocks/0/element/options]"},
-		{"radio buttons", onModal, input(selecting("radio_buttons", times(10, o))), input(selecting("radio_buttons", times(11, o))), "no more than 10 items allowed"},
-		{"checkboxes", onModal, input(selecting("checkboxes", times(10, o))), input(selecting("checkboxes", times(11, o))), "no more than 10 items allowed"},
-		{"option text", onModal, input(selecting("static_select", option(x(75), "v"))), input(selecting("static_select", option(x(76), "v"))), "must be less than 76 characters"},
-		{"option value", onModal, input(selecting("static_select", option("o", x(75)))), input(selecting("static_select", option("o", x(76)))), "must be less than 76 characters"},
-		{"option description", onModal, input(selecting("static_select", `{"text":`+plain("o")+`,"value":"v","description":`+plain(x(75))+`}`)),
-			input(selecting("static_select", `{"text":`+plain("o")+`,"value":"v","description":`+plain(x(76))+`}`)), "must be less than 76 characters"},
+		{"select has options", onModal, input(selectElement("static_select", o)), input(selectElement("static_select", "")), "must provide at least 1 items [json-pointer:/view/blocks/0/element/options]"},
+		{"radio buttons", onModal, input(selectElement("radio_buttons", times(10, o))), input(selectElement("radio_buttons", times(11, o))), "no more than 10 items allowed"},
+		{"checkboxes", onModal, input(selectElement("checkboxes", times(10, o))), input(selectElement("checkboxes", times(11, o))), "no more than 10 items allowed"},
+		{"option text", onModal, input(selectElement("static_select", option(x(75), "v"))), input(selectElement("static_select", option(x(76), "v"))), "must be less than 76 characters"},
+		{"option value", onModal, input(selectElement("static_select", option("o", x(75)))), input(selectElement("static_select", option("o", x(76)))), "must be less than 76 characters"},
+		{"option description", onModal, input(selectElement("static_select", `{"text":`+plain("o")+`,"value":"v","description":`+plain(x(75))+`}`)),
+			input(selectElement("static_select", `{"text":`+plain("o")+`,"value":"v","description":`+plain(x(76))+`}`)), "must be less than 76 characters"},
 		{"placeholder", onModal, input(`{"type":"plain_text_input","placeholder":` + plain(x(150)) + `}`), input(`{"type":"plain_text_input","placeholder":` + plain(x(151)) + `}`), "must be less than 151 characters"},
 		{"input max_length", onModal, input(`{"type":"plain_text_input","max_length":3000}`), input(`{"type":"plain_text_input","max_length":3001}`), "must be an integer between 1 and 3000"},
 		{"input lengths", onModal, input(`{"type":"plain_text_input","min_length":5,"max_length":5}`), input(`{"type":"plain_text_input","min_length":6,"max_length":5}`), "must be at least `min_length`"},
@@ -132,17 +132,17 @@ func TestEveryLimitHoldsAtItsEdge(t *testing.T) {
 			`{"type":"rich_text","elements":[{"type":"rich_text_list","style":"bullet","indent":9,"elements":[{"type":"rich_text_section","elements":[]}]}]}`, "must be an integer between 0 and 8"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := complaints(t, c.on, c.fits); len(got) > 0 {
-				t.Errorf("refused what fits: %q", got)
+			if got := problemsIn(t, c.on, c.fits); len(got) > 0 {
+				t.Errorf("refused at the limit: %q", got)
 			}
-			if got := strings.Join(complaints(t, c.on, c.over), "\n"); !strings.Contains(got, c.complaint) {
-				t.Errorf("complains %q, not %q", got, c.complaint)
+			if got := strings.Join(problemsIn(t, c.on, c.over), "\n"); !strings.Contains(got, c.complaint) {
+				t.Errorf("got %q, want %q", got, c.complaint)
 			}
 		})
 	}
 }
 
-func TestWhatDoesNotBelongIsRefused(t *testing.T) {
+func TestInvalidBlocksAreRefused(t *testing.T) {
 	for _, c := range []struct {
 		name, block string
 		on          surface
@@ -166,7 +166,7 @@ func TestWhatDoesNotBelongIsRefused(t *testing.T) {
 		{"image without alt text", `{"type":"image","image_url":"https://a/b"}`, onMessage, "missing required field: alt_text [json-pointer:/blocks/0]"},
 		{"button without text", `{"type":"actions","elements":[{"type":"button"}]}`, onMessage, "missing required field: text [json-pointer:/blocks/0/elements/0]"},
 		{"no url", button(`,"url":"example"`), onMessage, "invalid url [json-pointer:/blocks/0/elements/0/url]"},
-		{"empty option url", `{"type":"actions","elements":[` + selecting("static_select", `{"text":`+plain("o")+`,"value":"v","url":""}`) + `]}`, onMessage, "invalid additional property: url"},
+		{"empty option url", `{"type":"actions","elements":[` + selectElement("static_select", `{"text":`+plain("o")+`,"value":"v","url":""}`) + `]}`, onMessage, "invalid additional property: url"},
 		{"equal block ids", times(2, `{"type":"divider","block_id":"b"}`), onMessage, "`block_id` \"b\" already exists [json-pointer:/blocks/1/block_id]"},
 		{"equal action ids in a block", `{"type":"actions","elements":[` + times(2, `{"type":"button","action_id":"a","text":`+plain("b")+`}`) + `]}`, onMessage,
 			"`action_id` \"a\" already exists [json-pointer:/blocks/0/elements/1/action_id]"},
@@ -183,37 +183,37 @@ func TestWhatDoesNotBelongIsRefused(t *testing.T) {
 		{"bad date", input(`{"type":"datepicker","initial_date":"1.2.2026"}`), onModal, "must be YYYY-MM-DD"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := strings.Join(complaints(t, c.on, c.block), "\n"); !strings.Contains(got, c.complaint) {
-				t.Errorf("complains %q, not %q", got, c.complaint)
+			if got := strings.Join(problemsIn(t, c.on, c.block), "\n"); !strings.Contains(got, c.complaint) {
+				t.Errorf("got %q, want %q", got, c.complaint)
 			}
 		})
 	}
 }
 
-func TestSlackSaysOfAFieldWithAlternativesThatNoneFits(t *testing.T) {
-	got := complaints(t, onMessage, `{"type":"section","text":`+mrkdwn(strings.Repeat("a", 3001))+`}`)
+func TestTextAlternativesReportSchemaMismatch(t *testing.T) {
+	got := problemsIn(t, onMessage, `{"type":"section","text":`+mrkdwn(strings.Repeat("a", 3001))+`}`)
 	want := []string{"failed to match all allowed schemas [json-pointer:/blocks/0/text]", "must be less than 3001 characters [json-pointer:/blocks/0/text/text]"}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestNumbersOfBlocks(t *testing.T) {
+func TestMaximumBlocks(t *testing.T) {
 	divider := `{"type":"divider"}`
 	for _, c := range []struct {
 		on   surface
 		most int
 	}{{onMessage, 50}, {onModal, 100}, {onHome, 100}} {
-		if got := complaints(t, c.on, times(c.most, divider)); len(got) > 0 {
+		if got := problemsIn(t, c.on, times(c.most, divider)); len(got) > 0 {
 			t.Errorf("%s refuses %d blocks: %q", c.on, c.most, got)
 		}
-		if got := complaints(t, c.on, times(c.most+1, divider)); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("no more than %d items allowed", c.most)) {
+		if got := problemsIn(t, c.on, times(c.most+1, divider)); len(got) != 1 || !strings.HasPrefix(got[0], fmt.Sprintf("no more than %d items allowed", c.most)) {
 			t.Errorf("%s on %d blocks: %q", c.on, c.most+1, got)
 		}
 	}
 	long := parsed[[]any](t, "["+times(5, `{"type":"section","text":`+mrkdwn(strings.Repeat("a", 2700))+`}`)+"]")
 	if !messageBlocksTooLong(long) || messageBlocksTooLong(long[:4]) {
-		t.Error("the sum of a message's blocks is not measured")
+		t.Error("the total length of a message's blocks is not checked")
 	}
 }
 
@@ -242,14 +242,14 @@ func TestViews(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got := strings.Join(checkView(parsed[any](t, c.view), c.want, "/view"), "\n")
 			if c.complaint == "" && got != "" || !strings.Contains(got, c.complaint) {
-				t.Errorf("complains %q, not %q", got, c.complaint)
+				t.Errorf("got %q, want %q", got, c.complaint)
 			}
 		})
 	}
 }
 
-// Whatever slack-go writes for a reasonable message has to pass: it passes at Slack's.
-func TestWhatSlackGoWritesPasses(t *testing.T) {
+// The output of slack-go for valid messages must be accepted, because Slack accepts it.
+func TestSlackGoBlocksAreAccepted(t *testing.T) {
 	p := func(s string) *slackgo.TextBlockObject {
 		return slackgo.NewTextBlockObject("plain_text", s, true, false)
 	}
@@ -293,7 +293,7 @@ func TestWhatSlackGoWritesPasses(t *testing.T) {
 	}
 }
 
-func TestAnswersThatSlacksClientRefuses(t *testing.T) {
+func TestInvalidAnswersAreRefused(t *testing.T) {
 	for _, c := range []struct {
 		element string
 		value   []string
@@ -319,6 +319,6 @@ func TestAnswersThatSlacksClientRefuses(t *testing.T) {
 		}
 	}
 	if got := checkAnswer(map[string]any{"type": "plain_text_input"}, nil, true); got != "" {
-		t.Errorf("an optional input must not be filled in, but: %q", got)
+		t.Errorf("an optional input can be empty, but: %q", got)
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Manifest is what the workspace needs to know from an app manifest (https://docs.slack.dev/reference/app-manifest).
+// Manifest contains the parts of an app manifest that the workspace uses (https://docs.slack.dev/reference/app-manifest).
 type Manifest struct {
 	Name          string // display_information.name
 	Description   string // display_information.description
 	BotName       string // features.bot_user.display_name; Name when the manifest has none
 	HomeTab       bool   // features.app_home.home_tab_enabled
-	MessagesTab   bool   // features.app_home.messages_tab_enabled: without it nobody can be written to
-	Interactivity bool   // settings.interactivity.is_enabled: without it buttons do nothing, also in Socket Mode
+	MessagesTab   bool   // features.app_home.messages_tab_enabled: required for direct messages
+	Interactivity bool   // settings.interactivity.is_enabled: required for buttons, also in Socket Mode
 	SocketMode    bool   // settings.socket_mode_enabled
 	Commands      []Command
 	BotScopes     []string // oauth_config.scopes.bot
@@ -31,8 +31,8 @@ type Command struct {
 	ShouldEscape bool   `json:"should_escape"` // mentions, channels and links in the text arrive as Slack writes them in messages
 }
 
-// ParseManifest reads an app manifest, in JSON or YAML, and refuses what Slack would refuse of the parts it reads. Fields that
-// the workspace has no use for are not looked at: the manifest's schema is for that.
+// ParseManifest reads an app manifest, in JSON or YAML, and refuses what Slack would refuse in the parts that it reads. It ignores
+// other fields, which the manifest's schema checks.
 func ParseManifest(data []byte) (Manifest, error) {
 	var file struct {
 		Display struct {
@@ -88,13 +88,13 @@ func ParseManifest(data []byte) (Manifest, error) {
 	}
 	switch n := utf8.RuneCountInString(m.Name); {
 	case n == 0 || n > 35:
-		return Manifest{}, fmt.Errorf("the app manifest's display_information.name has %d characters; Slack takes 1 to 35", n)
+		return Manifest{}, fmt.Errorf("the app manifest's display_information.name has %d characters; Slack allows 1 to 35", n)
 	case file.Features.Bot == nil && len(m.BotScopes) > 0:
-		return Manifest{}, fmt.Errorf("the app manifest asks for bot scopes and has no features.bot_user")
+		return Manifest{}, fmt.Errorf("the app manifest has bot scopes, but no features.bot_user")
 	case len(m.Commands) > 50:
-		return Manifest{}, fmt.Errorf("the app manifest has %d slash commands; Slack takes 50", len(m.Commands))
+		return Manifest{}, fmt.Errorf("the app manifest has %d slash commands; Slack allows 50", len(m.Commands))
 	case len(m.Commands) > 0 && !slices.Contains(m.BotScopes, "commands"):
-		return Manifest{}, fmt.Errorf("the app manifest has slash commands and not the scope commands")
+		return Manifest{}, fmt.Errorf("the app manifest has slash commands, but not the scope commands")
 	}
 	if file.Features.Bot != nil {
 		m.BotName = file.Features.Bot.Name

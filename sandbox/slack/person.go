@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// The person side: what Slack's client does for the one who sits before it. Package documentation lists the calls.
+// The API for people: what Slack's client does for its user. The package documentation lists the calls.
 
-// PersonInfo is one of GET /sandbox/people.
+// PersonInfo is an element of the response of GET /sandbox/people.
 type PersonInfo struct {
 	ID          string `json:"id"`
 	Handle      string `json:"handle"`
@@ -27,18 +27,18 @@ type PersonInfo struct {
 	Color       string `json:"color"` // #rrggbb
 }
 
-// ChannelInfo is one of GET /sandbox/channels.
+// ChannelInfo is an element of the response of GET /sandbox/channels.
 type ChannelInfo struct {
 	ID      string   `json:"id"`
 	Name    string   `json:"name"`
 	Kind    string   `json:"kind"` // public, private or dm
 	Shared  bool     `json:"shared"`
 	Members []string `json:"members"`
-	LastTS  string   `json:"last_ts"`        // of the last message this person sees; empty if there is none
-	With    string   `json:"with,omitempty"` // the other side of a dm
+	LastTS  string   `json:"last_ts"`        // timestamp of the last message that this person sees; empty if there is none
+	With    string   `json:"with,omitempty"` // the other person of a direct message
 }
 
-// MessageInfo is one of GET /sandbox/messages.
+// MessageInfo is an element of the response of GET /sandbox/messages.
 type MessageInfo struct {
 	TS        string `json:"ts"`
 	User      string `json:"user"`
@@ -50,7 +50,7 @@ type MessageInfo struct {
 	Thread    string `json:"thread_ts,omitempty"`
 }
 
-// clientError is a request that makes no sense: a 4xx.
+// clientError is the error for an invalid request: a 4xx.
 type clientError struct {
 	status        int
 	code, message string
@@ -58,12 +58,12 @@ type clientError struct {
 
 func (e *clientError) Error() string { return e.message }
 
-func wrong(status int, code, format string, args ...any) error {
+func newClientError(status int, code, format string, args ...any) error {
 	return &clientError{status, code, fmt.Sprintf(format, args...)}
 }
 
-// deed is the body of every POST; each reads the fields it has a use for.
-type deed struct {
+// interaction is the body of every POST; each handler reads the fields that it needs.
+type interaction struct {
 	As      string `json:"as"`
 	Channel string `json:"channel"`
 	Text    string `json:"text"`
@@ -80,10 +80,10 @@ type deed struct {
 	Envelope string `json:"envelope_id"`
 }
 
-// PersonAPI serves what Slack's client would do for a person, and the workspace's switches for faults, as JSON under /sandbox/….
+// PersonAPI serves the actions of people in Slack's client, and the workspace's faults, as JSON under /sandbox/….
 func (s *Server) PersonAPI() http.Handler {
 	mux := http.NewServeMux()
-	look := func(path string, f func(r *http.Request) (any, error)) {
+	get := func(path string, f func(r *http.Request) (any, error)) {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 			s.mu.Lock()
 			v, err := f(r)
@@ -95,9 +95,9 @@ func (s *Server) PersonAPI() http.Handler {
 			reply(w, json.RawMessage(body), err)
 		})
 	}
-	do := func(path string, f func(d *deed) (map[string]any, error)) {
+	do := func(path string, f func(d *interaction) (map[string]any, error)) {
 		mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-			var d deed
+			var d interaction
 			if err := readBody(w, r, &d); err != nil {
 				reply(w, nil, err)
 				return
@@ -106,15 +106,15 @@ func (s *Server) PersonAPI() http.Handler {
 			reply(w, v, err)
 		})
 	}
-	look("/sandbox/people", s.lookPeople)
-	look("/sandbox/channels", s.lookChannels)
-	look("/sandbox/messages", s.lookMessages)
-	look("/sandbox/commands", func(*http.Request) (any, error) { return orEmpty(s.o.Manifest.Commands), nil })
-	look("/sandbox/views", s.lookViews)
-	look("/sandbox/slack/calls", s.lookCalls)
-	look("/sandbox/slack/faults", s.lookFaults)
+	get("/sandbox/people", s.getPeople)
+	get("/sandbox/channels", s.getChannels)
+	get("/sandbox/messages", s.getMessages)
+	get("/sandbox/commands", func(*http.Request) (any, error) { return orEmpty(s.o.Manifest.Commands), nil })
+	get("/sandbox/views", s.getViews)
+	get("/sandbox/slack/calls", s.getCalls)
+	get("/sandbox/slack/faults", s.getFaults)
 	do("/sandbox/command", s.doCommand)
-	do("/sandbox/press", s.doPress)
+	do("/sandbox/press", s.performAction)
 	do("/sandbox/submit", s.doSubmit)
 	do("/sandbox/close", s.doClose)
 	do("/sandbox/options", s.doOptions)
@@ -131,7 +131,7 @@ func (s *Server) PersonAPI() http.Handler {
 		reply(w, map[string]any{"faults": []any{}}, nil)
 	})
 	mux.HandleFunc("/sandbox/", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, nil, wrong(http.StatusNotFound, "unknown_call", "there is no %s %s", r.Method, r.URL.Path))
+		reply(w, nil, newClientError(http.StatusNotFound, "unknown_call", "there is no %s %s", r.Method, r.URL.Path))
 	})
 	return s.unlessClosed(mux)
 }
@@ -139,7 +139,7 @@ func (s *Server) PersonAPI() http.Handler {
 func readBody(w http.ResponseWriter, r *http.Request, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 	if err != nil {
-		return wrong(http.StatusRequestEntityTooLarge, "too_large", "a megabyte is the most that can be sent")
+		return newClientError(http.StatusRequestEntityTooLarge, "too_large", "the body must not be larger than 1 MB")
 	}
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil
@@ -148,7 +148,7 @@ func readBody(w http.ResponseWriter, r *http.Request, v any) error {
 	d.UseNumber()
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return wrong(http.StatusBadRequest, "invalid_json", "the body must be one JSON object with known fields: %v", err)
+		return newClientError(http.StatusBadRequest, "invalid_json", "the body must be one JSON object with known fields: %v", err)
 	}
 	return nil
 }
@@ -165,13 +165,13 @@ func reply(w http.ResponseWriter, v any, err error) {
 	}
 }
 
-// sentAs adds to an answer under which id the app was told of what the person did.
-func (e *envelope) sentAs(answer map[string]any) map[string]any {
+// withEnvelopeID adds the id of the envelope that was sent to the app to an answer.
+func (e *envelope) withEnvelopeID(answer map[string]any) map[string]any {
 	answer["envelope_id"] = e.id
 	return answer
 }
 
-// failed is what Slack's client shows when something did not work.
+// failed returns a failure that Slack's client would show.
 func failed(code, format string, args ...any) map[string]any {
 	return map[string]any{"ok": false, "error": code, "message": fmt.Sprintf(format, args...)}
 }
@@ -183,9 +183,9 @@ func orEmpty[T any](list []T) []T {
 	return list
 }
 
-// Looking. These run with the lock.
+// Handlers of GET. They run with the lock held.
 
-func (s *Server) lookPeople(*http.Request) (any, error) {
+func (s *Server) getPeople(*http.Request) (any, error) {
 	list := []PersonInfo{}
 	for _, p := range s.people {
 		list = append(list, PersonInfo{p.ID, p.Handle, p.Name, p.Title, p.Email, p.Restricted || p.Stranger, p.Deactivated, p.Bot, p.Color})
@@ -193,10 +193,10 @@ func (s *Server) lookPeople(*http.Request) (any, error) {
 	return list, nil
 }
 
-func (s *Server) lookChannels(r *http.Request) (any, error) {
+func (s *Server) getChannels(r *http.Request) (any, error) {
 	p := s.person(r.URL.Query().Get("as"))
 	if p == nil {
-		return nil, nobody(r.URL.Query().Get("as"))
+		return nil, unknownPerson(r.URL.Query().Get("as"))
 	}
 	list := []ChannelInfo{}
 	for _, c := range s.channels {
@@ -213,7 +213,7 @@ func (s *Server) lookChannels(r *http.Request) (any, error) {
 			info.Name = s.person(info.With).Handle
 		}
 		for _, m := range c.messages {
-			if m.only == "" || m.only == p.ID {
+			if m.visibleTo == "" || m.visibleTo == p.ID {
 				info.LastTS = m.ts
 			}
 		}
@@ -222,30 +222,30 @@ func (s *Server) lookChannels(r *http.Request) (any, error) {
 	return list, nil
 }
 
-func (s *Server) lookMessages(r *http.Request) (any, error) {
+func (s *Server) getMessages(r *http.Request) (any, error) {
 	q := r.URL.Query()
-	p, c, err := s.present(q.Get("as"), q.Get("channel"))
+	p, c, err := s.findMember(q.Get("as"), q.Get("channel"))
 	if err != nil {
 		return nil, err
 	}
 	list := []MessageInfo{}
-	oldest := q.Get("oldest") // timestamps have one length, so that they compare as text
+	oldest := q.Get("oldest") // timestamps have equal length, so they can be compared as strings
 	for _, m := range c.messages {
-		if m.ts > oldest && (m.only == "" || m.only == p.ID) {
-			list = append(list, MessageInfo{m.ts, m.user, m.user == s.bot.ID, m.text, orEmpty(m.blocks), m.only != "", m.edited, m.thread})
+		if m.ts > oldest && (m.visibleTo == "" || m.visibleTo == p.ID) {
+			list = append(list, MessageInfo{m.ts, m.user, m.user == s.bot.ID, m.text, orEmpty(m.blocks), m.visibleTo != "", m.edited, m.thread})
 		}
 	}
 	return list, nil
 }
 
-func (s *Server) lookViews(r *http.Request) (any, error) {
+func (s *Server) getViews(r *http.Request) (any, error) {
 	p := s.person(r.URL.Query().Get("as"))
 	if p == nil {
-		return nil, nobody(r.URL.Query().Get("as"))
+		return nil, unknownPerson(r.URL.Query().Get("as"))
 	}
 	show := func(v *view) map[string]any {
 		j := s.viewJSON(v)
-		delete(j, "private_metadata") // a client does not show it, and a person should not need it
+		delete(j, "private_metadata") // Slack's client does not show it
 		return j
 	}
 	modals := []any{}
@@ -259,7 +259,7 @@ func (s *Server) lookViews(r *http.Request) (any, error) {
 	return answer, nil
 }
 
-func (s *Server) lookCalls(*http.Request) (any, error) {
+func (s *Server) getCalls(*http.Request) (any, error) {
 	counts := s.counts
 	counts.Sockets = len(s.sockets)
 	counts.Recent = []EnvelopeInfo{}
@@ -269,45 +269,45 @@ func (s *Server) lookCalls(*http.Request) (any, error) {
 	return counts, nil
 }
 
-func (s *Server) lookFaults(*http.Request) (any, error) {
+func (s *Server) getFaults(*http.Request) (any, error) {
 	return map[string]any{"faults": orEmpty(s.faults)}, nil
 }
 
-func nobody(id string) error {
-	return wrong(http.StatusNotFound, "unknown_person", "nobody here has the id %q; GET /sandbox/people lists everybody", id)
+func unknownPerson(id string) error {
+	return newClientError(http.StatusNotFound, "unknown_person", "there is no person with the id %q; GET /sandbox/people lists everybody", id)
 }
 
-// present finds a person and a conversation this person is in.
-func (s *Server) present(as, channel string) (*Person, *channel, error) {
+// findMember finds a person and a conversation that this person is in.
+func (s *Server) findMember(as, channel string) (*Person, *channel, error) {
 	p, c := s.person(as), s.channel(channel)
 	switch {
 	case p == nil:
-		return nil, nil, nobody(as)
+		return nil, nil, unknownPerson(as)
 	case c == nil || !c.has(p.ID):
-		return nil, nil, wrong(http.StatusNotFound, "channel_not_found", "%s is in no conversation %q", p.Name, channel)
+		return nil, nil, newClientError(http.StatusNotFound, "channel_not_found", "%s is in no conversation %q", p.Name, channel)
 	}
 	return p, c, nil
 }
 
-// actor finds a person who can do something.
+// actor finds a person who is able to act.
 func (s *Server) actor(as string) (*Person, error) {
 	p := s.person(as)
 	switch {
 	case p == nil:
-		return nil, nobody(as)
+		return nil, unknownPerson(as)
 	case p.Deactivated:
-		return nil, wrong(http.StatusForbidden, "deactivated", "%s's Slack account is deactivated", p.Name)
+		return nil, newClientError(http.StatusForbidden, "deactivated", "%s's Slack account is deactivated", p.Name)
 	case p.Bot:
-		return nil, wrong(http.StatusForbidden, "bot", "%s is a bot", p.Name)
+		return nil, newClientError(http.StatusForbidden, "bot", "%s is a bot", p.Name)
 	case p.Invited:
-		return nil, wrong(http.StatusForbidden, "invited", "%s has not accepted the invitation to this workspace yet", p.Name)
+		return nil, newClientError(http.StatusForbidden, "invited", "%s has not accepted the invitation to this workspace yet", p.Name)
 	}
 	return p, nil
 }
 
-// Doing. These take the lock themselves, because they wait for the app without it.
+// Handlers of POST. They take the lock themselves, because they wait for the app without it.
 
-func (s *Server) doCommand(d *deed) (map[string]any, error) {
+func (s *Server) doCommand(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
 	e, h, err := s.commandEnvelope(d)
 	s.mu.Unlock()
@@ -321,16 +321,16 @@ func (s *Server) doCommand(d *deed) (map[string]any, error) {
 	command := e.payload.(map[string]any)["command"]
 	answer, err := s.deliver(e)
 	if err != nil {
-		return e.sentAs(failed(err.Error(), "%s failed with the error %q", command, err.Error())), nil
+		return e.withEnvelopeID(failed(err.Error(), "%s failed with the error %q", command, err.Error())), nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	given := map[string]any{}
 	if len(answer) > 0 && decode(answer, &given) != nil {
-		return e.sentAs(failed("invalid_command_response", "%s failed with the error \"invalid_command_response\"", command)), nil
+		return e.withEnvelopeID(failed("invalid_command_response", "%s failed with the error \"invalid_command_response\"", command)), nil
 	}
 	if len(given) == 0 {
-		return e.sentAs(map[string]any{"ok": true, "response": nil}), nil
+		return e.withEnvelopeID(map[string]any{"ok": true, "response": nil}), nil
 	}
 	c := &call{args: given}
 	k, no := c.readContent()
@@ -338,25 +338,25 @@ func (s *Server) doCommand(d *deed) (map[string]any, error) {
 		no = refuse("no_text")
 	}
 	if no != nil {
-		return e.sentAs(failed("invalid_command_response", "%s failed with the error \"invalid_command_response\": the app answered what Slack cannot show (%s %s)",
+		return e.withEnvelopeID(failed("invalid_command_response", "%s failed with the error \"invalid_command_response\": Slack cannot show the app's answer (%s %s)",
 			command, no.code, strings.Join(no.problems, "; "))), nil
 	}
 	s.respond(h, k, c.str("response_type"), "")
-	return e.sentAs(map[string]any{"ok": true, "response": answer}), nil
+	return e.withEnvelopeID(map[string]any{"ok": true, "response": answer}), nil
 }
 
-// commandEnvelope is what the app hears of a slash command; nil if the app has no such command.
-func (s *Server) commandEnvelope(d *deed) (*envelope, *hook, error) {
+// commandEnvelope creates the envelope for a slash command; nil if the app has no such command.
+func (s *Server) commandEnvelope(d *interaction) (*envelope, *responseURL, error) {
 	p, err := s.actor(d.As)
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, _, err := s.present(d.As, d.Channel); err != nil {
+	if _, _, err := s.findMember(d.As, d.Channel); err != nil {
 		return nil, nil, err
 	}
 	typed := strings.TrimSpace(d.Text)
 	if !strings.HasPrefix(typed, "/") {
-		return nil, nil, wrong(http.StatusBadRequest, "no_command", "a command begins with a slash")
+		return nil, nil, newClientError(http.StatusBadRequest, "no_command", "a command begins with a slash")
 	}
 	i := strings.IndexFunc(typed+" ", func(r rune) bool { return r == ' ' || r == '\n' || r == '\t' })
 	word, text := typed[:i], strings.TrimSpace(typed[i:])
@@ -368,34 +368,34 @@ func (s *Server) commandEnvelope(d *deed) (*envelope, *hook, error) {
 		text = s.escape(text)
 	}
 	w := s.o.Workspace
-	id, url := s.newHook("commands", p.ID, d.Channel, "")
+	id, url := s.newResponseURL("commands", p.ID, d.Channel, "")
 	e := s.newEnvelope("slash_commands", true, map[string]any{
 		"token": s.verification, "team_id": w.TeamID, "team_domain": w.Domain, "channel_id": d.Channel, "channel_name": s.channel(d.Channel).payloadName(),
 		"user_id": p.ID, "user_name": p.Handle, "command": word, "text": text, "api_app_id": w.AppID, "is_enterprise_install": "false",
 		"response_url": url, "trigger_id": s.newTrigger(p.ID, ""),
 	})
-	return e, s.hooks[id], nil
+	return e, s.responseURLs[id], nil
 }
 
-// whatIsMeant finds, in what a person typed, what Slack turns into links when the command wants that (should_escape).
-var whatIsMeant = regexp.MustCompile(`https?://[^\s<>]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[@#][A-Za-z0-9][A-Za-z0-9._-]*|[&<>]`)
+// linkPattern matches the parts of typed text that Slack converts for commands with should_escape.
+var linkPattern = regexp.MustCompile(`https?://[^\s<>]+|[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[@#][A-Za-z0-9][A-Za-z0-9._-]*|[&<>]`)
 
-// escape writes typed text the way Slack sends it to commands that want it escaped
+// escape converts typed text as Slack does for commands with should_escape
 // (https://docs.slack.dev/interactivity/implementing-slash-commands#escaping).
 func (s *Server) escape(text string) string {
 	entities := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 	var out strings.Builder
 	end := 0
-	for _, at := range whatIsMeant.FindAllStringIndex(text, -1) {
+	for _, at := range linkPattern.FindAllStringIndex(text, -1) {
 		found := text[at[0]:at[1]]
-		alone := at[0] == 0 || strings.ContainsRune(" \n\t(,;:\"'/", rune(text[at[0]-1])) // in x@y or x#y nobody is meant
+		alone := at[0] == 0 || strings.ContainsRune(" \n\t(,;:\"'/", rune(text[at[0]-1])) // x@y or x#y is not a mention
 		out.WriteString(text[end:at[0]])
 		end = at[1]
 		switch {
 		case found == "&" || found == "<" || found == ">":
 			out.WriteString(entities.Replace(found))
 		case strings.Contains(found, "://"):
-			link := strings.TrimRight(found, ".,;:!?)'\"") // a sentence ends there, the link does not
+			link := strings.TrimRight(found, ".,;:!?)'\"") // punctuation at the end belongs to the sentence, not to the link
 			out.WriteString("<" + entities.Replace(link) + ">" + found[len(link):])
 		case found[0] == '@' || found[0] == '#':
 			name := strings.TrimRight(found, "._-")
@@ -414,7 +414,7 @@ func (s *Server) escape(text string) string {
 	return out.String() + text[end:]
 }
 
-// mention is how Slack writes @handle, @group or #channel; "" if nothing is called that.
+// mention returns Slack's form of @handle, @group or #channel; "" if there is none with this name.
 func (s *Server) mention(name string) string {
 	word := strings.ToLower(name[1:])
 	if name[0] == '#' {
@@ -438,7 +438,7 @@ func (s *Server) mention(name string) string {
 	return ""
 }
 
-// interactive is what every interaction payload begins with.
+// interactive returns the fields that all interaction payloads have.
 func (s *Server) interactive(kind string, p *Person) map[string]any {
 	w := s.o.Workspace
 	return map[string]any{
@@ -448,48 +448,48 @@ func (s *Server) interactive(kind string, p *Person) map[string]any {
 	}
 }
 
-// place is where an interaction happens: in a message or in a view.
-type place struct {
+// container is the message or view of an interaction.
+type container struct {
 	channel *channel
 	message *message
 	view    *view
 }
 
-func (pl place) blocks() []any {
+func (pl container) blocks() []any {
 	if pl.view != nil {
 		return pl.view.blocks()
 	}
 	return pl.message.blocks
 }
 
-func (pl place) offered() offers {
+func (pl container) offered() offers {
 	if pl.view != nil {
 		return pl.view.offered
 	}
 	return pl.message.offered
 }
 
-// find finds the message or view, and in it the element, that a person means.
-func (s *Server) find(p *Person, d *deed) (place, spot, error) {
-	var pl place
+// find finds the message or view of an interaction, and the element in it.
+func (s *Server) find(p *Person, d *interaction) (container, blockElement, error) {
+	var pl container
 	if d.View != "" {
-		v, err := s.onScreen(p, d.View)
+		v, err := s.activeView(p, d.View)
 		if err != nil {
-			return place{}, spot{}, err
+			return container{}, blockElement{}, err
 		}
 		pl.view = v
 	} else {
-		_, c, err := s.present(p.ID, d.Channel)
+		_, c, err := s.findMember(p.ID, d.Channel)
 		if err != nil {
-			return place{}, spot{}, err
+			return container{}, blockElement{}, err
 		}
 		m := c.find(d.TS, p.ID)
 		if m == nil {
-			return place{}, spot{}, wrong(http.StatusNotFound, "message_not_found", "%s sees no message %q there", p.Name, d.TS)
+			return container{}, blockElement{}, newClientError(http.StatusNotFound, "message_not_found", "%s sees no message %q in this conversation", p.Name, d.TS)
 		}
 		pl.channel, pl.message = c, m
 	}
-	for _, sp := range spots(pl.blocks()) {
+	for _, sp := range blockElements(pl.blocks()) {
 		value, _ := sp.element["value"].(string)
 		switch {
 		case sp.actionID() != d.Action, d.Block != "" && sp.blockID() != d.Block:
@@ -498,24 +498,24 @@ func (s *Server) find(p *Person, d *deed) (place, spot, error) {
 			return pl, sp, nil
 		}
 	}
-	return place{}, spot{}, wrong(http.StatusNotFound, "action_not_found", "nothing there has the action id %q with this value or in this block", d.Action)
+	return container{}, blockElement{}, newClientError(http.StatusNotFound, "action_not_found", "there is no element with the action id %q and this value or block", d.Action)
 }
 
-// onScreen finds a view that a person can touch: the top modal, or the App Home behind no modal.
-func (s *Server) onScreen(p *Person, id string) (*view, error) {
+// activeView finds a view that a person can use: the top modal or the App Home.
+func (s *Server) activeView(p *Person, id string) (*view, error) {
 	v := s.views[id]
 	if v == nil || v.user != p.ID {
-		return nil, wrong(http.StatusNotFound, "view_not_found", "%s has no view %q", p.Name, id)
+		return nil, newClientError(http.StatusNotFound, "view_not_found", "%s has no view %q", p.Name, id)
 	}
 	if stack := s.modals[p.ID]; v.kind() == onModal && stack[len(stack)-1] != v {
-		return nil, wrong(http.StatusConflict, "view_covered", "another view lies on top of this one")
+		return nil, newClientError(http.StatusConflict, "view_covered", "another view is on top of this one")
 	}
 	return v, nil
 }
 
-func (s *Server) doPress(d *deed) (map[string]any, error) {
+func (s *Server) performAction(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
-	e, err := s.pressEnvelope(d)
+	e, err := s.actionEnvelope(d)
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -524,13 +524,13 @@ func (s *Server) doPress(d *deed) (map[string]any, error) {
 		return failed("interactivity_disabled", "This app is not configured to handle interactive responses. Please configure interactivity URL for your app."), nil
 	}
 	if _, err := s.deliver(e); err != nil {
-		return e.sentAs(failed(err.Error(), "Operation timed out. Apps need to respond within 3 seconds.")), nil
+		return e.withEnvelopeID(failed(err.Error(), "Operation timed out. Apps need to respond within 3 seconds.")), nil
 	}
-	return e.sentAs(map[string]any{"ok": true}), nil
+	return e.withEnvelopeID(map[string]any{"ok": true}), nil
 }
 
-// pressEnvelope is what the app hears of a press; nil if it does not want to hear of any.
-func (s *Server) pressEnvelope(d *deed) (*envelope, error) {
+// actionEnvelope creates the envelope for a block action; nil if the app's interactivity is off.
+func (s *Server) actionEnvelope(d *interaction) (*envelope, error) {
 	p, err := s.actor(d.As)
 	if err != nil {
 		return nil, err
@@ -540,11 +540,11 @@ func (s *Server) pressEnvelope(d *deed) (*envelope, error) {
 		return nil, err
 	}
 	if typeOf(sp.block) == "input" && sp.block["dispatch_action"] != true {
-		return nil, wrong(http.StatusBadRequest, "no_dispatch", "this input tells the app nothing before the form is submitted")
+		return nil, newClientError(http.StatusBadRequest, "no_dispatch", "this input sends the app no actions before the form is submitted")
 	}
 	entered := map[string]answers{}
 	if pl.view != nil {
-		if err := s.enter(pl.view, d.Values); err != nil {
+		if err := s.enterValues(pl.view, d.Values); err != nil {
 			return nil, err
 		}
 		entered = pl.view.answers
@@ -552,7 +552,7 @@ func (s *Server) pressEnvelope(d *deed) (*envelope, error) {
 	action := map[string]any{"type": typeOf(sp.element), "action_id": sp.actionID(), "block_id": sp.blockID(),
 		"action_ts": fmt.Sprintf("%d.%06d", s.o.Now().Unix(), s.o.Now().Nanosecond()/1000)}
 	if stateful(sp.element) || hasOptions(sp.element) {
-		chosen, err := entries(d.Selected)
+		chosen, err := parseSelected(d.Selected)
 		if err == nil {
 			err = s.canChoose(pl, sp, chosen)
 		}
@@ -560,9 +560,9 @@ func (s *Server) pressEnvelope(d *deed) (*envelope, error) {
 			return nil, err
 		}
 		if stateful(sp.element) {
-			note(entered, sp, chosen)
+			recordAnswer(entered, sp, chosen)
 		}
-		for k, v := range holding(sp.element, chosen, pl.offered()[offerKey(sp)]) {
+		for k, v := range elementState(sp.element, chosen, pl.offered()[offerKey(sp)]) {
 			action[k] = v
 		}
 		for _, k := range []string{"placeholder", "initial_option"} {
@@ -588,21 +588,21 @@ func (s *Server) pressEnvelope(d *deed) (*envelope, error) {
 		payload["trigger_id"] = s.newTrigger(p.ID, v.id)
 	} else {
 		m := pl.message
-		payload["container"] = map[string]any{"type": "message", "message_ts": m.ts, "channel_id": pl.channel.ID, "is_ephemeral": m.only != ""}
+		payload["container"] = map[string]any{"type": "message", "message_ts": m.ts, "channel_id": pl.channel.ID, "is_ephemeral": m.visibleTo != ""}
 		payload["channel"] = map[string]any{"id": pl.channel.ID, "name": pl.channel.payloadName()}
-		payload["state"] = map[string]any{"values": stateOf(m.blocks, entered, m.offered)}
+		payload["state"] = map[string]any{"values": stateValues(m.blocks, entered, m.offered)}
 		payload["trigger_id"] = s.newTrigger(p.ID, "")
-		_, payload["response_url"] = s.newHook("actions", p.ID, pl.channel.ID, m.ts)
-		if m.only == "" { // Slack does not keep ephemeral messages, so it cannot send them along
+		_, payload["response_url"] = s.newResponseURL("actions", p.ID, pl.channel.ID, m.ts)
+		if m.visibleTo == "" { // Slack does not store ephemeral messages, so it cannot include them
 			payload["message"] = s.messageJSON(m)
 		}
 	}
-	s.touch()
+	s.notify()
 	return s.newEnvelope("interactive", true, payload), nil
 }
 
-// entries reads one or several strings.
-func entries(v any) (answers []string, err error) {
+// parseSelected reads one or several strings.
+func parseSelected(v any) (answers []string, err error) {
 	switch v := v.(type) {
 	case nil:
 		return nil, nil
@@ -615,20 +615,20 @@ func entries(v any) (answers []string, err error) {
 		for _, x := range v {
 			s, ok := x.(string)
 			if !ok {
-				return nil, wrong(http.StatusBadRequest, "invalid_value", "%v is no string", x)
+				return nil, newClientError(http.StatusBadRequest, "invalid_value", "%v is not a string", x)
 			}
 			answers = append(answers, s)
 		}
 		return answers, nil
 	}
-	return nil, wrong(http.StatusBadRequest, "invalid_value", "%v is neither a string nor a list of strings", v)
+	return nil, newClientError(http.StatusBadRequest, "invalid_value", "%v is neither a string nor a list of strings", v)
 }
 
-// canChoose refuses what cannot be chosen in an element.
-func (s *Server) canChoose(pl place, sp spot, chosen []string) error {
+// canChoose returns an error if the values cannot be chosen in an element.
+func (s *Server) canChoose(pl container, sp blockElement, chosen []string) error {
 	kind := typeOf(sp.element)
 	if len(chosen) > 1 && !strings.HasPrefix(kind, "multi_") && kind != "checkboxes" {
-		return wrong(http.StatusBadRequest, "invalid_value", "in %q one chooses one thing", sp.actionID())
+		return newClientError(http.StatusBadRequest, "invalid_value", "%q takes only one value", sp.actionID())
 	}
 	for _, c := range chosen {
 		ok := true
@@ -642,54 +642,54 @@ func (s *Server) canChoose(pl place, sp spot, chosen []string) error {
 			ok = s.channel(c) != nil
 		}
 		if !ok {
-			return wrong(http.StatusBadRequest, "invalid_value", "%q cannot be chosen in %q", c, sp.actionID())
+			return newClientError(http.StatusBadRequest, "invalid_value", "%q cannot be chosen in %q", c, sp.actionID())
 		}
 	}
 	return nil
 }
 
-// note puts down what was entered.
-func note(entered map[string]answers, sp spot, chosen []string) {
+// recordAnswer stores an entered value.
+func recordAnswer(entered map[string]answers, sp blockElement, chosen []string) {
 	if entered[sp.blockID()] == nil {
 		entered[sp.blockID()] = answers{}
 	}
 	entered[sp.blockID()][sp.actionID()] = chosen
 }
 
-// enter puts values into the inputs of a view: all of them, or none if one is impossible.
-func (s *Server) enter(v *view, values map[string]map[string]any) error {
+// enterValues sets the inputs of a view: all values, or none if one is invalid.
+func (s *Server) enterValues(v *view, values map[string]map[string]any) error {
 	unknown := 0
 	for _, actions := range values {
 		unknown += len(actions)
 	}
 	given := map[string]answers{}
-	for _, sp := range spots(v.blocks()) {
+	for _, sp := range blockElements(v.blocks()) {
 		x, ok := values[sp.blockID()][sp.actionID()]
 		if !ok || !stateful(sp.element) {
 			continue
 		}
 		unknown--
-		chosen, err := entries(x)
+		chosen, err := parseSelected(x)
 		if err == nil {
-			err = s.canChoose(place{view: v}, sp, chosen)
+			err = s.canChoose(container{view: v}, sp, chosen)
 		}
 		if err != nil {
 			return err
 		}
-		note(given, sp, chosen)
+		recordAnswer(given, sp, chosen)
 	}
 	if unknown > 0 {
-		return wrong(http.StatusBadRequest, "unknown_input", "values name an input that this view does not have")
+		return newClientError(http.StatusBadRequest, "unknown_input", "values name an input that this view does not have")
 	}
-	for _, sp := range spots(v.blocks()) {
+	for _, sp := range blockElements(v.blocks()) {
 		if chosen, ok := given[sp.blockID()][sp.actionID()]; ok {
-			note(v.answers, sp, chosen)
+			recordAnswer(v.answers, sp, chosen)
 		}
 	}
 	return nil
 }
 
-func (s *Server) doSubmit(d *deed) (map[string]any, error) {
+func (s *Server) doSubmit(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
 	v, e, errs, err := s.submitEnvelope(d)
 	s.mu.Unlock()
@@ -701,37 +701,37 @@ func (s *Server) doSubmit(d *deed) (map[string]any, error) {
 	}
 	answer, err := s.deliver(e)
 	if err != nil {
-		return e.sentAs(failed(err.Error(), "We had some trouble connecting. Try again?")), nil
+		return e.withEnvelopeID(failed(err.Error(), "We had some trouble connecting. Try again?")), nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs, err = s.applySubmission(v, answer)
 	switch {
 	case err != nil:
-		return e.sentAs(failed("invalid_response", "We had some trouble connecting. Try again? (Slack cannot use what the app answered: %v.)", err)), nil
+		return e.withEnvelopeID(failed("invalid_response", "We had some trouble connecting. Try again? (Slack cannot use the app's answer: %v.)", err)), nil
 	case len(errs) > 0:
-		return e.sentAs(map[string]any{"ok": false, "errors": errs}), nil
+		return e.withEnvelopeID(map[string]any{"ok": false, "errors": errs}), nil
 	}
-	return e.sentAs(map[string]any{"ok": true}), nil
+	return e.withEnvelopeID(map[string]any{"ok": true}), nil
 }
 
-// submitEnvelope is what the app hears of a form. errs is what Slack's client complains of before it sends anything.
-func (s *Server) submitEnvelope(d *deed) (v *view, e *envelope, errs map[string]string, err error) {
+// submitEnvelope creates the envelope for a submitted form. errs are the errors that Slack's client finds before it sends anything.
+func (s *Server) submitEnvelope(d *interaction) (v *view, e *envelope, errs map[string]string, err error) {
 	p, err := s.actor(d.As)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if v, err = s.onScreen(p, d.View); err != nil {
+	if v, err = s.activeView(p, d.View); err != nil {
 		return nil, nil, nil, err
 	}
 	if v.kind() != onModal || v.body["submit"] == nil {
-		return nil, nil, nil, wrong(http.StatusBadRequest, "no_submit", "this view has no button to submit it")
+		return nil, nil, nil, newClientError(http.StatusBadRequest, "no_submit", "this view has no button to submit it")
 	}
-	if err := s.enter(v, d.Values); err != nil {
+	if err := s.enterValues(v, d.Values); err != nil {
 		return nil, nil, nil, err
 	}
 	errs = map[string]string{}
-	for _, sp := range spots(v.blocks()) {
+	for _, sp := range blockElements(v.blocks()) {
 		if typeOf(sp.block) != "input" {
 			continue
 		}
@@ -753,23 +753,23 @@ func (s *Server) submitEnvelope(d *deed) (v *view, e *envelope, errs map[string]
 	payload["trigger_id"] = s.newTrigger(p.ID, v.id)
 	payload["response_urls"] = []any{}
 	payload["view"] = s.viewJSON(v)
-	s.touch()
+	s.notify()
 	return v, s.newEnvelope("interactive", true, payload), nil, nil
 }
 
-func (s *Server) doClose(d *deed) (map[string]any, error) {
+func (s *Server) doClose(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, err := s.actor(d.As)
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.onScreen(p, d.View)
+	v, err := s.activeView(p, d.View)
 	if err != nil {
 		return nil, err
 	}
 	if v.kind() != onModal {
-		return nil, wrong(http.StatusBadRequest, "no_modal", "an App Home cannot be closed")
+		return nil, newClientError(http.StatusBadRequest, "no_modal", "an App Home cannot be closed")
 	}
 	stack := s.modals[p.ID]
 	first := len(stack) - 1
@@ -784,13 +784,13 @@ func (s *Server) doClose(d *deed) (map[string]any, error) {
 		payload["view"] = s.viewJSON(closed)
 		payload["is_cleared"] = v.flag("clear_on_close")
 		e := s.newEnvelope("interactive", true, payload)
-		s.work.Go(func() { _, _ = s.deliver(e) }) // the person does not wait for it
+		s.work.Go(func() { _, _ = s.deliver(e) }) // Slack's client does not wait for it
 	}
 	s.closeViews(p.ID, first)
 	return map[string]any{"ok": true}, nil
 }
 
-func (s *Server) doOptions(d *deed) (map[string]any, error) {
+func (s *Server) doOptions(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
 	pl, sp, e, err := s.optionsEnvelope(d)
 	s.mu.Unlock()
@@ -820,11 +820,11 @@ func (s *Server) doOptions(d *deed) (map[string]any, error) {
 	return offered, nil
 }
 
-// optionsEnvelope is what the app hears while somebody types in an external select; nil while too little was typed.
-func (s *Server) optionsEnvelope(d *deed) (place, spot, *envelope, error) {
+// optionsEnvelope creates the envelope for text typed in an external select; nil while the text is too short.
+func (s *Server) optionsEnvelope(d *interaction) (container, blockElement, *envelope, error) {
 	p, err := s.actor(d.As)
 	if err != nil {
-		return place{}, spot{}, nil, err
+		return container{}, blockElement{}, nil, err
 	}
 	typed := ""
 	if d.Value != nil {
@@ -832,10 +832,10 @@ func (s *Server) optionsEnvelope(d *deed) (place, spot, *envelope, error) {
 	}
 	pl, sp, err := s.find(p, d)
 	if err != nil {
-		return place{}, spot{}, nil, err
+		return container{}, blockElement{}, nil, err
 	}
 	if kind := typeOf(sp.element); kind != "external_select" && kind != "multi_external_select" {
-		return place{}, spot{}, nil, wrong(http.StatusBadRequest, "not_external", "%q does not ask the app for its options", d.Action)
+		return container{}, blockElement{}, nil, newClientError(http.StatusBadRequest, "not_external", "%q is not an external select", d.Action)
 	}
 	least := int64(3)
 	if n, ok := sp.element["min_query_length"].(json.Number); ok {
@@ -850,14 +850,14 @@ func (s *Server) optionsEnvelope(d *deed) (place, spot, *envelope, error) {
 		payload["container"] = map[string]any{"type": "view", "view_id": v.id}
 		payload["view"] = s.viewJSON(v)
 	} else {
-		payload["container"] = map[string]any{"type": "message", "message_ts": pl.message.ts, "channel_id": pl.channel.ID, "is_ephemeral": pl.message.only != ""}
+		payload["container"] = map[string]any{"type": "message", "message_ts": pl.message.ts, "channel_id": pl.channel.ID, "is_ephemeral": pl.message.visibleTo != ""}
 		payload["channel"] = map[string]any{"id": pl.channel.ID, "name": pl.channel.payloadName()}
 		payload["message"] = s.messageJSON(pl.message)
 	}
 	return pl, sp, s.newEnvelope("interactive", true, payload), nil
 }
 
-func (s *Server) doHome(d *deed) (map[string]any, error) {
+func (s *Server) doHome(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, err := s.actor(d.As)
@@ -877,32 +877,32 @@ func (s *Server) doHome(d *deed) (map[string]any, error) {
 	return map[string]any{"ok": true}, nil
 }
 
-func (s *Server) doReload(d *deed) (map[string]any, error) {
+func (s *Server) doReload(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.person(d.As) == nil {
-		return nil, nobody(d.As)
+		return nil, unknownPerson(d.As)
 	}
 	for _, c := range s.channels {
-		c.messages = slices.DeleteFunc(c.messages, func(m *message) bool { return m.only == d.As })
+		c.messages = slices.DeleteFunc(c.messages, func(m *message) bool { return m.visibleTo == d.As })
 	}
-	s.touch()
+	s.notify()
 	return map[string]any{"ok": true}, nil
 }
 
-func (s *Server) doDisconnect(d *deed) (map[string]any, error) {
+func (s *Server) doDisconnect(d *interaction) (map[string]any, error) {
 	if !slices.Contains([]string{"warning", "refresh_requested", "link_disabled", "cut"}, d.Reason) {
-		return nil, wrong(http.StatusBadRequest, "unknown_reason", "there is no reason %q: use warning, refresh_requested, link_disabled or cut", d.Reason)
+		return nil, newClientError(http.StatusBadRequest, "unknown_reason", "there is no reason %q: use warning, refresh_requested, link_disabled or cut", d.Reason)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.sockets {
-		s.dismiss(k, d.Reason)
+		s.disconnect(k, d.Reason)
 	}
 	return map[string]any{"ok": true, "sockets": len(s.sockets)}, nil
 }
 
-func (s *Server) doRedeliver(d *deed) (map[string]any, error) {
+func (s *Server) doRedeliver(d *interaction) (map[string]any, error) {
 	s.mu.Lock()
 	i := len(s.envelopes) - 1
 	if d.Envelope != "" {
@@ -910,13 +910,13 @@ func (s *Server) doRedeliver(d *deed) (map[string]any, error) {
 	}
 	if i < 0 {
 		s.mu.Unlock()
-		return nil, wrong(http.StatusNotFound, "unknown_envelope", "there was no such envelope")
+		return nil, newClientError(http.StatusNotFound, "unknown_envelope", "there is no such envelope")
 	}
 	e := s.envelopes[i]
 	waiting := e.open
 	s.mu.Unlock()
 	if waiting {
-		return nil, wrong(http.StatusConflict, "still_open", "the app has not answered this envelope yet")
+		return nil, newClientError(http.StatusConflict, "still_open", "the app has not answered this envelope yet")
 	}
 	_, err := s.deliver(e)
 	return map[string]any{"ok": true, "envelope_id": e.id, "acked": err == nil}, nil
@@ -930,7 +930,7 @@ func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
 	for _, f := range body.Faults {
 		if err == nil && f != nil {
 			if problem := f.check(); problem != nil {
-				err = wrong(http.StatusBadRequest, "invalid_fault", "%v", problem)
+				err = newClientError(http.StatusBadRequest, "invalid_fault", "%v", problem)
 			}
 		}
 	}
@@ -944,7 +944,7 @@ func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
 	reply(w, map[string]any{"faults": orEmpty(s.faults)}, nil)
 }
 
-// patchPerson does what an administrator of the workspace does to an account. It takes the lock itself.
+// patchPerson changes a person as an administrator of the workspace does. It takes the lock itself.
 func (s *Server) patchPerson(w http.ResponseWriter, r *http.Request) {
 	var change struct {
 		Deactivated *bool   `json:"deactivated"`
@@ -958,9 +958,9 @@ func (s *Server) patchPerson(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 	case p == nil:
-		err = nobody(r.PathValue("id"))
+		err = unknownPerson(r.PathValue("id"))
 	case p == s.bot:
-		err = wrong(http.StatusForbidden, "bot", "the app's own account stays as it is")
+		err = newClientError(http.StatusForbidden, "bot", "the app's own account cannot be changed")
 	default:
 		if change.Deactivated != nil {
 			p.Deactivated = *change.Deactivated
@@ -971,12 +971,12 @@ func (s *Server) patchPerson(w http.ResponseWriter, r *http.Request) {
 		if change.Email != nil {
 			p.Email = *change.Email
 		}
-		s.touch()
+		s.notify()
 	}
 	reply(w, map[string]any{"ok": true}, err)
 }
 
-// patchChannel does what an administrator does to a channel. It takes the lock itself.
+// patchChannel changes a channel as an administrator does. It takes the lock itself.
 func (s *Server) patchChannel(w http.ResponseWriter, r *http.Request) {
 	var change struct {
 		Shared  *bool    `json:"shared"`
@@ -987,11 +987,11 @@ func (s *Server) patchChannel(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	c := s.channel(r.PathValue("id"))
 	if err == nil && (c == nil || isDM(c.ID)) {
-		err = wrong(http.StatusNotFound, "channel_not_found", "there is no channel %q", r.PathValue("id"))
+		err = newClientError(http.StatusNotFound, "channel_not_found", "there is no channel %q", r.PathValue("id"))
 	}
 	for _, id := range change.Members {
 		if err == nil && s.person(id) == nil {
-			err = nobody(id)
+			err = unknownPerson(id)
 		}
 	}
 	if err == nil {
@@ -1001,12 +1001,12 @@ func (s *Server) patchChannel(w http.ResponseWriter, r *http.Request) {
 		if change.Members != nil {
 			c.Members = change.Members
 		}
-		s.touch()
+		s.notify()
 	}
 	reply(w, map[string]any{"ok": true}, err)
 }
 
-// patchUserGroup does what an administrator does to a user group. It takes the lock itself.
+// patchUserGroup changes a user group as an administrator does. It takes the lock itself.
 func (s *Server) patchUserGroup(w http.ResponseWriter, r *http.Request) {
 	var change struct {
 		Users    []string `json:"users"`
@@ -1017,11 +1017,11 @@ func (s *Server) patchUserGroup(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	i := slices.IndexFunc(s.o.Groups, func(g UserGroup) bool { return g.ID == r.PathValue("id") })
 	if err == nil && i < 0 {
-		err = wrong(http.StatusNotFound, "no_such_subteam", "there is no user group %q", r.PathValue("id"))
+		err = newClientError(http.StatusNotFound, "no_such_subteam", "there is no user group %q", r.PathValue("id"))
 	}
 	for _, id := range change.Users {
 		if err == nil && s.person(id) == nil {
-			err = nobody(id)
+			err = unknownPerson(id)
 		}
 	}
 	if err == nil {
@@ -1031,7 +1031,7 @@ func (s *Server) patchUserGroup(w http.ResponseWriter, r *http.Request) {
 		if change.Disabled != nil {
 			s.o.Groups[i].Disabled = *change.Disabled
 		}
-		s.touch()
+		s.notify()
 	}
 	reply(w, map[string]any{"ok": true}, err)
 }

@@ -14,7 +14,7 @@ import (
 
 func TestPeopleAndCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var people []PersonInfo
 		b.do("GET", "/sandbox/people", nil, &people)
 		flags := map[string]string{}
@@ -54,7 +54,7 @@ func TestPeopleAndCommands(t *testing.T) {
 
 func TestEscapingOfCommandText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		for typed, want := range map[string]string{
 			"@ada":                                 "<@U1|ada>",
 			"@Ada, (@bob.b)":                       "<@U1|ada>, (<@U2|bob.b>)",
@@ -78,18 +78,18 @@ func TestEscapingOfCommandText(t *testing.T) {
 	})
 }
 
-// modalBench has an app that opens a form on /probe and then does what the test says.
-type modalBench struct {
-	*bench
+// modalFixture has an app that opens a form on /probe and acknowledges interactions with answer.
+type modalFixture struct {
+	*fixture
 	trigger string
 	got     slackgo.InteractionCallback
-	raw     map[string]any // the last interaction as it was sent
+	raw     map[string]any // the last interaction, undecoded
 	answer  any
 }
 
-func newModalBench(t *testing.T, view slackgo.ModalViewRequest, changes ...func(*Options)) *modalBench {
+func newModalFixture(t *testing.T, view slackgo.ModalViewRequest, changes ...func(*Options)) *modalFixture {
 	t.Helper()
-	b := &modalBench{bench: newBench(t, changes...)}
+	b := &modalFixture{fixture: newFixture(t, changes...)}
 	b.app(func(e socketmode.Event) any {
 		switch d := e.Data.(type) {
 		case slackgo.SlashCommand:
@@ -110,7 +110,7 @@ func newModalBench(t *testing.T, view slackgo.ModalViewRequest, changes ...func(
 	return b
 }
 
-func (b *modalBench) open(as string) slackgo.View {
+func (b *modalFixture) open(as string) slackgo.View {
 	b.t.Helper()
 	if a := b.command(as, "C2", "/probe"); a["ok"] != true {
 		b.t.Fatal(a)
@@ -118,7 +118,7 @@ func (b *modalBench) open(as string) slackgo.View {
 	return b.top(as)
 }
 
-func (b *modalBench) top(as string) slackgo.View {
+func (b *modalFixture) top(as string) slackgo.View {
 	b.t.Helper()
 	m := b.screen(as).Modals
 	if len(m) == 0 {
@@ -127,19 +127,19 @@ func (b *modalBench) top(as string) slackgo.View {
 	return m[len(m)-1]
 }
 
-func (b *modalBench) submit(values h) h {
+func (b *modalFixture) submit(values h) h {
 	b.t.Helper()
 	return b.post("/sandbox/submit", h{"as": "U1", "view_id": b.top("U1").ID, "values": values})
 }
 
 func TestForms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newModalBench(t, form("Reason"))
+		b := newModalFixture(t, form("Reason"))
 		v := b.top("U1")
 		if !strings.HasPrefix(v.ID, "V") || v.Hash == "" || v.Title.Text != "Reason" || v.RootViewID != v.ID || v.PreviousViewID != "" || v.PrivateMetadata != "" {
 			t.Errorf("%+v", v)
 		}
-		// What Slack's client refuses never reaches the app.
+		// A form that Slack's client refuses is not sent to the app.
 		before := b.calls().Envelopes.Sent
 		if a := b.submit(nil); a["ok"] != false || a["errors"].(map[string]any)["why_b"] != "Please complete this required field." {
 			t.Errorf("%v", a)
@@ -151,10 +151,10 @@ func TestForms(t *testing.T) {
 		b.denied("/sandbox/submit", h{"as": "U1", "view_id": v.ID, "values": h{"how_b": h{"how": "telepathy"}}}, 400, "invalid_value")
 		b.denied("/sandbox/submit", h{"as": "U2", "view_id": v.ID}, 404, "view_not_found")
 		if b.calls().Envelopes.Sent != before {
-			t.Error("the app was told of a form that Slack's client holds back")
+			t.Error("a form that Slack's client refuses was sent to the app")
 		}
 
-		// The app says what is wrong with an input: the form stays.
+		// The app returns an error for an input: the form stays open.
 		b.answer = slackgo.NewErrorsViewSubmissionResponse(map[string]string{"why_b": "Say more."})
 		if a := b.submit(h{"why_b": h{"why": "lost"}}); a["ok"] != false || a["errors"].(map[string]any)["why_b"] != "Say more." {
 			t.Errorf("%v", a)
@@ -165,10 +165,10 @@ func TestForms(t *testing.T) {
 			t.Errorf("%+v", b.got)
 		}
 		if how := b.raw["view"].(map[string]any)["state"].(map[string]any)["values"].(map[string]any)["how_b"].(map[string]any)["how"].(map[string]any); how["selected_option"] != nil {
-			t.Errorf("nothing chosen has to be null: %v", how)
+			t.Errorf("an empty selection must be null: %v", how)
 		}
 
-		// What Slack cannot use is trouble connecting.
+		// Invalid answers are shown as a connection failure.
 		for name, bad := range map[string]any{
 			"errors of no input": slackgo.NewErrorsViewSubmissionResponse(map[string]string{"elsewhere": "x"}),
 			"no errors":          h{"response_action": "errors"},
@@ -182,7 +182,7 @@ func TestForms(t *testing.T) {
 			}
 		}
 
-		// Another view takes its place, keeps what was entered where ids are the same, and has a new hash.
+		// An updated view keeps entered values where ids are the same, and has a new hash.
 		next := form("Again")
 		b.answer = slackgo.NewUpdateViewSubmissionResponse(&next)
 		if a := b.submit(h{"why_b": h{"why": "lost"}, "how_b": h{"how": "video"}}); a["ok"] != true {
@@ -196,7 +196,7 @@ func TestForms(t *testing.T) {
 			t.Errorf("%+v", updated)
 		}
 
-		// Nothing closes it.
+		// An empty answer closes the modal.
 		b.answer = nil
 		if a := b.submit(nil); a["ok"] != true || b.got.View.State.Values["why_b"]["why"].Value != "lost" {
 			t.Errorf("%v", a)
@@ -209,25 +209,25 @@ func TestForms(t *testing.T) {
 	})
 }
 
-func TestFormThatNobodyTakes(t *testing.T) {
+func TestUnansweredSubmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newModalBench(t, form("Reason"), func(o *Options) { o.AckTimeout = 300 * time.Millisecond })
-		b.answer = silence
+		b := newModalFixture(t, form("Reason"), func(o *Options) { o.AckTimeout = 300 * time.Millisecond })
+		b.answer = noAck
 		if a := b.submit(h{"why_b": h{"why": "lost"}}); a["error"] != "operation_timeout" || a["message"] != "We had some trouble connecting. Try again?" {
 			t.Errorf("%v", a)
 		}
 		if len(b.screen("U1").Modals) != 1 {
-			t.Error("the form is gone, and with it what was typed")
+			t.Error("the form was closed, and the typed values are lost")
 		}
 	})
 }
 
-func TestStackOfViews(t *testing.T) {
+func TestViewStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := form("One")
 		first.Blocks.BlockSet = append(first.Blocks.BlockSet, slackgo.NewActionBlock("more", slackgo.NewButtonBlockElement("push", "", text("More"))))
 		first.NotifyOnClose, first.ExternalID = true, "one"
-		b := newModalBench(t, first)
+		b := newModalFixture(t, first)
 		push := func() (*slackgo.ViewResponse, error) {
 			v := b.top("U1")
 			b.answer = nil
@@ -235,7 +235,7 @@ func TestStackOfViews(t *testing.T) {
 				t.Fatal(a)
 			}
 			if b.got.View.State.Values["why_b"]["why"].Value != "typed" {
-				t.Error("what stands in the inputs is not sent with a press")
+				t.Error("the action does not include the values of the inputs")
 			}
 			next := first
 			next.ExternalID = ""
@@ -253,7 +253,7 @@ func TestStackOfViews(t *testing.T) {
 		wantError(t, err, "push_limit_reached")
 		b.denied("/sandbox/submit", h{"as": "U1", "view_id": root.ID}, 409, "view_covered")
 
-		// A view below can be updated; by external id too, and only with the right hash.
+		// A covered view can be updated, also by external id, and only with the right hash.
 		_, err = b.api.UpdateView(form("New"), "", "stale", root.ID)
 		wantError(t, err, "hash_conflict")
 		v, err := b.api.UpdateView(form("New"), "one", root.Hash, "")
@@ -263,7 +263,7 @@ func TestStackOfViews(t *testing.T) {
 		_, err = b.api.UpdateView(form("New"), "two", "", "")
 		wantError(t, err, "not_found")
 
-		// Close tells the app, where it wants to know, and uncovers what lies below.
+		// Closing notifies the app with notify_on_close, and shows the view below.
 		seen := b.calls().Envelopes.Acked
 		top := b.top("U1")
 		b.post("/sandbox/close", h{"as": "U1", "view_id": top.ID})
@@ -276,18 +276,18 @@ func TestStackOfViews(t *testing.T) {
 		}
 		b.answer = slackgo.NewClearViewSubmissionResponse()
 		if b.submit(h{"why_b": h{"why": "typed"}}); len(b.screen("U1").Modals) != 0 {
-			t.Error("clear leaves views open")
+			t.Error("clear did not close all views")
 		}
 	})
 }
 
-func TestCloseIsQuietUnlessTheAppWantsToKnow(t *testing.T) {
+func TestCloseWithoutNotifyOnCloseSendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newModalBench(t, form("Quiet"))
+		b := newModalFixture(t, form("Quiet"))
 		b.post("/sandbox/close", h{"as": "U1", "view_id": b.top("U1").ID})
-		b.s.Close() // waits for what is on its way
+		b.s.Close() // waits for pending envelopes
 		if n := len(b.s.envelopes); n != 1 {
-			t.Errorf("the app was told of %d things, not only of the command", n)
+			t.Errorf("the app was sent %d envelopes, not only the command", n)
 		}
 	})
 }
@@ -296,7 +296,7 @@ func TestClearOnCloseAndPushInTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		view := form("One")
 		view.ClearOnClose, view.NotifyOnClose = true, true
-		b := newModalBench(t, view)
+		b := newModalFixture(t, view)
 		second := view
 		second.Title = text("Two")
 		b.answer = h{"response_action": "push", "view": second}
@@ -305,7 +305,7 @@ func TestClearOnCloseAndPushInTheAnswer(t *testing.T) {
 		}
 		b.answer = nil
 		b.post("/sandbox/close", h{"as": "U1", "view_id": b.top("U1").ID})
-		b.eventually("both views tell that they were closed", func() bool { return b.calls().Envelopes.Acked == 4 })
+		b.eventually("view_closed was acknowledged for both views", func() bool { return b.calls().Envelopes.Acked == 4 })
 		if !b.got.IsCleared || len(b.screen("U1").Modals) != 0 {
 			t.Errorf("%+v", b.got)
 		}
@@ -316,15 +316,15 @@ func TestExternalIDsAreUnique(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		view := form("One")
 		view.ExternalID = "desk"
-		b := newModalBench(t, view)
+		b := newModalFixture(t, view)
 		b.clock.forward(time.Second)
-		other := newTriggerOf(b.bench, "U2")
+		other := newTriggerFor(b.fixture, "U2")
 		_, err := b.api.OpenView(other, view)
 		wantError(t, err, "duplicate_external_id")
 	})
 }
 
-func newTriggerOf(b *bench, user string) (id string) {
+func newTriggerFor(b *fixture, user string) (id string) {
 	b.s.locked(func() { id = b.s.newTrigger(user, "") })
 	return id
 }
@@ -336,7 +336,7 @@ func TestOptionsThatTheAppOffers(t *testing.T) {
 		sel.MinQueryLength = &one
 		view := slackgo.ModalViewRequest{Type: slackgo.VTModal, Title: text("T"), Submit: text("S"),
 			Blocks: slackgo.Blocks{BlockSet: []slackgo.Block{slackgo.NewInputBlock("who_b", text("Who"), nil, sel)}}}
-		b := newModalBench(t, view)
+		b := newModalFixture(t, view)
 		id := b.top("U1").ID
 		ask := h{"as": "U1", "view_id": id, "block_id": "who_b", "action_id": "who", "value": "da"}
 		b.answer = slackgo.OptionsResponse{Options: []*slackgo.OptionBlockObject{slackgo.NewOptionBlockObject("dana", text("Dana"), nil)}}
@@ -348,7 +348,7 @@ func TestOptionsThatTheAppOffers(t *testing.T) {
 			t.Errorf("%+v", b.got)
 		}
 		if a := b.post("/sandbox/options", h{"as": "U1", "view_id": id, "action_id": "who", "value": ""}); len(a["options"].([]any)) != 0 {
-			t.Errorf("too little was typed, and yet: %v", a)
+			t.Errorf("the text is too short for options: %v", a)
 		}
 		b.denied("/sandbox/submit", h{"as": "U1", "view_id": id, "values": h{"who_b": h{"who": "sam"}}}, 400, "invalid_value")
 		b.answer = h{"options": []any{h{"text": h{"type": "plain_text", "text": strings.Repeat("x", 76)}, "value": "v"}}}
@@ -362,7 +362,7 @@ func TestOptionsThatTheAppOffers(t *testing.T) {
 	})
 }
 
-// Every kind of element has its own form of state.
+// The state of every kind of element has its own form.
 func TestStateOfEveryElement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		view := parsed[map[string]any](t, `{"type":"modal","title":{"type":"plain_text","text":"T"},"submit":{"type":"plain_text","text":"S"},"blocks":[
@@ -377,15 +377,15 @@ func TestStateOfEveryElement(t *testing.T) {
 			`+inputNamed("users", `{"type":"multi_users_select"}`)+`,
 			`+inputNamed("talk", `{"type":"conversations_select"}`)+`,
 			`+inputNamed("channel", `{"type":"channels_select"}`)+`,
-			`+inputNamed("radio", selecting("radio_buttons", `{"text":`+plain("R")+`,"value":"r"}`))+`,
-			`+inputNamed("boxes", selecting("checkboxes", `{"text":`+plain("A")+`,"value":"a"},{"text":`+plain("B")+`,"value":"b"}`))+`,
-			`+inputNamed("multi", selecting("multi_static_select", `{"text":`+plain("A")+`,"value":"a"},{"text":`+plain("B")+`,"value":"b"}`))+`,
+			`+inputNamed("radio", selectElement("radio_buttons", `{"text":`+plain("R")+`,"value":"r"}`))+`,
+			`+inputNamed("boxes", selectElement("checkboxes", `{"text":`+plain("A")+`,"value":"a"},{"text":`+plain("B")+`,"value":"b"}`))+`,
+			`+inputNamed("multi", selectElement("multi_static_select", `{"text":`+plain("A")+`,"value":"a"},{"text":`+plain("B")+`,"value":"b"}`))+`,
 			`+inputNamed("grouped", `{"type":"static_select","option_groups":[{"label":`+plain("G")+`,"options":[{"text":`+plain("A")+`,"value":"a"}]}]}`)+`,
 			`+inputNamed("rich", `{"type":"rich_text_input"}`)+`
 		]}`)
-		b := newBench(t)
+		b := newFixture(t)
 		b.app(func(socketmode.Event) any { return nil })
-		if a, _, _ := b.raw("views.open", "xoxb-1", h{"trigger_id": newTriggerOf(b, "U1"), "view": view}); a["ok"] != true {
+		if a, _, _ := b.raw("views.open", "xoxb-1", h{"trigger_id": newTriggerFor(b, "U1"), "view": view}); a["ok"] != true {
 			t.Fatal(a)
 		}
 		var state map[string]any
@@ -435,9 +435,9 @@ func inputNamed(block, element string) string {
 	return `{"type":"input","optional":true,"block_id":"` + block + `","label":` + plain("L") + `,"element":` + strings.TrimSuffix(element, "}") + `,"action_id":"a"}}`
 }
 
-func TestPressesOfSelects(t *testing.T) {
+func TestSelectActions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var got slackgo.InteractionCallback
 		b.app(func(e socketmode.Event) any { got = e.Data.(slackgo.InteractionCallback); return nil })
 		option := func(v string) *slackgo.OptionBlockObject {
@@ -472,14 +472,14 @@ func TestPressesOfSelects(t *testing.T) {
 	})
 }
 
-func TestInputsSpeakOnlyWhenTheyDispatch(t *testing.T) {
+func TestOnlyDispatchingInputsSendActions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		view := form("T")
 		quiet := view.Blocks.BlockSet[0].(*slackgo.InputBlock)
-		loud := *quiet
-		loud.BlockID, loud.DispatchAction = "loud_b", true
-		view.Blocks.BlockSet = []slackgo.Block{quiet, &loud}
-		b := newModalBench(t, view)
+		dispatching := *quiet
+		dispatching.BlockID, dispatching.DispatchAction = "loud_b", true
+		view.Blocks.BlockSet = []slackgo.Block{quiet, &dispatching}
+		b := newModalFixture(t, view)
 		id := b.top("U1").ID
 		b.denied("/sandbox/press", h{"as": "U1", "view_id": id, "block_id": "why_b", "action_id": "why", "selected": "x"}, 400, "no_dispatch")
 		if a := b.post("/sandbox/press", h{"as": "U1", "view_id": id, "block_id": "loud_b", "action_id": "why", "selected": "x"}); a["ok"] != true {
@@ -493,7 +493,7 @@ func TestInputsSpeakOnlyWhenTheyDispatch(t *testing.T) {
 
 func TestStrangersCanAct(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var got slackgo.InteractionCallback
 		b.app(func(e socketmode.Event) any {
 			if d, ok := e.Data.(slackgo.InteractionCallback); ok {
@@ -504,7 +504,7 @@ func TestStrangersCanAct(t *testing.T) {
 		_, ts, _ := b.api.PostMessage("C4", card())
 		b.post("/sandbox/press", h{"as": "U5", "channel": "C4", "ts": ts, "action_id": "approve"})
 		if got.User.TeamID != "T2" || got.Team.ID != "T1" {
-			t.Errorf("the app has to see where a stranger is from: %+v", got.User)
+			t.Errorf("the payload lacks the stranger's workspace: %+v", got.User)
 		}
 		if a := b.command("U5", "C4", "/probe"); a["ok"] != true {
 			t.Error(a)
@@ -515,11 +515,11 @@ func TestStrangersCanAct(t *testing.T) {
 func TestViewsWithoutSubmitCannotBeSubmitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		view := slackgo.ModalViewRequest{Type: slackgo.VTModal, Title: text("T"), Blocks: slackgo.Blocks{BlockSet: []slackgo.Block{slackgo.NewDividerBlock()}}}
-		b := newModalBench(t, view)
+		b := newModalFixture(t, view)
 		b.denied("/sandbox/submit", h{"as": "U1", "view_id": b.top("U1").ID}, 400, "no_submit")
 		first := b.top("U1").ID
 		if b.open("U1"); b.top("U1").ID == first || len(b.screen("U1").Modals) != 1 {
-			t.Error("a new modal has to take the place of the old one")
+			t.Error("a new modal must replace the old one")
 		}
 		if !slices.ContainsFunc(b.calls().Recent, func(e EnvelopeInfo) bool { return e.Kind == "slash_commands" }) {
 			t.Error("no command among the last envelopes")
@@ -527,9 +527,9 @@ func TestViewsWithoutSubmitCannotBeSubmitted(t *testing.T) {
 	})
 }
 
-func TestAdministratorsChangeThings(t *testing.T) {
+func TestAdministratorChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		change := func(path string, body h) int { return b.do("PATCH", path, body, nil) }
 		if change("/sandbox/people/U2", h{"deactivated": true}) != 200 || change("/sandbox/people/U1", h{"guest": true, "email": "ada@new.example"}) != 200 ||
 			change("/sandbox/channels/C2", h{"shared": true, "members": []string{"U1", "U2"}}) != 200 {

@@ -1,48 +1,48 @@
-// Package slack is a Slack workspace that lives in one process and behaves like the real one towards the one app that is
-// installed in it: over Socket Mode, the Web API and response URLs. It is for `countersign demo` and for tests. An app that
-// works here has met Slack's refusals; it has not met Slack.
+// Package slack simulates a Slack workspace with one installed app in one process: Socket Mode, the Web API and response URLs. It is
+// for `countersign demo` and for tests. It refuses what Slack is known to refuse, but an app that works here still has to be
+// tested with Slack itself.
 //
-// # What an app meets (Handler)
+// # API for apps (Handler)
 //
 //   - /api/<method>: the Web API, form or JSON, with tokens, scopes from the manifest, membership, and every limit in limits.go.
-//     A method that is not in the table of webapi.go answers 501 and says so, and so does an argument that would matter and is
-//     not carried out (attachments, scheduled and group messages, …): nothing is pretended.
-//   - /link/?ticket=…: Socket Mode. Envelopes go to exactly one open socket, chosen at random. An answer counts for three
-//     seconds; answers of 20,480 bytes, or in several WebSocket frames, are dropped without a word, as Slack does.
+//     A method that is not in the table of webapi.go gets a 501 that names it, and so does an argument that matters and is not
+//     supported (attachments, scheduled and group messages, …).
+//   - /link/?ticket=…: Socket Mode. Each envelope goes to exactly one open socket, chosen at random. An acknowledgement counts for
+//     three seconds; acknowledgements of 20,480 bytes or more, or in several WebSocket frames, are dropped silently, as by Slack.
 //   - /commands/… and /actions/…: response URLs, five uses within thirty minutes.
 //
-// Where Slack's documents leave a choice open, this is the answer here: a trigger used twice is exchanged_trigger_id, an old one
-// expired_trigger_id, and a refused view does not use it up; a new modal takes the place of the person's open ones; an event is
-// sent again with the same envelope and event id; `@here` and the like stay text in slash commands; permalinks point at
-// this server.
+// Where Slack's documentation is not specific, this package decides as follows: a trigger used twice is exchanged_trigger_id, an
+// old one expired_trigger_id, and a refused view does not use it up; a new modal replaces the person's open ones; an event is
+// sent again with the same envelope id and event id; `@here` and similar stay text in slash commands; permalinks point to this
+// server.
 //
-// # What a person does (PersonAPI)
+// # API for people (PersonAPI)
 //
-// JSON in, JSON out; what cannot be done at all is a 4xx {"error","message"}, what Slack's client would show as a failure is
-// a 200 {"ok":false,"error","message"}. "as" is always the id of the person who acts.
+// Requests and responses are JSON. An invalid request gets a 4xx {"error","message"}; what Slack's client would show as a failure
+// is a 200 {"ok":false,"error","message"}. "as" is always the id of the person who acts.
 //
 //	GET    /sandbox/people                         everybody in the workspace
-//	GET    /sandbox/channels?as=U                  what this person is in; the direct message with the app once there is one
-//	GET    /sandbox/messages?as=U&channel=C        what this person sees there, oldest first; with oldest=ts what was posted
-//	                                               after that
+//	GET    /sandbox/channels?as=U                  the person's conversations; the direct message with the app once it exists
+//	GET    /sandbox/messages?as=U&channel=C        the messages that the person sees there, oldest first; with oldest=ts those
+//	                                               after that timestamp
 //	GET    /sandbox/commands                       the app's slash commands
-//	POST   /sandbox/command    {as,channel,text}   types a slash command; waits for the answer, which like those of press and
-//	                                               submit has the envelope_id of what the app was sent
-//	POST   /sandbox/press      {as,channel,ts,action_id,…} or {as,view_id,action_id,…}; block_id or value tell equal action
-//	                           ids apart, selected is what was chosen, values what stands in the view's inputs
+//	POST   /sandbox/command    {as,channel,text}   types a slash command and waits for the acknowledgement; like the responses
+//	                                               to press and submit, the response has the envelope_id
+//	POST   /sandbox/press      {as,channel,ts,action_id,…} or {as,view_id,action_id,…}; block_id or value distinguish equal
+//	                           action ids, selected is what was chosen, values are the current values of the view's inputs
 //	GET    /sandbox/views?as=U                     open modals, the top one last, and the App Home
-//	POST   /sandbox/submit     {as,view_id,values} sends a form; values are {block_id:{action_id: string or strings}}
+//	POST   /sandbox/submit     {as,view_id,values} submits a form; values are {block_id:{action_id: string or strings}}
 //	POST   /sandbox/close      {as,view_id}
-//	POST   /sandbox/options    {as,view_id or channel,ts,action_id,block_id,value} what a select offers while one types
+//	POST   /sandbox/options    {as,view_id or channel,ts,action_id,block_id,value} the options of a select for the typed text
 //	POST   /sandbox/home       {as}                opens the App Home
-//	POST   /sandbox/reload     {as}                Slack is reloaded: ephemeral messages are gone
-//	PATCH  /sandbox/people/U   {deactivated, guest, email} what an administrator of the workspace changes
+//	POST   /sandbox/reload     {as}                reloads Slack: removes the person's ephemeral messages
+//	PATCH  /sandbox/people/U   {deactivated, guest, email} changes that an administrator of the workspace makes
 //	PATCH  /sandbox/channels/C {shared, members}
 //	PATCH  /sandbox/usergroups/S {users, disabled}
 //	GET    /sandbox/slack/calls                    counts of calls and envelopes, and the last envelopes
 //	GET    /sandbox/slack/faults, PUT {faults:[…]}, DELETE
-//	POST   /sandbox/slack/disconnect {reason}      warning, refresh_requested, link_disabled, or cut: no word, just gone
-//	POST   /sandbox/slack/redeliver  {envelope_id} sends an envelope once more, the last one if none is named
+//	POST   /sandbox/slack/disconnect {reason}      warning, refresh_requested, link_disabled, or cut (without a message)
+//	POST   /sandbox/slack/redeliver  {envelope_id} sends an envelope once more, the last one if the id is empty
 package slack
 
 import (
@@ -59,11 +59,11 @@ import (
 	"time"
 )
 
-// Person is a member of the workspace, or somebody from the other side of a shared channel. The flags are those of
+// Person is a member of the workspace, or a member of another workspace in a shared channel. The flags are those of
 // Slack's user object (https://docs.slack.dev/reference/objects/user-object).
 type Person struct {
 	ID     string // U… or W…
-	Handle string // what people type after @; unique in the workspace
+	Handle string // the name after @; unique in the workspace
 	Name   string // real name
 	Title  string
 	Email  string
@@ -71,19 +71,19 @@ type Person struct {
 	TZ     string // IANA zone; "Europe/London" when empty
 	TeamID string // the person's home workspace; Options.Workspace.TeamID when empty
 
-	Deactivated      bool // "deleted": cannot do anything any more
+	Deactivated      bool // "deleted": cannot act any more
 	Bot              bool // another app's bot
 	Restricted       bool // guest in several channels
 	UltraRestricted  bool // guest in one channel; Restricted is implied
-	Stranger         bool // from another workspace, seen only through a shared channel
+	Stranger         bool // from another workspace, visible only in a shared channel
 	Invited          bool // has not accepted the invitation yet
 	EmailUnconfirmed bool
 	Admin            bool
 	Owner            bool
 }
 
-// Channel is a conversation that exists from the start. One whose id begins with D is a direct message between two people, where
-// the app can never be. Direct messages with the app come into being when they are opened.
+// Channel is a conversation that exists from the start. If its id begins with D, it is a direct message between two people, which
+// the app cannot access. Direct messages with the app are created when they are opened.
 type Channel struct {
 	ID      string
 	Name    string // without #
@@ -94,17 +94,17 @@ type Channel struct {
 	Purpose string
 }
 
-// UserGroup is what people mention as @handle to reach several (https://docs.slack.dev/reference/objects/usergroup-object).
+// UserGroup is a group that people mention as @handle (https://docs.slack.dev/reference/objects/usergroup-object).
 type UserGroup struct {
 	ID          string // S…
 	Handle      string
 	Name        string
 	Description string
 	Users       []string
-	Disabled    bool // nobody can mention it any more; it keeps its members
+	Disabled    bool // cannot be mentioned any more; it keeps its members
 }
 
-// Workspace names the workspace and the one app that is installed in it.
+// Workspace has the ids and names of the workspace and of its one installed app.
 type Workspace struct {
 	TeamID    string // T…
 	Name      string
@@ -114,7 +114,7 @@ type Workspace struct {
 	BotID     string // B…
 }
 
-// Options describe a workspace. Zero durations mean Slack's own.
+// Options configure a workspace. Zero durations mean Slack's own values.
 type Options struct {
 	Workspace Workspace
 	Manifest  Manifest
@@ -124,22 +124,22 @@ type Options struct {
 	Channels  []Channel
 	Groups    []UserGroup
 
-	Now func() time.Time // time.Now when nil; governs triggers, tickets, response URLs and the timestamps of messages
+	Now func() time.Time // time.Now when nil; used for triggers, tickets, response URLs and the timestamps of messages
 
-	// What follows is measured in real time, because sockets are.
-	AckTimeout     time.Duration   // how long a person's client waits for the app; 3 s
+	// These are measured in real time, like the sockets.
+	AckTimeout     time.Duration   // how long Slack's client waits for the app; 3 s
 	PingEvery      time.Duration   // WebSocket pings; 10 s
 	ConnectionLife time.Duration   // a socket is recycled with refresh_requested after this; 5 h
 	WarnAhead      time.Duration   // from a disconnect "warning" to the refresh, and from the refresh to the cut; 10 s
-	RetryAfter     []time.Duration // waits before an event that was not acknowledged is sent again; 0, 1 min, 5 min
-	HangFor        time.Duration   // how long a "hang" fault keeps a caller waiting; 1 min
+	RetryAfter     []time.Duration // delays before an unacknowledged event is sent again; 0, 1 min, 5 min
+	HangFor        time.Duration   // how long a "hang" fault blocks a caller; 1 min
 
 	// These are measured with Now.
-	TriggerLife time.Duration // how long a trigger_id can be used; 3 s
-	HookLife    time.Duration // how long a response_url can be used; 30 min
+	TriggerLife     time.Duration // how long a trigger_id can be used; 3 s
+	ResponseURLLife time.Duration // how long a response_url can be used; 30 min
 }
 
-// Server is the workspace. Make it with New; it is safe for concurrent use.
+// Server is the workspace, created with New. It is safe for concurrent use.
 type Server struct {
 	o            Options
 	bot          *Person
@@ -148,42 +148,42 @@ type Server struct {
 	closed chan struct{}
 	work   sync.WaitGroup // retries of events
 
-	mu        sync.Mutex
-	base      string
-	people    []*Person
-	channels  []*channel
-	lastTS    int64 // microseconds
-	views     map[string]*view
-	modals    map[string][]*view // by person, the top one last
-	homes     map[string]*view   // by person
-	triggers  map[string]*trigger
-	hooks     map[string]*hook
-	tickets   map[string]time.Time
-	sockets   []*socket
-	envelopes []*envelope // the last ones, oldest first
-	counts    Calls
-	faults    []*Fault
-	changed   chan struct{}
+	mu           sync.Mutex
+	base         string
+	people       []*Person
+	channels     []*channel
+	lastTS       int64 // microseconds
+	views        map[string]*view
+	modals       map[string][]*view // by person, the top one last
+	homes        map[string]*view   // by person
+	triggers     map[string]*trigger
+	responseURLs map[string]*responseURL
+	tickets      map[string]time.Time
+	sockets      []*socket
+	envelopes    []*envelope // the last ones, oldest first
+	counts       Calls
+	faults       []*Fault
+	changed      chan struct{}
 }
 
-// channel is a conversation and all that was said in it.
+// channel is a conversation with its messages.
 type channel struct {
 	Channel
 	with     string // the person, in a direct message with the app
 	messages []*message
 }
 
-// message is one message. Its blocks are never changed in place, so that they can be shown without a lock.
+// message is one message. Its blocks are never changed in place, so that they can be read without a lock.
 type message struct {
 	ts, user, text, thread string
 	blocks                 []any
 	metadata               any
-	only                   string // the person who sees it, if it is ephemeral
+	visibleTo              string // the only person who sees it, if it is ephemeral
 	edited                 bool
 	offered                offers
 }
 
-// New makes a workspace. It panics if the options contradict themselves: they are written by programmers.
+// New creates a workspace. It panics if the options are invalid, because they are written in code.
 func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -194,7 +194,7 @@ func New(o Options) *Server {
 	o.WarnAhead = cmp.Or(o.WarnAhead, 10*time.Second)
 	o.HangFor = cmp.Or(o.HangFor, time.Minute)
 	o.TriggerLife = cmp.Or(o.TriggerLife, 3*time.Second)
-	o.HookLife = cmp.Or(o.HookLife, 30*time.Minute)
+	o.ResponseURLLife = cmp.Or(o.ResponseURLLife, 30*time.Minute)
 	if o.RetryAfter == nil {
 		o.RetryAfter = []time.Duration{0, time.Minute, 5 * time.Minute}
 	}
@@ -205,9 +205,9 @@ func New(o Options) *Server {
 		}
 	}
 	if !strings.HasPrefix(o.BotToken, "xoxb-") || !strings.HasPrefix(o.AppToken, "xapp-") {
-		panic("slack: Options.BotToken begins with xoxb- and Options.AppToken with xapp-")
+		panic("slack: Options.BotToken must begin with xoxb- and Options.AppToken with xapp-")
 	}
-	o.Groups = slices.Clone(o.Groups) // they change
+	o.Groups = slices.Clone(o.Groups) // patchUserGroup changes them
 	s := &Server{
 		o:            o,
 		verification: rand.Text(),
@@ -217,7 +217,7 @@ func New(o Options) *Server {
 		modals:       map[string][]*view{},
 		homes:        map[string]*view{},
 		triggers:     map[string]*trigger{},
-		hooks:        map[string]*hook{},
+		responseURLs: map[string]*responseURL{},
 		tickets:      map[string]time.Time{},
 		counts:       Calls{Methods: map[string]*MethodCalls{}},
 	}
@@ -241,7 +241,7 @@ func New(o Options) *Server {
 		}
 		for _, id := range c.Members {
 			if s.person(id) == nil {
-				panic("slack: " + id + ", a member of #" + c.Name + ", is nobody")
+				panic("slack: " + id + ", a member of #" + c.Name + ", is unknown")
 			}
 		}
 		if isDM(c.ID) {
@@ -255,26 +255,26 @@ func New(o Options) *Server {
 	return s
 }
 
-// SetBase tells the workspace its own public address, such as http://127.0.0.1:8080, from which it makes the WebSocket
-// and response URLs it hands out. Call it before the first client comes.
+// SetBase sets the workspace's public address, such as http://127.0.0.1:8080, which is the base of its WebSocket and response
+// URLs. Call it before the first client connects.
 func (s *Server) SetBase(url string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.base = strings.TrimRight(url, "/")
 }
 
-// Handler serves what Slack serves to apps: /api/<method>, /link/?ticket=… (WebSocket), /commands/… and /actions/….
+// Handler serves Slack's API for apps: /api/<method>, /link/?ticket=… (WebSocket), /commands/… and /actions/….
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/api/{method...}", s.serveAPI)
 	mux.HandleFunc("GET /link/", s.serveLink)
 	for _, kind := range []string{"commands", "actions"} {
-		mux.HandleFunc("POST /"+kind+"/{team}/{id}/{secret}", func(w http.ResponseWriter, r *http.Request) { s.serveHook(kind, w, r) })
+		mux.HandleFunc("POST /"+kind+"/{team}/{id}/{secret}", func(w http.ResponseWriter, r *http.Request) { s.serveResponseURL(kind, w, r) })
 	}
 	return s.unlessClosed(mux)
 }
 
-// unlessClosed keeps latecomers out.
+// unlessClosed returns 503 after Close.
 func (s *Server) unlessClosed(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -286,14 +286,14 @@ func (s *Server) unlessClosed(h http.Handler) http.Handler {
 	})
 }
 
-// Changed returns a channel that is closed at the next visible change. Take it before looking, then look, then wait.
+// Changed returns a channel that is closed at the next visible change. Call it before reading the state, then wait on it.
 func (s *Server) Changed() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.changed
 }
 
-// Close cuts all sockets and ends all that waits. The handlers answer 503 afterwards.
+// Close closes all sockets and ends everything that waits. Afterwards the handlers return 503.
 func (s *Server) Close() {
 	s.mu.Lock()
 	select {
@@ -308,10 +308,10 @@ func (s *Server) Close() {
 	s.work.Wait()
 }
 
-// From here on, every method is called with s.mu held, unless it says otherwise.
+// The following methods are called with s.mu held, unless their comments say otherwise.
 
-// touch tells those who look on that something changed.
-func (s *Server) touch() {
+// notify wakes everything that waits on Changed.
+func (s *Server) notify() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -334,7 +334,7 @@ func (s *Server) channel(id string) *channel {
 	return nil
 }
 
-// dm returns the direct message between the app and a person, which it makes if it has to.
+// dm returns the direct message between the app and a person; it creates it if necessary.
 func (s *Server) dm(p *Person) (ch *channel, isNew bool) {
 	id := "D" + p.ID[1:]
 	if c := s.channel(id); c != nil && c.with == p.ID {
@@ -344,13 +344,13 @@ func (s *Server) dm(p *Person) (ch *channel, isNew bool) {
 	}
 	c := &channel{Channel: Channel{ID: id, Private: true, Members: []string{p.ID, s.bot.ID}}, with: p.ID}
 	s.channels = append(s.channels, c)
-	s.touch()
+	s.notify()
 	return c, true
 }
 
 func (c *channel) has(user string) bool { return slices.Contains(c.Members, user) }
 
-// payloadName is how Slack calls a conversation in payloads: it does not tell apps the names of private ones.
+// payloadName returns the name of a conversation in payloads: Slack does not reveal the names of private ones.
 func (c *channel) payloadName() string {
 	switch {
 	case isDM(c.ID):
@@ -364,7 +364,7 @@ func (c *channel) payloadName() string {
 // find returns a message that this person (or the app, with its own id) sees.
 func (c *channel) find(ts, viewer string) *message {
 	for _, m := range c.messages {
-		if m.ts == ts && (m.only == "" || m.only == viewer) {
+		if m.ts == ts && (m.visibleTo == "" || m.visibleTo == viewer) {
 			return m
 		}
 	}
@@ -375,18 +375,18 @@ func (c *channel) remove(m *message) {
 	c.messages = slices.DeleteFunc(c.messages, func(x *message) bool { return x == m })
 }
 
-// post puts a message of the app into a conversation.
+// post adds a message of the app to a conversation.
 func (s *Server) post(c *channel, m message) *message {
 	s.lastTS = max(s.o.Now().UnixMicro(), s.lastTS+1)
 	m.ts = fmt.Sprintf("%d.%06d", s.lastTS/1e6, s.lastTS%1e6)
 	m.user = s.bot.ID
 	m.blocks, m.offered = withIDs(m.blocks), offers{}
 	c.messages = append(c.messages, &m)
-	s.touch()
+	s.notify()
 	return &m
 }
 
-// messageJSON is a message as Slack hands it to apps.
+// messageJSON returns a message in the form that Slack sends to apps.
 func (s *Server) messageJSON(m *message) map[string]any {
 	w := s.o.Workspace
 	j := map[string]any{
@@ -412,7 +412,7 @@ func (s *Server) messageJSON(m *message) map[string]any {
 
 func isDM(channelID string) bool { return strings.HasPrefix(channelID, "D") }
 
-// withIDs gives every block and interactive element without an id one, as Slack does. It may change what it is given.
+// withIDs adds missing ids to blocks and interactive elements, as Slack does. It changes blocks in place.
 func withIDs(blocks []any) []any {
 	for _, b := range blocks {
 		m, _ := b.(map[string]any)
@@ -420,7 +420,7 @@ func withIDs(blocks []any) []any {
 			m["block_id"] = rand.Text()[:5]
 		}
 	}
-	for _, sp := range spots(blocks) {
+	for _, sp := range blockElements(blocks) {
 		if sp.element["action_id"] == nil {
 			sp.element["action_id"] = rand.Text()[:5]
 		}
@@ -428,18 +428,18 @@ func withIDs(blocks []any) []any {
 	return blocks
 }
 
-// spot is an interactive element and where it stands.
-type spot struct {
+// blockElement is an interactive element and its block.
+type blockElement struct {
 	block   map[string]any
 	element map[string]any
 }
 
-func (sp spot) blockID() string  { id, _ := sp.block["block_id"].(string); return id }
-func (sp spot) actionID() string { id, _ := sp.element["action_id"].(string); return id }
+func (sp blockElement) blockID() string  { id, _ := sp.block["block_id"].(string); return id }
+func (sp blockElement) actionID() string { id, _ := sp.element["action_id"].(string); return id }
 
-// spots lists the interactive elements of blocks, from top to bottom.
-func spots(blocks []any) []spot {
-	var found []spot
+// blockElements returns the interactive elements of blocks, from top to bottom.
+func blockElements(blocks []any) []blockElement {
+	var found []blockElement
 	for _, b := range blocks {
 		block, _ := b.(map[string]any)
 		elements := []any{}
@@ -453,14 +453,14 @@ func spots(blocks []any) []spot {
 		}
 		for _, e := range elements {
 			if m, _ := e.(map[string]any); m != nil && typeOf(m) != "image" {
-				found = append(found, spot{block, m})
+				found = append(found, blockElement{block, m})
 			}
 		}
 	}
 	return found
 }
 
-// encode writes JSON as Slack does, without HTML escapes. It panics on what cannot be JSON, which is a programmer's mistake.
+// encode writes JSON as Slack does, without HTML escapes. It panics on values that cannot be marshaled.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

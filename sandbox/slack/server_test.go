@@ -38,7 +38,7 @@ settings:
   socket_mode_enabled: true
 `
 
-// clock is time that moves when a test says so.
+// clock is a clock that tests set.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -56,9 +56,9 @@ func (c *clock) forward(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// bench is a small workspace, a client of the Web API, and hands for the people in it. It is used in a bubble of testing/synctest:
-// the workspace's time limits are short, and on a busy machine they pass although everybody does what they should.
-type bench struct {
+// fixture is a small workspace, a client of the Web API, and helpers that act as its people. It is used in a testing/synctest
+// bubble, because the workspace's short time limits could otherwise expire on a busy machine.
+type fixture struct {
 	t      *testing.T
 	s      *Server
 	url    string
@@ -68,13 +68,13 @@ type bench struct {
 	dialer websocket.Dialer
 }
 
-func newBench(t *testing.T, changes ...func(*Options)) *bench {
+func newFixture(t *testing.T, changes ...func(*Options)) *fixture {
 	t.Helper()
 	manifest, err := ParseManifest([]byte(testManifest))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{t: t, clock: &clock{now: time.Unix(1_800_000_000, 0)}}
+	b := &fixture{t: t, clock: &clock{now: time.Unix(1_800_000_000, 0)}}
 	o := Options{
 		Workspace: Workspace{TeamID: "T1", Name: "Test", Domain: "test", AppID: "A1", BotUserID: "U0BOT", BotID: "B1"},
 		Manifest:  manifest,
@@ -116,14 +116,14 @@ func newBench(t *testing.T, changes ...func(*Options)) *bench {
 	return b
 }
 
-func (b *bench) client(token string) *slackgo.Client {
+func (b *fixture) client(token string) *slackgo.Client {
 	return slackgo.New(token, slackgo.OptionAppLevelToken("xapp-1"), slackgo.OptionAPIURL(b.url+"/api/"),
 		slackgo.OptionHTTPClient(&http.Client{Transport: b.http.Transport, Timeout: 10 * time.Second}))
 }
 
-// app runs a real Socket Mode client until the test ends. handle gets what is to be acknowledged and returns what to answer with,
-// or silence not to answer at all.
-func (b *bench) app(handle func(socketmode.Event) any) {
+// app runs a real Socket Mode client until the test ends. handle gets each envelope and returns the payload of the acknowledgement,
+// or noAck to send none.
+func (b *fixture) app(handle func(socketmode.Event) any) {
 	b.t.Helper()
 	before := b.calls().Sockets
 	c := socketmode.New(b.api, socketmode.OptionDialer(&b.dialer), socketmode.OptionLog(log.New(io.Discard, "", 0)))
@@ -139,7 +139,7 @@ func (b *bench) app(handle func(socketmode.Event) any) {
 				if e.Request == nil || e.Request.EnvelopeID == "" {
 					continue
 				}
-				if answer := handle(e); answer != silence {
+				if answer := handle(e); answer != noAck {
 					_ = c.AckCtx(ctx, e.Request.EnvelopeID, answer)
 				}
 			}
@@ -149,22 +149,22 @@ func (b *bench) app(handle func(socketmode.Event) any) {
 	b.eventually("the app is connected", func() bool { return b.calls().Sockets > before })
 }
 
-type silent struct{}
+type noAckType struct{}
 
-var silence any = silent{}
+var noAck any = noAckType{}
 
-func (b *bench) eventually(what string, ok func() bool) {
+func (b *fixture) eventually(what string, ok func() bool) {
 	b.t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	b.t.Fatalf("it never came about that %s", what)
+	b.t.Fatalf("timeout: %s", what)
 }
 
-// do calls the person side; answer may be nil.
-func (b *bench) do(method, path string, body, answer any) int {
+// do calls the PersonAPI; answer may be nil.
+func (b *fixture) do(method, path string, body, answer any) int {
 	b.t.Helper()
 	var in io.Reader
 	if body != nil {
@@ -190,7 +190,7 @@ func (b *bench) do(method, path string, body, answer any) int {
 
 type h map[string]any
 
-func (b *bench) post(path string, body h) h {
+func (b *fixture) post(path string, body h) h {
 	b.t.Helper()
 	var answer h
 	if status := b.do("POST", path, body, &answer); status != 200 {
@@ -199,8 +199,8 @@ func (b *bench) post(path string, body h) h {
 	return answer
 }
 
-// denied expects a 4xx with this error.
-func (b *bench) denied(path string, body h, status int, code string) {
+// denied checks that a POST is refused with this 4xx and error code.
+func (b *fixture) denied(path string, body h, status int, code string) {
 	b.t.Helper()
 	var answer h
 	if got := b.do("POST", path, body, &answer); got != status || answer["error"] != code {
@@ -208,18 +208,18 @@ func (b *bench) denied(path string, body h, status int, code string) {
 	}
 }
 
-func (b *bench) command(as, channel, text string) h {
+func (b *fixture) command(as, channel, text string) h {
 	b.t.Helper()
 	return b.post("/sandbox/command", h{"as": as, "channel": channel, "text": text})
 }
 
-func (b *bench) calls() (c Calls) {
+func (b *fixture) calls() (c Calls) {
 	b.t.Helper()
 	b.do("GET", "/sandbox/slack/calls", nil, &c)
 	return c
 }
 
-func (b *bench) messages(as, channel string) (list []MessageInfo) {
+func (b *fixture) messages(as, channel string) (list []MessageInfo) {
 	b.t.Helper()
 	b.do("GET", "/sandbox/messages?as="+as+"&channel="+channel, nil, &list)
 	return list
@@ -230,21 +230,21 @@ type screen struct {
 	Home   *slackgo.View  `json:"home"`
 }
 
-func (b *bench) screen(as string) (v screen) {
+func (b *fixture) screen(as string) (v screen) {
 	b.t.Helper()
 	b.do("GET", "/sandbox/views?as="+as, nil, &v)
 	return v
 }
 
-func (b *bench) fault(f h) {
+func (b *fixture) fault(f h) {
 	b.t.Helper()
 	if status := b.do("PUT", "/sandbox/slack/faults", h{"faults": []any{f}}, nil); status != 200 {
 		b.t.Fatalf("fault %v: %d", f, status)
 	}
 }
 
-// api calls a method without a client library, as JSON, and returns the answer as it is.
-func (b *bench) raw(method, token string, args any) (answer h, header http.Header, status int) {
+// raw calls a method with JSON and without a client library, and returns the response unchanged.
+func (b *fixture) raw(method, token string, args any) (answer h, header http.Header, status int) {
 	b.t.Helper()
 	r, _ := http.NewRequest("POST", b.url+"/api/"+method, bytes.NewReader(encode(args)))
 	r.Header.Set("Content-Type", "application/json; charset=utf-8")
@@ -312,12 +312,12 @@ func TestManifest(t *testing.T) {
 		"no bot user":     `{"display_information":{"name":"J"},"oauth_config":{"scopes":{"bot":["chat:write"]}}}`,
 	} {
 		if _, err := ParseManifest([]byte(bad)); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }
 
-func TestNewRefusesContradictions(t *testing.T) {
+func TestNewRefusesInvalidOptions(t *testing.T) {
 	for name, change := range map[string]func(*Options){
 		"unknown member":  func(o *Options) { o.Channels[0].Members = []string{"U99"} },
 		"same handle":     func(o *Options) { o.People[1].Handle = "ada" },
@@ -329,10 +329,10 @@ func TestNewRefusesContradictions(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				defer func() {
 					if recover() == nil {
-						t.Error("taken")
+						t.Error("accepted")
 					}
 				}()
-				newBench(t, change)
+				newFixture(t, change)
 			})
 		})
 	}
@@ -340,7 +340,7 @@ func TestNewRefusesContradictions(t *testing.T) {
 
 func TestTokensAndScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) {
+		b := newFixture(t, func(o *Options) {
 			o.Manifest.BotScopes = slices.DeleteFunc(slices.Clone(o.Manifest.BotScopes), func(s string) bool {
 				return s == "users:read.email" || s == "groups:read" || s == "chat:write"
 			})
@@ -362,7 +362,7 @@ func TestTokensAndScopes(t *testing.T) {
 			t.Errorf("a bot token opens sockets: %v", a)
 		}
 		if a, _, _ := b.raw("apps.connections.open", "", h{"token": "xapp-1"}); a["error"] != "not_authed" {
-			t.Errorf("a token as argument opens sockets: %v", a)
+			t.Errorf("a token in the arguments opens sockets: %v", a)
 		}
 		if a, _, _ := b.raw("auth.test", "xapp-1", nil); a["app_id"] != "A1" {
 			t.Errorf("auth.test of the app-level token: %v", a)
@@ -388,9 +388,9 @@ func TestTokensAndScopes(t *testing.T) {
 	})
 }
 
-func TestUnknownCallsAreLoud(t *testing.T) {
+func TestUnknownCallsReturn501(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		a, _, status := b.raw("conversations.archive", "xoxb-1", nil)
 		if e, _ := a["error"].(string); status != 501 || a["ok"] != false || !strings.HasPrefix(e, "unknown_method") {
 			t.Errorf("%d %v", status, a)
@@ -403,14 +403,14 @@ func TestUnknownCallsAreLoud(t *testing.T) {
 			t.Errorf("a list: %v", a)
 		}
 		if a, _, _ := b.raw("chat.postMessage", "xoxb-1", h{"channel": "C2", "text": "x", "blocks": h{}}); a["error"] != "invalid_blocks_format" {
-			t.Errorf("blocks that are no list: %v", a)
+			t.Errorf("blocks that are not a list: %v", a)
 		}
 	})
 }
 
 func TestUsers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		ada, err := b.api.GetUserInfo("U1")
 		if err != nil || ada.Profile.Email != "ada@example.com" || ada.RealName != "Ada Byron" || ada.Profile.DisplayName != "ada" || ada.TeamID != "T1" ||
 			!ada.IsEmailConfirmed || ada.IsRestricted || ada.TZ != "Asia/Tokyo" || ada.Profile.Title != "Analyst" {
@@ -450,9 +450,9 @@ func TestUsers(t *testing.T) {
 	})
 }
 
-func TestWhereTheAppMayWrite(t *testing.T) {
+func TestWhereTheAppCanPost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		say := slackgo.MsgOptionText("a <b> &amp; <@U1>", false)
 		for channel, want := range map[string]string{
 			"C1": "not_in_channel", "C3": "channel_not_found", "C9": "channel_not_found", "D12": "channel_not_found", "U6": "cannot_dm_bot", "U0BOT": "cannot_dm_bot",
@@ -482,7 +482,7 @@ func TestWhereTheAppMayWrite(t *testing.T) {
 		if len(list) != 3 {
 			t.Errorf("Bob's conversations: %+v", list)
 		}
-		if _, _, err = b.api.PostMessage("U4", say); err != nil { // Slack takes it
+		if _, _, err = b.api.PostMessage("U4", say); err != nil { // Slack accepts it
 			t.Errorf("to a deactivated person: %v", err)
 		}
 		d, noOp, open, err := b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U1"}})
@@ -494,7 +494,7 @@ func TestWhereTheAppMayWrite(t *testing.T) {
 		_, _, _, err = b.api.OpenConversation(&slackgo.OpenConversationParameters{Users: []string{"U99"}})
 		wantError(t, err, "user_not_found")
 
-		closed := newBench(t, func(o *Options) { o.Manifest.MessagesTab = false })
+		closed := newFixture(t, func(o *Options) { o.Manifest.MessagesTab = false })
 		_, _, err = closed.api.PostMessage("U1", say)
 		wantError(t, err, "messages_tab_disabled")
 	})
@@ -502,13 +502,13 @@ func TestWhereTheAppMayWrite(t *testing.T) {
 
 func TestConversations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		info := func(id string) (*slackgo.Channel, error) {
 			return b.api.GetConversationInfo(&slackgo.GetConversationInfoInput{ChannelID: id, IncludeNumMembers: true})
 		}
-		desk, err := info("C2")
-		if err != nil || desk.Name != "desk" || !desk.IsPrivate || !desk.IsMember || desk.IsExtShared || desk.NumMembers != 3 {
-			t.Errorf("%+v, %v", desk, err)
+		helpDesk, err := info("C2")
+		if err != nil || helpDesk.Name != "desk" || !helpDesk.IsPrivate || !helpDesk.IsMember || helpDesk.IsExtShared || helpDesk.NumMembers != 3 {
+			t.Errorf("%+v, %v", helpDesk, err)
 		}
 		if c, err := info("C4"); err != nil || !c.IsExtShared || !slices.Equal(c.ConnectedTeamIDs, []string{"T2"}) {
 			t.Errorf("%+v, %v", c, err)
@@ -537,7 +537,7 @@ func TestConversations(t *testing.T) {
 
 func TestMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		_, ts, err := b.api.PostMessage("C2", slackgo.MsgOptionText("Do it?", false), card())
 		if err != nil {
 			t.Fatal(err)
@@ -550,13 +550,13 @@ func TestMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m = b.messages("U2", "C2")[0]; m.Text != "Done" || !m.Edited || len(m.Blocks) != 2 {
-			t.Errorf("text alone has to leave the blocks: %+v", m)
+			t.Errorf("an update with text only must keep the blocks: %+v", m)
 		}
 		if _, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("Done", false), slackgo.MsgOptionBlocks()); err != nil {
 			t.Fatal(err)
 		}
 		if m = b.messages("U2", "C2")[0]; len(m.Blocks) != 0 {
-			t.Errorf("empty blocks have to take the blocks away: %+v", m)
+			t.Errorf("an update with empty blocks must remove the blocks: %+v", m)
 		}
 		_, _, _, err = b.api.UpdateMessage("C2", ts, slackgo.MsgOptionText("", false))
 		wantError(t, err, "no_text")
@@ -578,12 +578,12 @@ func TestMessages(t *testing.T) {
 			t.Error(err)
 		}
 		if got := b.messages("U1", "C2"); len([]rune(got[0].Text)) != 40_000 {
-			t.Error("Slack cuts text at 40,000 characters")
+			t.Error("text is not truncated to 40,000 characters")
 		}
 		_, err = b.api.PostEphemeral("C2", "U1", slackgo.MsgOptionText(strings.Repeat("ä", 40_001), false))
 		wantError(t, err, "msg_too_long")
 
-		// Slack says which block it does not like, and every client gets to know.
+		// Slack reports the invalid block, and clients show it.
 		_, _, err = b.api.PostMessage("C2", slackgo.MsgOptionBlocks(slackgo.NewDividerBlock(), slackgo.NewHeaderBlock(text(strings.Repeat("h", 151)))))
 		var no slackgo.SlackErrorResponse
 		want := "must be less than 151 characters [json-pointer:/blocks/1/text/text]"
@@ -605,9 +605,9 @@ func TestMessages(t *testing.T) {
 	})
 }
 
-func TestEphemeralMessagesAreForOneAndGoneOnReload(t *testing.T) {
+func TestEphemeralMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		ts, err := b.api.PostEphemeral("C2", "U1", slackgo.MsgOptionText("psst", false))
 		if err != nil {
 			t.Fatal(err)
@@ -622,7 +622,7 @@ func TestEphemeralMessagesAreForOneAndGoneOnReload(t *testing.T) {
 		wantError(t, err, "message_not_found")
 		b.post("/sandbox/reload", h{"as": "U2"})
 		if len(b.messages("U1", "C2")) != 1 {
-			t.Error("another's reload takes Ada's message away")
+			t.Error("another person's reload removes Ada's message")
 		}
 		b.post("/sandbox/reload", h{"as": "U1"})
 		if len(b.messages("U1", "C2")) != 0 {
@@ -633,7 +633,7 @@ func TestEphemeralMessagesAreForOneAndGoneOnReload(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		post := func() error {
 			_, _, err := b.api.PostMessage("C2", slackgo.MsgOptionText("x", false))
 			return err
@@ -646,14 +646,14 @@ func TestFaults(t *testing.T) {
 			t.Errorf("%v, %d sent", err, sent())
 		}
 		if err := post(); err != nil || sent() != 1 {
-			t.Errorf("a fault for one call meets two: %v", err)
+			t.Errorf("a fault for one call applies to two: %v", err)
 		}
 		b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "error", "error": "fatal_error"})
 		wantError(t, post(), "fatal_error")
 		b.fault(h{"method": "*", "times": 1, "kind": "error", "apply": true})
 		wantError(t, post(), "internal_error")
 		if sent() != 2 {
-			t.Errorf("%d sent: an applied fault must carry the call out", sent())
+			t.Errorf("%d sent: a fault with apply must execute the call", sent())
 		}
 		b.fault(h{"method": "chat.postMessage", "times": 1, "kind": "status", "status": 500})
 		var status slackgo.StatusCodeError
@@ -690,13 +690,13 @@ func TestFaults(t *testing.T) {
 	})
 }
 
-func TestChangesAreTold(t *testing.T) {
+func TestChangedNotifies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		changed := b.s.Changed()
 		select {
 		case <-changed:
-			t.Fatal("told of a change before there was one")
+			t.Fatal("notified without a change")
 		default:
 		}
 		if _, _, err := b.api.PostMessage("C2", slackgo.MsgOptionText("x", false)); err != nil {
@@ -705,14 +705,14 @@ func TestChangesAreTold(t *testing.T) {
 		select {
 		case <-changed:
 		default:
-			t.Error("not told of a message")
+			t.Error("not notified of a message")
 		}
 	})
 }
 
-func TestClosedWorkspaceAnswersNobody(t *testing.T) {
+func TestClosedWorkspaceReturns503(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.s.Close()
 		b.s.Close()
 		if got := b.do("GET", "/sandbox/people", nil, nil); got != 503 {

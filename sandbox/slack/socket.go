@@ -25,13 +25,13 @@ const (
 	debugReconnect = 360 * time.Second // the life of a connection opened with debug_reconnects=true
 )
 
-// Why an envelope brought no answer. Their texts are the names that Slack's client shows.
+// Why an envelope has no answer. The texts are the error codes that Slack's client shows.
 var (
 	errNoSocket = errors.New("dispatch_failed")
 	errTimeout  = errors.New("operation_timeout")
 )
 
-// envelope is one thing the app is told, however often.
+// envelope is one envelope for the app; it can be sent several times.
 type envelope struct {
 	id, kind string
 	accepts  bool
@@ -40,8 +40,8 @@ type envelope struct {
 	reason   string
 
 	sent, acked int
-	open        bool          // an answer still counts
-	answered    chan struct{} // closed when it came
+	open        bool          // waiting for an answer
+	answered    chan struct{} // closed when the answer has arrived
 	answer      json.RawMessage
 }
 
@@ -50,14 +50,14 @@ type socket struct {
 	conn     *websocket.Conn
 	watch    *frameWatch
 	out      chan frame
-	draining bool // told to go: gets no more envelopes
+	draining bool // was sent a disconnect: gets no more envelopes
 	done     chan struct{}
 	timers   []*time.Timer
 }
 
 // frame is one WebSocket message to the app.
 type frame struct {
-	kind int // websocket.TextMessage, which is all that Slack sends, or what Frame was told
+	kind int // websocket.TextMessage, the only type that Slack sends, or the type given to Frame
 	data []byte
 }
 
@@ -65,7 +65,7 @@ func textFrame(message map[string]any) frame { return frame{websocket.TextMessag
 
 func (k *socket) cut() { _ = k.conn.Close() }
 
-// openConnection is apps.connections.open.
+// openConnection implements apps.connections.open.
 func (s *Server) openConnection(c *call) (map[string]any, *refusal) {
 	if c.r.Method != http.MethodPost {
 		return nil, refuse("insecure_request")
@@ -80,12 +80,12 @@ func (s *Server) openConnection(c *call) (map[string]any, *refusal) {
 	return map[string]any{"url": url}, nil
 }
 
-// serveLink is the other end of the app's WebSocket, for as long as it lasts. It takes the lock itself.
+// serveLink serves a WebSocket of the app until it ends. It takes the lock itself.
 func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
 	ticket := r.URL.Query().Get("ticket")
 	s.mu.Lock()
 	issued, ok := s.tickets[ticket]
-	delete(s.tickets, ticket) // one connection a ticket
+	delete(s.tickets, ticket) // a ticket is for one connection
 	ok = ok && s.o.Now().Sub(issued) <= ticketLife
 	s.mu.Unlock()
 	if !ok {
@@ -94,13 +94,13 @@ func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
 	}
 	watch := &frameWatch{}
 	upgrader := websocket.Upgrader{
-		ReadBufferSize:  4096, // not the HTTP server's reader: the frames have to pass by watch
+		ReadBufferSize:  4096, // not the HTTP server's reader: watch has to see the frames
 		WriteBufferSize: 32 << 10,
-		CheckOrigin:     func(*http.Request) bool { return true }, // SDKs send Origins of their own invention
+		CheckOrigin:     func(*http.Request) bool { return true }, // SDKs send arbitrary Origin headers
 	}
 	conn, err := upgrader.Upgrade(hijackInto{w, watch}, r, nil)
 	if err != nil {
-		return // Upgrade has answered
+		return // Upgrade has sent the response
 	}
 	life := s.o.ConnectionLife
 	if r.URL.Query().Get("debug_reconnects") == "true" {
@@ -129,8 +129,8 @@ func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
 			"approximate_connection_time": int(life.Seconds())},
 	})
 	s.sockets = append(s.sockets, k)
-	k.timers = append(k.timers, time.AfterFunc(max(life-s.o.WarnAhead, 0), func() { s.locked(func() { s.dismiss(k, "warning") }) }))
-	s.touch()
+	k.timers = append(k.timers, time.AfterFunc(max(life-s.o.WarnAhead, 0), func() { s.locked(func() { s.disconnect(k, "warning") }) }))
+	s.notify()
 	s.mu.Unlock()
 
 	go s.write(k)
@@ -144,17 +144,17 @@ func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
 		t.Stop()
 	}
 	s.sockets = slices.DeleteFunc(s.sockets, func(x *socket) bool { return x == k })
-	s.touch()
+	s.notify()
 }
 
-// locked runs f with the lock, for those who do not have it.
+// locked runs f with the lock held. The caller must not hold it.
 func (s *Server) locked(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f()
 }
 
-// write is the only one to write messages to a socket, as WebSockets demand. It works without the lock.
+// write is the only writer of messages to a socket, because a WebSocket allows only one. It runs without the lock.
 func (s *Server) write(k *socket) {
 	ping := time.NewTicker(s.o.PingEvery)
 	defer ping.Stop()
@@ -175,7 +175,7 @@ func (s *Server) write(k *socket) {
 	}
 }
 
-// read takes the app's answers until the socket ends. It works without the lock.
+// read reads the app's answers until the socket ends. It runs without the lock.
 func (s *Server) read(k *socket) {
 	alive := func() { _ = k.conn.SetReadDeadline(time.Now().Add(3 * s.o.PingEvery)) }
 	alive()
@@ -193,7 +193,7 @@ func (s *Server) read(k *socket) {
 	}
 }
 
-// acknowledge takes one message from the app.
+// acknowledge processes one message from the app.
 func (s *Server) acknowledge(frame []byte, fragmented bool) {
 	var ack struct {
 		ID      string          `json:"envelope_id"`
@@ -223,7 +223,7 @@ func (s *Server) acknowledge(frame []byte, fragmented bool) {
 	}
 }
 
-// newEnvelope makes an envelope; it is not sent yet.
+// newEnvelope creates an envelope without sending it.
 func (s *Server) newEnvelope(kind string, accepts bool, payload any) *envelope {
 	e := &envelope{id: uuid(), kind: kind, accepts: accepts, payload: payload}
 	s.envelopes = append(s.envelopes, e)
@@ -240,7 +240,7 @@ func (e *envelope) json() map[string]any {
 	}
 }
 
-// anySocket is the one that gets the next message; nil when none can take it.
+// anySocket selects the socket for the next message; nil when none is ready.
 func (s *Server) anySocket() *socket {
 	ready := slices.DeleteFunc(slices.Clone(s.sockets), func(k *socket) bool { return k.draining || len(k.out) == cap(k.out) })
 	if len(ready) == 0 {
@@ -285,10 +285,10 @@ func (s *Server) deliver(e *envelope) (json.RawMessage, error) {
 	return e.answer, nil
 }
 
-// What follows is for tests that run in the sandbox's own process and attack the app with what Slack would never send.
+// The following methods are for tests in the sandbox's own process that send the app input that Slack would never send.
 
-// Deliver sends the app an envelope of this kind (slash_commands, interactive or events_api) with any payload at all, and waits for
-// the answer as long as Slack does. The error is what Slack's client would show.
+// Deliver sends the app an envelope of this kind (slash_commands, interactive or events_api) with any payload, and waits for the
+// answer as long as Slack does. The error is the one that Slack's client would show.
 func (s *Server) Deliver(kind string, payload any) (json.RawMessage, error) {
 	s.mu.Lock()
 	e := s.newEnvelope(kind, true, payload)
@@ -296,7 +296,7 @@ func (s *Server) Deliver(kind string, payload any) (json.RawMessage, error) {
 	return s.deliver(e)
 }
 
-// Delivered are the last envelopes, the oldest first, as the app got them.
+// Delivered returns the last envelopes, oldest first, as they were sent to the app.
 func (s *Server) Delivered() []json.RawMessage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -307,8 +307,8 @@ func (s *Server) Delivered() []json.RawMessage {
 	return all
 }
 
-// Frame sends the app one WebSocket message that consists of these bytes, whatever they are. It is false when no socket can take it
-// now. An answer to it counts for nothing.
+// Frame sends the app one WebSocket message with these bytes. It returns false when no socket is ready. An answer to it is
+// ignored.
 func (s *Server) Frame(binary bool, data []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -324,17 +324,17 @@ func (s *Server) Frame(binary bool, data []byte) bool {
 	return true
 }
 
-// Forget drops every message behind this timestamp, in all conversations, so that it takes no memory.
+// Forget removes all messages after this timestamp from all conversations, to save memory.
 func (s *Server) Forget(behind string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.channels {
 		c.messages = slices.DeleteFunc(c.messages, func(m *message) bool { return m.ts > behind })
 	}
-	s.touch()
+	s.notify()
 }
 
-// sendEvent tells the app of an event and repeats it until it is acknowledged (https://docs.slack.dev/apis/events-api#retries).
+// sendEvent sends the app an event and repeats it until it is acknowledged (https://docs.slack.dev/apis/events-api#retries).
 func (s *Server) sendEvent(event map[string]any) {
 	w := s.o.Workspace
 	e := s.newEnvelope("events_api", false, map[string]any{
@@ -359,8 +359,8 @@ func (s *Server) sendEvent(event map[string]any) {
 	})
 }
 
-// dismiss tells a socket to go. "cut" goes without a word.
-func (s *Server) dismiss(k *socket, reason string) {
+// disconnect sends a socket a disconnect message. The reason "cut" closes it without a message.
+func (s *Server) disconnect(k *socket, reason string) {
 	if reason == "cut" {
 		k.cut()
 		return
@@ -373,10 +373,10 @@ func (s *Server) dismiss(k *socket, reason string) {
 	default:
 	}
 	if reason == "warning" {
-		k.timers = append(k.timers, time.AfterFunc(s.o.WarnAhead, func() { s.locked(func() { s.dismiss(k, "refresh_requested") }) }))
+		k.timers = append(k.timers, time.AfterFunc(s.o.WarnAhead, func() { s.locked(func() { s.disconnect(k, "refresh_requested") }) }))
 		return
 	}
-	k.draining = true // answers to what it got before still count
+	k.draining = true // answers to earlier envelopes still count
 	k.timers = append(k.timers, time.AfterFunc(s.o.WarnAhead, k.cut))
 }
 
@@ -384,7 +384,7 @@ func (s *Server) disconnectFrame(reason string) map[string]any {
 	return map[string]any{"type": "disconnect", "reason": reason, "debug_info": map[string]any{"host": "wss-sandbox"}}
 }
 
-// hijackInto puts a frameWatch between the socket and whoever takes it over.
+// hijackInto wraps a hijacked connection in a frameWatch.
 type hijackInto struct {
 	http.ResponseWriter
 	watch *frameWatch
@@ -400,23 +400,23 @@ func (h hijackInto) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.watch, rw, err
 }
 
-// frameWatch reads along and notes which of the client's messages came in more than one WebSocket frame (RFC 6455, section
-// 5.4): Slack never sees those, and the WebSocket library does not tell. Only the reading goroutine touches it.
+// frameWatch observes the bytes that are read and records which of the client's messages came in more than one WebSocket frame
+// (RFC 6455, section 5.4): Slack ignores those, and the WebSocket library does not report them. Only the reading goroutine uses it.
 type frameWatch struct {
 	net.Conn
-	header     []byte // of the frame being read, as far as it came
-	left       uint64 // bytes of its body to come
-	fragmented bool   // the message being read
-	messages   []bool // complete ones that nobody asked about yet: was it fragmented?
+	header     []byte // header of the frame being read, as far as it has arrived
+	left       uint64 // remaining bytes of its body
+	fragmented bool   // whether the message being read is fragmented
+	messages   []bool // for each complete message that next has not returned yet: whether it was fragmented
 }
 
 func (f *frameWatch) Read(p []byte) (int, error) {
 	n, err := f.Conn.Read(p)
-	f.see(p[:n])
+	f.observe(p[:n])
 	return n, err
 }
 
-// next tells of the oldest message that was not asked about whether it was fragmented.
+// next reports whether the oldest message that it has not returned yet was fragmented.
 func (f *frameWatch) next() bool {
 	if len(f.messages) == 0 {
 		return false
@@ -426,7 +426,7 @@ func (f *frameWatch) next() bool {
 	return first
 }
 
-func (f *frameWatch) see(b []byte) {
+func (f *frameWatch) observe(b []byte) {
 	for len(b) > 0 {
 		if f.left > 0 {
 			n := min(f.left, uint64(len(b)))
@@ -450,7 +450,7 @@ func (f *frameWatch) see(b []byte) {
 func (f *frameWatch) endFrame() {
 	final, opcode := f.header[0]&0x80 != 0, f.header[0]&0x0f
 	f.header = f.header[:0]
-	if opcode >= 8 { // ping, pong, close may stand between the parts of a message
+	if opcode >= 8 { // ping, pong and close can occur between the frames of a message
 		return
 	}
 	f.fragmented = f.fragmented || !final
@@ -460,7 +460,7 @@ func (f *frameWatch) endFrame() {
 	}
 }
 
-// bodySize reads the length of a client's frame from its header, once that is complete.
+// bodySize reads the length of a client's frame from its header; known is false until the header is complete.
 func bodySize(header []byte) (size uint64, known bool) {
 	if len(header) < 2 {
 		return 0, false

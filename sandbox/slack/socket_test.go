@@ -20,25 +20,25 @@ import (
 	"github.com/slack-go/slack/socketmode"
 )
 
-// wire is a bare Socket Mode client, for what well-behaved clients do not do.
-type wire struct {
+// rawClient is a minimal Socket Mode client, for tests of client misbehaviour.
+type rawClient struct {
 	t    *testing.T
 	conn *websocket.Conn
 }
 
-// dial opens a socket and reads its hello. bufferSize is that of writes: smaller messages go out as one frame.
-func (b *bench) dial(bufferSize int) (*wire, map[string]any) {
+// dial opens a socket and reads its hello. bufferSize is the write buffer size: smaller messages are sent as one frame.
+func (b *fixture) dial(bufferSize int) (*rawClient, map[string]any) {
 	b.t.Helper()
 	conn, _, err := (&websocket.Dialer{NetDialContext: b.dialer.NetDialContext, WriteBufferSize: bufferSize}).Dial(b.link(), nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { _ = conn.Close() })
-	w := &wire{b.t, conn}
+	w := &rawClient{b.t, conn}
 	return w, w.read()
 }
 
-func (b *bench) link() string {
+func (b *fixture) link() string {
 	b.t.Helper()
 	a, _, _ := b.raw("apps.connections.open", "xapp-1", nil)
 	url, _ := a["url"].(string)
@@ -48,7 +48,7 @@ func (b *bench) link() string {
 	return url
 }
 
-func (w *wire) read() (frame map[string]any) {
+func (w *rawClient) read() (frame map[string]any) {
 	w.t.Helper()
 	_ = w.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if err := w.conn.ReadJSON(&frame); err != nil {
@@ -57,22 +57,22 @@ func (w *wire) read() (frame map[string]any) {
 	return frame
 }
 
-// ends tells whether the workspace cuts the socket within a minute, without another word.
-func (w *wire) ends() bool {
+// isCut reports whether the workspace closes the socket within a minute, without another message.
+func (w *rawClient) isCut() bool {
 	_ = w.conn.SetReadDeadline(time.Now().Add(time.Minute))
 	_, _, err := w.conn.ReadMessage()
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-func (w *wire) ack(envelope map[string]any, payload any) {
+func (w *rawClient) ack(envelope map[string]any, payload any) {
 	w.t.Helper()
 	if err := w.conn.WriteMessage(websocket.TextMessage, encode(h{"envelope_id": envelope["envelope_id"], "payload": payload})); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// later runs f beside the test and returns a way to get its result.
-func later[T any](f func() T) func() T {
+// async runs f in a goroutine and returns a function that waits for its result.
+func async[T any](f func() T) func() T {
 	c := make(chan T, 1)
 	go func() { c <- f() }()
 	return func() T { return <-c }
@@ -80,7 +80,7 @@ func later[T any](f func() T) func() T {
 
 func TestSlashCommandWithRealClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var got slackgo.SlashCommand
 		b.app(func(e socketmode.Event) any {
 			got = e.Data.(slackgo.SlashCommand)
@@ -101,7 +101,7 @@ func TestSlashCommandWithRealClient(t *testing.T) {
 		if m := b.messages("U2", "C2"); len(m) != 0 {
 			t.Errorf("Bob sees %+v", m)
 		}
-		// Where the app is no member, a command works all the same, and so does its answer.
+		// Commands and their answers also work in channels that the app is not in.
 		b.command("U3", "C1", "/probe")
 		if got.ChannelName != "general" || len(b.messages("U3", "C1")) != 1 {
 			t.Errorf("%+v", got)
@@ -113,9 +113,9 @@ func TestSlashCommandWithRealClient(t *testing.T) {
 	})
 }
 
-func TestCommandsThatComeToNothing(t *testing.T) {
+func TestCommandFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.AckTimeout = 300 * time.Millisecond })
+		b := newFixture(t, func(o *Options) { o.AckTimeout = 300 * time.Millisecond })
 		if a := b.command("U1", "C2", "/probe"); a["error"] != "dispatch_failed" {
 			t.Errorf("without a socket: %v", a)
 		}
@@ -128,7 +128,7 @@ func TestCommandsThatComeToNothing(t *testing.T) {
 			case "rubbish":
 				return h{"blocks": []any{h{"type": "dividers"}}}
 			}
-			return silence
+			return noAck
 		})
 		if a := b.command("U1", "C2", "/probe hello?"); a["ok"] != false || a["error"] != "operation_timeout" || a["message"] != `/probe failed with the error "operation_timeout"` {
 			t.Errorf("no answer: %v", a)
@@ -157,7 +157,7 @@ func TestCommandsThatComeToNothing(t *testing.T) {
 
 func TestButtonWithRealClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var got slackgo.InteractionCallback
 		b.app(func(e socketmode.Event) any {
 			got = e.Data.(slackgo.InteractionCallback)
@@ -187,16 +187,16 @@ func TestButtonWithRealClient(t *testing.T) {
 		if m := b.messages("U1", "C2"); m[0].Text != "done" || !m[0].Edited || m[0].TS != ts {
 			t.Errorf("%+v", m)
 		}
-		// An ephemeral message is not sent along, and only its person can press.
+		// The payload does not include an ephemeral message, and only its recipient can act on it.
 		ts, err = b.api.PostEphemeral("C2", "U1", card())
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.denied("/sandbox/press", h{"as": "U2", "channel": "C2", "ts": ts, "action_id": "deny"}, 404, "message_not_found")
-		raw := newBench(t)
+		raw := newFixture(t)
 		w, _ := raw.dial(32 << 10)
 		ts, _ = raw.api.PostEphemeral("C2", "U1", card())
-		done := later(func() h {
+		done := async(func() h {
 			return raw.post("/sandbox/press", h{"as": "U1", "channel": "C2", "ts": ts, "action_id": "deny"})
 		})
 		e := w.read()
@@ -211,18 +211,18 @@ func TestButtonWithRealClient(t *testing.T) {
 	})
 }
 
-func TestPressThatNobodyHears(t *testing.T) {
+func TestUnansweredAction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.AckTimeout = 30 * time.Millisecond })
+		b := newFixture(t, func(o *Options) { o.AckTimeout = 30 * time.Millisecond })
 		_, ts, _ := b.api.PostMessage("C2", card())
 		press := h{"as": "U2", "channel": "C2", "ts": ts, "action_id": "approve"}
-		b.app(func(socketmode.Event) any { return silence })
+		b.app(func(socketmode.Event) any { return noAck })
 		if a := b.post("/sandbox/press", press); a["error"] != "operation_timeout" || a["message"] != "Operation timed out. Apps need to respond within 3 seconds." {
 			t.Errorf("%v", a)
 		}
-		deaf := newBench(t, func(o *Options) { o.Manifest.Interactivity = false })
-		_, ts, _ = deaf.api.PostMessage("C2", card())
-		if a := deaf.post("/sandbox/press", h{"as": "U2", "channel": "C2", "ts": ts, "action_id": "approve"}); a["error"] != "interactivity_disabled" {
+		notInteractive := newFixture(t, func(o *Options) { o.Manifest.Interactivity = false })
+		_, ts, _ = notInteractive.api.PostMessage("C2", card())
+		if a := notInteractive.post("/sandbox/press", h{"as": "U2", "channel": "C2", "ts": ts, "action_id": "approve"}); a["error"] != "interactivity_disabled" {
 			t.Errorf("%v", a)
 		}
 	})
@@ -230,12 +230,12 @@ func TestPressThatNobodyHears(t *testing.T) {
 
 func TestEventsAreRepeatedUntilAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) {
+		b := newFixture(t, func(o *Options) {
 			o.AckTimeout = 30 * time.Millisecond
 			o.RetryAfter = slices.Repeat([]time.Duration{10 * time.Millisecond}, 500)
 		})
-		b.post("/sandbox/home", h{"as": "U1"}) // nobody is there yet: events are kept for those who come
-		b.eventually("the event finds nobody", func() bool { return b.calls().Envelopes.Undelivered > 0 })
+		b.post("/sandbox/home", h{"as": "U1"}) // no client is connected yet: the event is repeated
+		b.eventually("the event is undelivered", func() bool { return b.calls().Envelopes.Undelivered > 0 })
 		type seen struct {
 			event, envelope, reason string
 			attempt                 int
@@ -253,11 +253,11 @@ func TestEventsAreRepeatedUntilAcknowledged(t *testing.T) {
 			}
 			all = append(all, seen{callback.EventID, e.Request.EnvelopeID, e.Request.RetryReason, e.Request.RetryAttempt})
 			if len(all) < 3 {
-				return silence
+				return noAck
 			}
 			return nil
 		})
-		b.eventually("a copy is acknowledged", func() bool { return b.calls().Envelopes.Acked >= 1 })
+		b.eventually("a repetition is acknowledged", func() bool { return b.calls().Envelopes.Acked >= 1 })
 		mu.Lock()
 		defer mu.Unlock()
 		for i, got := range all {
@@ -268,17 +268,17 @@ func TestEventsAreRepeatedUntilAcknowledged(t *testing.T) {
 	})
 }
 
-func TestEventsAreGivenUp(t *testing.T) {
+func TestEventRetriesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.RetryAfter = slices.Repeat([]time.Duration{time.Millisecond}, 3) })
+		b := newFixture(t, func(o *Options) { o.RetryAfter = slices.Repeat([]time.Duration{time.Millisecond}, 3) })
 		b.post("/sandbox/home", h{"as": "U1"})
-		b.eventually("it was tried four times", func() bool { return b.calls().Envelopes.Undelivered == 4 })
+		b.eventually("four attempts", func() bool { return b.calls().Envelopes.Undelivered == 4 })
 	})
 }
 
 func TestHomeTab(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		home := slackgo.HomeTabViewRequest{Type: slackgo.VTHomeTab, Blocks: slackgo.Blocks{BlockSet: []slackgo.Block{
 			slackgo.NewActionBlock("home_b", slackgo.NewButtonBlockElement("open", "1", text("Open")))}}}
 		var event slackgo.View
@@ -302,7 +302,7 @@ func TestHomeTab(t *testing.T) {
 			return nil
 		})
 		b.post("/sandbox/home", h{"as": "U1"})
-		b.eventually("the App Home is there", func() bool { return b.screen("U1").Home != nil })
+		b.eventually("the App Home is published", func() bool { return b.screen("U1").Home != nil })
 		v := b.screen("U1").Home
 		if v.Type != "home" || event.ID != "" {
 			t.Errorf("%+v; the event had %q", v, event.ID)
@@ -323,7 +323,7 @@ func TestHomeTab(t *testing.T) {
 		}
 		_, err = b.api.PublishView("U99", home, "")
 		wantError(t, err, "user_not_found")
-		off := newBench(t, func(o *Options) { o.Manifest.HomeTab = false })
+		off := newFixture(t, func(o *Options) { o.Manifest.HomeTab = false })
 		_, err = off.api.PublishView("U1", home, "")
 		wantError(t, err, "not_enabled")
 	})
@@ -331,14 +331,14 @@ func TestHomeTab(t *testing.T) {
 
 func TestHelloTicketsAndTheEleventhSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		link := b.link()
 		first, _, err := b.dialer.Dial(link, http.Header{"Origin": {"https://api.slack.com"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer first.Close() // and not collected as garbage before
-		if hello := (&wire{t, first}).read(); hello["num_connections"] != float64(1) {
+		defer first.Close() // keeps the connection from being garbage collected
+		if hello := (&rawClient{t, first}).read(); hello["num_connections"] != float64(1) {
 			t.Errorf("%v", hello)
 		}
 		if _, resp, err := b.dialer.Dial(link, nil); err == nil || resp.StatusCode != 403 {
@@ -357,14 +357,14 @@ func TestHelloTicketsAndTheEleventhSocket(t *testing.T) {
 			}
 		}
 		if w, no := b.dial(4096); no["type"] != "disconnect" || no["reason"] != "too_many_websockets" {
-			t.Errorf("the eleventh socket hears %v", no)
-		} else if !w.ends() {
+			t.Errorf("the eleventh socket got %v", no)
+		} else if !w.isCut() {
 			t.Error("the eleventh socket stays open")
 		}
 		if got := b.calls().Sockets; got != 10 {
 			t.Errorf("%d sockets", got)
 		}
-		// The form of the official Node client, and what it must not be.
+		// The form request of the official Node client, and Socket Mode switched off.
 		r, _ := http.NewRequest("POST", b.url+"/api/apps.connections.open", strings.NewReader(""))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		r.Header.Set("Authorization", "Bearer xapp-1")
@@ -377,16 +377,16 @@ func TestHelloTicketsAndTheEleventhSocket(t *testing.T) {
 		if _ = json.NewDecoder(resp.Body).Decode(&a); a["ok"] != true {
 			t.Errorf("%v", a)
 		}
-		off := newBench(t, func(o *Options) { o.Manifest.SocketMode = false })
+		off := newFixture(t, func(o *Options) { o.Manifest.SocketMode = false })
 		if a, _, _ := off.raw("apps.connections.open", "xapp-1", nil); a["ok"] != false {
-			t.Error("Socket Mode is off and opens sockets")
+			t.Error("a socket was opened although Socket Mode is off")
 		}
 	})
 }
 
 func TestEachEnvelopeGoesToExactlyOneSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var mu sync.Mutex
 		got := map[string]int{}
 		byApp := [3]int{}
@@ -415,17 +415,17 @@ func TestEachEnvelopeGoesToExactlyOneSocket(t *testing.T) {
 			}
 		}
 		if byApp[0] == 0 || byApp[1] == 0 || byApp[2] == 0 {
-			t.Errorf("not spread: %v", byApp)
+			t.Errorf("not distributed: %v", byApp)
 		}
 	})
 }
 
 func TestAcknowledgementsThatSlackDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.AckTimeout = 300 * time.Millisecond })
+		b := newFixture(t, func(o *Options) { o.AckTimeout = 300 * time.Millisecond })
 		w, _ := b.dial(64 << 10)
 		answerWith := func(payload func(id string) any) h {
-			result := later(func() h { return b.command("U1", "C2", "/probe") })
+			result := async(func() h { return b.command("U1", "C2", "/probe") })
 			e := w.read()
 			w.ack(e, payload(e["envelope_id"].(string)))
 			return result()
@@ -442,7 +442,7 @@ func TestAcknowledgementsThatSlackDrops(t *testing.T) {
 		if a := answerWith(fill(20_480)); a["error"] != "operation_timeout" {
 			t.Errorf("20,480 bytes: %v", a)
 		}
-		// A small write buffer makes the library fragment, as a custom dialer in the app would.
+		// With a small write buffer the library fragments messages, as with a custom dialer in the app.
 		small, _ := b.dial(1024)
 		_ = w.conn.Close()
 		b.eventually("one socket is left", func() bool { return b.calls().Sockets == 1 })
@@ -465,14 +465,14 @@ func TestAcknowledgementsThatSlackDrops(t *testing.T) {
 
 func TestLateAndRepeatedAcknowledgements(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.AckTimeout = 30 * time.Millisecond })
+		b := newFixture(t, func(o *Options) { o.AckTimeout = 30 * time.Millisecond })
 		w, _ := b.dial(4096)
-		result := later(func() h { return b.command("U1", "C2", "/probe") })
+		result := async(func() h { return b.command("U1", "C2", "/probe") })
 		e := w.read()
 		if a := result(); a["error"] != "operation_timeout" {
 			t.Fatal(a)
 		}
-		w.ack(e, h{"text": "sorry"})
+		w.ack(e, h{"text": "too late"})
 		b.eventually("the late answer is counted", func() bool { return b.calls().Envelopes.Late == 1 })
 		w.ack(e, nil)
 		b.eventually("the repeated answer is counted", func() bool { return b.calls().Envelopes.Repeated == 1 })
@@ -484,7 +484,7 @@ func TestLateAndRepeatedAcknowledgements(t *testing.T) {
 
 func TestRedelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var mu sync.Mutex
 		var ids, triggers []string
 		b.app(func(e socketmode.Event) any {
@@ -521,21 +521,21 @@ func TestReconnectAfterEachReason(t *testing.T) {
 	for _, reason := range []string{"warning", "refresh_requested", "link_disabled", "cut"} {
 		t.Run(reason, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := newBench(t, func(o *Options) { o.WarnAhead = 30 * time.Millisecond })
+				b := newFixture(t, func(o *Options) { o.WarnAhead = 30 * time.Millisecond })
 				b.app(func(socketmode.Event) any { return nil })
 				opened := b.calls().Methods["apps.connections.open"].Calls
 				b.post("/sandbox/slack/disconnect", h{"reason": reason})
-				b.eventually("the client is back", func() bool {
+				b.eventually("the client has reconnected", func() bool {
 					c := b.calls()
 					return c.Methods["apps.connections.open"].Calls > opened && c.Sockets == 1
 				})
-				b.eventually("commands get through", func() bool { return b.command("U1", "C2", "/probe")["ok"] == true })
+				b.eventually("commands work", func() bool { return b.command("U1", "C2", "/probe")["ok"] == true })
 			})
 		})
 	}
 	t.Run("unknown", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			b := newBench(t)
+			b := newFixture(t)
 			b.denied("/sandbox/slack/disconnect", h{"reason": "boredom"}, 400, "unknown_reason")
 		})
 	})
@@ -543,7 +543,7 @@ func TestReconnectAfterEachReason(t *testing.T) {
 
 func TestSocketsAreRecycled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.ConnectionLife, o.WarnAhead = 40*time.Millisecond, 20*time.Millisecond })
+		b := newFixture(t, func(o *Options) { o.ConnectionLife, o.WarnAhead = 40*time.Millisecond, 20*time.Millisecond })
 		w, hello := b.dial(4096)
 		if hello["type"] != "hello" {
 			t.Fatal(hello)
@@ -553,17 +553,17 @@ func TestSocketsAreRecycled(t *testing.T) {
 				t.Errorf("%v, not %s", got, reason)
 			}
 		}
-		if !w.ends() {
+		if !w.isCut() {
 			t.Error("the socket is not cut")
 		}
 	})
 }
 
-func TestAnswersOnASocketThatIsToldToGoStillCount(t *testing.T) {
+func TestAnswersOnADrainingSocketCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.WarnAhead = time.Minute })
+		b := newFixture(t, func(o *Options) { o.WarnAhead = time.Minute })
 		w, _ := b.dial(4096)
-		result := later(func() h { return b.command("U1", "C2", "/probe") })
+		result := async(func() h { return b.command("U1", "C2", "/probe") })
 		e := w.read()
 		b.post("/sandbox/slack/disconnect", h{"reason": "refresh_requested"})
 		if got := w.read(); got["reason"] != "refresh_requested" {
@@ -574,14 +574,14 @@ func TestAnswersOnASocketThatIsToldToGoStillCount(t *testing.T) {
 			t.Error(a)
 		}
 		if a := b.command("U1", "C2", "/probe"); a["error"] != "dispatch_failed" {
-			t.Errorf("a socket that was told to go gets a command: %v", a)
+			t.Errorf("a draining socket gets a command: %v", a)
 		}
 	})
 }
 
 func TestPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(o *Options) { o.PingEvery = 50 * time.Millisecond })
+		b := newFixture(t, func(o *Options) { o.PingEvery = 50 * time.Millisecond })
 		w, _ := b.dial(4096)
 		pinged, ponged := make(chan string, 100), make(chan string, 1)
 		w.conn.SetPingHandler(func(data string) error {
@@ -600,17 +600,17 @@ func TestPings(t *testing.T) {
 		for range 5 { // longer than a socket without pongs lives
 			<-pinged
 		}
-		mute, _ := b.dial(4096)
-		mute.conn.SetPingHandler(func(string) error { return nil })
-		if !mute.ends() {
+		noPong, _ := b.dial(4096)
+		noPong.conn.SetPingHandler(func(string) error { return nil })
+		if !noPong.isCut() {
 			t.Error("a socket that never answers pings stays open")
 		}
 	})
 }
 
-func TestTriggersDie(t *testing.T) {
+func TestTriggersExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var trigger string
 		b.app(func(e socketmode.Event) any { trigger = e.Data.(slackgo.SlashCommand).TriggerID; return nil })
 
@@ -624,7 +624,7 @@ func TestTriggersDie(t *testing.T) {
 			t.Errorf("%#v", err)
 		}
 		if _, err = b.api.OpenView(trigger, form("T")); err != nil {
-			t.Errorf("a refused view must not use the trigger up: %v", err)
+			t.Errorf("a refused view must not use up the trigger: %v", err)
 		}
 		_, err = b.api.OpenView(trigger, form("T"))
 		wantError(t, err, "exchanged_trigger_id")
@@ -644,13 +644,13 @@ func TestTriggersDie(t *testing.T) {
 		wantError(t, err, "expired_trigger_id")
 		b.command("U1", "C2", "/probe")
 		_, err = b.api.PushView(trigger, form("T"))
-		wantError(t, err, "not_found") // a command's trigger is from no modal
+		wantError(t, err, "not_found") // a command's trigger does not belong to a modal
 	})
 }
 
 func TestResponseURLs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		var command slackgo.SlashCommand
 		var press slackgo.InteractionCallback
 		b.app(func(e socketmode.Event) any {
@@ -662,11 +662,11 @@ func TestResponseURLs(t *testing.T) {
 			}
 			return nil
 		})
-		respond := func(url string, options ...slackgo.MsgOption) error { // as slack-go does it
+		respond := func(url string, options ...slackgo.MsgOption) error { // with slack-go
 			_, _, _, err := b.api.SendMessage("", append(options, slackgo.MsgOptionResponseURL(url, slackgo.ResponseTypeEphemeral))...)
 			return err
 		}
-		b.command("U1", "C1", "/probe") // the app is no member, and may answer here all the same
+		b.command("U1", "C1", "/probe") // the app is not a member, but can respond here
 		for i := range 5 {
 			if err := respond(command.ResponseURL, slackgo.MsgOptionText(fmt.Sprint("answer ", i), false)); err != nil {
 				t.Fatalf("use %d: %v", i+1, err)
@@ -704,7 +704,7 @@ func TestResponseURLs(t *testing.T) {
 			t.Errorf("a guessed URL: %d", status)
 		}
 
-		// A command's URL replaces what the command said last, also in the channel.
+		// A command's response URL replaces its last response, also one in the channel.
 		b.command("U2", "C2", "/probe")
 		raw(command.ResponseURL, h{"text": "working", "response_type": "in_channel"})
 		raw(command.ResponseURL, h{"text": "worked", "replace_original": true})
@@ -720,7 +720,7 @@ func TestResponseURLs(t *testing.T) {
 			}
 		}
 
-		// A button's URL knows its message, be it ephemeral.
+		// A button's response URL applies to its message, also an ephemeral one.
 		ts, _ := b.api.PostEphemeral("C2", "U1", card())
 		b.post("/sandbox/press", h{"as": "U1", "channel": "C2", "ts": ts, "action_id": "approve"})
 		if status, body := raw(press.ResponseURL, h{"text": "approved", "replace_original": "true"}); status != 200 || body != `{"ok":true}` {
@@ -736,7 +736,7 @@ func TestResponseURLs(t *testing.T) {
 			t.Error("the message is not deleted")
 		}
 		if status, _ := raw(press.ResponseURL, h{"text": "too late", "replace_original": true}); status != 200 || len(b.messages("U1", "C2")) != 2 {
-			t.Error("what is gone cannot be replaced, and Slack does not say so")
+			t.Error("replacing a deleted message must succeed without effect")
 		}
 		b.fault(h{"method": "response_url", "times": 1, "kind": "ratelimit"})
 		if status, _ := raw(press.ResponseURL, h{"text": "x"}); status != 429 {

@@ -14,9 +14,9 @@ import (
 
 const maxModals = 3
 
-// trigger is the right to open one view for one person.
+// trigger allows the app to open one view for one person.
 type trigger struct {
-	user, view string // view is where the interaction was, if it was in one
+	user, view string // view is the view of the interaction, if there was one
 	issued     time.Time
 	used       bool
 }
@@ -24,14 +24,14 @@ type trigger struct {
 // newTrigger returns a trigger_id.
 func (s *Server) newTrigger(user, view string) string {
 	maps.DeleteFunc(s.triggers, func(_ string, t *trigger) bool { return s.o.Now().Sub(t.issued) > s.o.TriggerLife+time.Minute })
-	id := digits(12) + "." + digits(12) + "." + rand32()
+	id := digits(12) + "." + digits(12) + "." + randomHex()
 	s.triggers[id] = &trigger{user: user, view: view, issued: s.o.Now()}
 	return id
 }
 
 var triggerForm = regexp.MustCompile(`^\d+\.\d+\.[0-9a-zA-Z]+$`)
 
-// checkTrigger says whether a trigger can still be used; it does not use it up.
+// checkTrigger returns a trigger if it is still usable; it does not mark it as used.
 func (s *Server) checkTrigger(id string) (*trigger, *refusal) {
 	t := s.triggers[id]
 	switch {
@@ -53,15 +53,15 @@ func (s *Server) checkTrigger(id string) (*trigger, *refusal) {
 type view struct {
 	id, hash, user string
 	root, previous string
-	body           map[string]any // as the app gave it, with ids; replaced as a whole, never changed in place
+	body           map[string]any // from the app, with ids; replaced as a whole, never changed in place
 	answers        map[string]answers
 	offered        offers
 }
 
-// offers are what the app offered last in external selects, by block and action id.
+// offers are the options that the app last returned for external selects, by block and action id.
 type offers map[string]map[string]any
 
-// answers are what was entered in one block, by action id: one string, or several where one chooses several.
+// answers are the values that were entered in one block, by action id: one string, or several for a multi-select.
 type answers map[string][]string
 
 func (v *view) kind() surface            { return surface(typeOf(v.body)) }
@@ -69,7 +69,7 @@ func (v *view) blocks() []any            { b, _ := v.body["blocks"].([]any); ret
 func (v *view) text(field string) string { t, _ := v.body[field].(string); return t }
 func (v *view) flag(field string) bool   { return v.body[field] == true }
 
-// newView makes a view of what the app gave; the caller puts it where it belongs.
+// newView creates a view; the caller adds it to the modals or homes.
 func (s *Server) newView(user string, body map[string]any) *view {
 	v := &view{id: randomID("V"), user: user, answers: map[string]answers{}, offered: offers{}}
 	v.root = v.id
@@ -78,13 +78,13 @@ func (s *Server) newView(user string, body map[string]any) *view {
 	return v
 }
 
-// setView gives a view a new body. What was entered stays where block and action ids stay.
+// setView replaces the body of a view. Entered values are kept where block and action ids stay the same.
 func (s *Server) setView(v *view, body map[string]any) {
 	v.body = body
 	withIDs(v.blocks())
-	v.hash = strconv.FormatInt(s.o.Now().Unix(), 10) + "." + rand32()[:8]
+	v.hash = strconv.FormatInt(s.o.Now().Unix(), 10) + "." + randomHex()[:8]
 	kept := map[string]answers{}
-	for _, sp := range spots(v.blocks()) {
+	for _, sp := range blockElements(v.blocks()) {
 		if given, ok := v.answers[sp.blockID()][sp.actionID()]; ok {
 			if kept[sp.blockID()] == nil {
 				kept[sp.blockID()] = answers{}
@@ -93,10 +93,10 @@ func (s *Server) setView(v *view, body map[string]any) {
 		}
 	}
 	v.answers = kept
-	s.touch()
+	s.notify()
 }
 
-// readView takes the view from a call, or from anything else that holds one.
+// readView checks a view from a call or a response.
 func (s *Server) readView(given any, ok bool, want surface, self *view) (map[string]any, *refusal) {
 	if given == nil {
 		return nil, missingArgument("view")
@@ -118,7 +118,7 @@ func (s *Server) readView(given any, ok bool, want surface, self *view) (map[str
 	return body, nil
 }
 
-// viewJSON is a view as Slack hands it to apps.
+// viewJSON returns a view in the form that Slack sends to apps.
 func (s *Server) viewJSON(v *view) map[string]any {
 	w := s.o.Workspace
 	j := map[string]any{
@@ -126,12 +126,12 @@ func (s *Server) viewJSON(v *view) map[string]any {
 		"callback_id": v.text("callback_id"), "external_id": v.text("external_id"), "hash": v.hash, "title": v.body["title"],
 		"submit": v.body["submit"], "close": v.body["close"], "clear_on_close": v.flag("clear_on_close"), "notify_on_close": v.flag("notify_on_close"),
 		"root_view_id": v.root, "previous_view_id": nil, "app_id": w.AppID, "app_installed_team_id": w.TeamID, "bot_id": w.BotID,
-		"state": map[string]any{"values": stateOf(v.blocks(), v.answers, v.offered)},
+		"state": map[string]any{"values": stateValues(v.blocks(), v.answers, v.offered)},
 	}
 	if v.previous != "" {
 		j["previous_view_id"] = v.previous
 	}
-	if v.body["title"] == nil { // Slack gives App Homes an empty one
+	if v.body["title"] == nil { // Slack adds a default title to App Homes
 		j["title"] = map[string]any{"type": "plain_text", "text": "View Title", "emoji": true}
 	}
 	if v.blocks() == nil {
@@ -140,7 +140,7 @@ func (s *Server) viewJSON(v *view) map[string]any {
 	return j
 }
 
-// pushView puts a modal on top of the person's others.
+// pushView puts a modal on top of the person's open modals.
 func (s *Server) pushView(user string, body map[string]any) *view {
 	v := s.newView(user, body)
 	stack := s.modals[user]
@@ -151,13 +151,13 @@ func (s *Server) pushView(user string, body map[string]any) *view {
 	return v
 }
 
-// closeViews takes the person's modals from the n-th on away.
+// closeViews removes the person's modals from index n on.
 func (s *Server) closeViews(user string, n int) {
 	for _, v := range s.modals[user][n:] {
 		delete(s.views, v.id)
 	}
 	s.modals[user] = slices.Clone(s.modals[user][:n])
-	s.touch()
+	s.notify()
 }
 
 func (s *Server) viewsOpen(c *call) (map[string]any, *refusal) {
@@ -171,7 +171,7 @@ func (s *Server) viewsOpen(c *call) (map[string]any, *refusal) {
 		return nil, no
 	}
 	t.used = true
-	s.closeViews(t.user, 0) // a person cannot reach a button or a command behind a modal: it was closed
+	s.closeViews(t.user, 0) // a person cannot use a button or command behind an open modal, so it must have been closed
 	return map[string]any{"view": s.viewJSON(s.pushView(t.user, body))}, nil
 }
 
@@ -210,7 +210,7 @@ func (s *Server) viewsUpdate(c *call) (map[string]any, *refusal) {
 		if _, no := s.readView(given, ok, "", nil); no != nil && no.code == "invalid_arguments" {
 			return nil, no
 		}
-		return nil, refuse("not_found") // closed, or never there
+		return nil, refuse("not_found") // closed, or never existed
 	}
 	body, no := s.readView(given, ok, v.kind(), v)
 	if no != nil {
@@ -250,8 +250,8 @@ func (s *Server) viewsPublish(c *call) (map[string]any, *refusal) {
 	return map[string]any{"view": s.viewJSON(old)}, nil
 }
 
-// applySubmission does what the app answered to a view_submission. It returns what the person sees under inputs, and says what
-// is wrong with an answer that Slack would not understand.
+// applySubmission applies the app's answer to a view_submission. It returns the messages to show at inputs, or an error for an
+// answer that Slack would not accept.
 func (s *Server) applySubmission(v *view, answer json.RawMessage) (map[string]string, error) {
 	var a struct {
 		Action string            `json:"response_action"`
@@ -260,11 +260,11 @@ func (s *Server) applySubmission(v *view, answer json.RawMessage) (map[string]st
 	}
 	given := map[string]any{}
 	if len(answer) > 0 && decode(answer, &given) != nil || len(given) > 0 && decode(answer, &a) != nil {
-		return nil, fmt.Errorf("the answer is no JSON object of the right form")
+		return nil, fmt.Errorf("the answer is not a valid JSON object")
 	}
 	at := slices.Index(s.modals[v.user], v)
 	if at < 0 {
-		return nil, nil // closed meanwhile
+		return nil, nil // already closed
 	}
 	if len(given) == 0 {
 		s.closeViews(v.user, at)
@@ -275,18 +275,18 @@ func (s *Server) applySubmission(v *view, answer json.RawMessage) (map[string]st
 		s.closeViews(v.user, 0)
 	case "errors":
 		inputs := map[string]bool{}
-		for _, sp := range spots(v.blocks()) {
+		for _, sp := range blockElements(v.blocks()) {
 			if typeOf(sp.block) == "input" {
 				inputs[sp.blockID()] = true
 			}
 		}
 		for id := range a.Errors {
 			if !inputs[id] {
-				return nil, fmt.Errorf("errors name the block %q, which is no input of this view", id)
+				return nil, fmt.Errorf("errors name the block %q, which is not an input of this view", id)
 			}
 		}
 		if len(a.Errors) == 0 {
-			return nil, fmt.Errorf("response_action errors comes without errors")
+			return nil, fmt.Errorf("response_action errors has no errors")
 		}
 		return a.Errors, nil
 	case "update", "push":
@@ -311,13 +311,13 @@ func (s *Server) applySubmission(v *view, answer json.RawMessage) (map[string]st
 	return nil, nil
 }
 
-// State: what stands in the elements of a view or message, in Slack's form
+// State: the values of the elements of a view or message, in Slack's form
 // (https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload).
 
-// stateOf builds state.values: every element that holds something, whether or not anything was entered.
-func stateOf(blocks []any, given map[string]answers, offered offers) map[string]any {
+// stateValues builds state.values: every element that has a value, whether or not anything was entered.
+func stateValues(blocks []any, given map[string]answers, offered offers) map[string]any {
 	values := map[string]any{}
-	for _, sp := range spots(blocks) {
+	for _, sp := range blockElements(blocks) {
 		if !stateful(sp.element) {
 			continue
 		}
@@ -330,7 +330,7 @@ func stateOf(blocks []any, given map[string]answers, offered offers) map[string]
 		if !ok {
 			chosen = initialAnswer(sp.element)
 		}
-		state := holding(sp.element, chosen, offered[offerKey(sp)])
+		state := elementState(sp.element, chosen, offered[offerKey(sp)])
 		if r := sp.element["initial_value"]; !ok && typeOf(sp.element) == "rich_text_input" && r != nil {
 			state["rich_text_value"] = r
 		}
@@ -339,14 +339,14 @@ func stateOf(blocks []any, given map[string]answers, offered offers) map[string]
 	return values
 }
 
-func offerKey(sp spot) string { return sp.blockID() + "\x00" + sp.actionID() }
+func offerKey(sp blockElement) string { return sp.blockID() + "\x00" + sp.actionID() }
 
-// stateful says whether an element holds something between interactions.
+// stateful reports whether an element keeps a value between interactions.
 func stateful(element map[string]any) bool {
 	return !slices.Contains([]string{"button", "icon_button", "feedback_buttons", "overflow"}, typeOf(element))
 }
 
-// initialAnswer is what an element holds before anybody touched it.
+// initialAnswer returns the initial value of an element.
 func initialAnswer(element map[string]any) []string {
 	var found []string
 	add := func(v any) {
@@ -375,8 +375,8 @@ func initialAnswer(element map[string]any) []string {
 	return found
 }
 
-// holding is an element's state when this was entered. offered is an external select's last options.
-func holding(element map[string]any, chosen []string, offered map[string]any) map[string]any {
+// elementState returns the state of an element with the chosen values. offered are the last options of an external select.
+func elementState(element map[string]any, chosen []string, offered map[string]any) map[string]any {
 	kind := typeOf(element)
 	state := map[string]any{"type": kind}
 	var one any // null when nothing was entered
@@ -440,7 +440,7 @@ func holding(element map[string]any, chosen []string, offered map[string]any) ma
 	return state
 }
 
-// chooseOption finds an option by its value among those of the element, those offered last, and those chosen at first.
+// chooseOption finds an option by its value among those of the element, those last offered, and the initial ones.
 func chooseOption(element, offered map[string]any, value string) map[string]any {
 	if o := findOption(element, value); o != nil {
 		return o
@@ -457,7 +457,7 @@ func chooseOption(element, offered map[string]any, value string) map[string]any 
 	return nil
 }
 
-// hasOptions says whether an element is one in which one chooses among options.
+// hasOptions reports whether an element is a choice among options.
 func hasOptions(element map[string]any) bool {
 	return slices.Contains([]string{"static_select", "external_select", "radio_buttons", "overflow", "multi_static_select",
 		"multi_external_select", "checkboxes"}, typeOf(element))

@@ -17,12 +17,12 @@ import (
 
 // The Web API (https://docs.slack.dev/apis/web-api) and response URLs.
 
-// method is one of the Web API.
+// method is a method of the Web API.
 type method struct {
 	run    func(*Server, *call) (map[string]any, *refusal)
-	app    bool     // takes the app-level token, not the bot's
-	either bool     // takes both
-	scopes []string // one of them is needed; methods whose scope depends on their arguments look for themselves
+	app    bool     // needs the app-level token instead of the bot's
+	either bool     // accepts both tokens
+	scopes []string // one of them is required; methods whose scope depends on their arguments check it themselves
 }
 
 func methods() map[string]method {
@@ -55,10 +55,10 @@ type call struct {
 	args  map[string]any // strings from a form, anything from JSON
 }
 
-// refusal is Slack saying no.
+// refusal is an error response of the Web API.
 type refusal struct {
 	code             string
-	status           int // 200 unless the sandbox, and not Slack, says no
+	status           int // 200, except for errors of the sandbox that Slack does not have
 	needed, provided string
 	problems         []string
 }
@@ -69,7 +69,7 @@ func missingArgument(name string) *refusal {
 	return &refusal{code: "invalid_arguments", problems: []string{"missing required field: " + name}}
 }
 
-// unsupported is for what Slack could do and the sandbox does not: better loud than pretended.
+// unsupported returns a refusal for features of Slack that the sandbox does not have.
 func unsupported(what string) *refusal {
 	return &refusal{code: "sandbox_does_not_do: " + what, status: http.StatusNotImplemented}
 }
@@ -103,20 +103,20 @@ func (c *call) value(name string) (v any, present, ok bool) {
 	return v, true, true
 }
 
-// serveAPI answers one call. It takes the lock itself.
+// serveAPI handles one call. It takes the lock itself.
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("method")
 	fault := s.takeFault(name)
-	if fault.instead() {
+	if fault.replacesCall() {
 		s.locked(func() { s.counts.method(name).fail(fault.String()) })
-		s.strike(fault, w, r)
+		s.applyFault(fault, w, r)
 		return
 	}
 	var answer map[string]any
 	var no *refusal
 	s.locked(func() {
-		w.Header().Set("X-Slack-Req-Id", rand32())
-		answer, no = s.carryOut(name, w, r)
+		w.Header().Set("X-Slack-Req-Id", randomHex())
+		answer, no = s.execute(name, w, r)
 		if no != nil {
 			s.counts.method(name).fail(no.code)
 		} else {
@@ -124,7 +124,7 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	if fault != nil {
-		s.strike(fault, w, r)
+		s.applyFault(fault, w, r)
 		return
 	}
 	status := http.StatusOK
@@ -150,8 +150,8 @@ func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, status, answer)
 }
 
-// carryOut checks the token and its scopes and runs the method.
-func (s *Server) carryOut(name string, w http.ResponseWriter, r *http.Request) (map[string]any, *refusal) {
+// execute checks the token and its scopes and runs the method.
+func (s *Server) execute(name string, w http.ResponseWriter, r *http.Request) (map[string]any, *refusal) {
 	m, ok := methods()[name]
 	if !ok {
 		return nil, &refusal{code: fmt.Sprintf("unknown_method: the sandbox has no %q", name), status: http.StatusNotImplemented}
@@ -162,7 +162,7 @@ func (s *Server) carryOut(name string, w http.ResponseWriter, r *http.Request) (
 	}
 	c := &call{r: r, args: args}
 	token, found := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !found && !m.app && !isJSON(r) { // an app-level token may only come in the header, and a token in JSON nobody reads
+	if !found && !m.app && !isJSON(r) { // an app-level token is accepted only in the header, and a token in JSON is ignored
 		token = c.str("token")
 	}
 	switch {
@@ -238,9 +238,9 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_, _ = w.Write(encode(v))
 }
 
-func rand32() string { return strings.ReplaceAll(uuid(), "-", "") }
+func randomHex() string { return strings.ReplaceAll(uuid(), "-", "") }
 
-// Who.
+// People.
 
 func (s *Server) authTest(c *call) (map[string]any, *refusal) {
 	w := s.o.Workspace
@@ -264,7 +264,7 @@ func (s *Server) usersLookupByEmail(c *call) (map[string]any, *refusal) {
 	if email == "" {
 		return nil, missingArgument("email")
 	}
-	for _, p := range s.people { // deactivated people are not found, nor are strangers
+	for _, p := range s.people { // deactivated people and strangers are not found
 		if strings.EqualFold(p.Email, email) && !p.Deactivated && !p.Stranger {
 			return map[string]any{"user": s.userJSON(p)}, nil
 		}
@@ -272,7 +272,7 @@ func (s *Server) usersLookupByEmail(c *call) (map[string]any, *refusal) {
 	return nil, refuse("users_not_found")
 }
 
-// userJSON is Slack's user object. As there, a deactivated person's lacks most flags.
+// userJSON returns Slack's user object. As at Slack, that of a deactivated person lacks most flags.
 func (s *Server) userJSON(p *Person) map[string]any {
 	first, last, _ := strings.Cut(p.Name, " ")
 	profile := map[string]any{
@@ -348,9 +348,9 @@ func (s *Server) usergroupsUsersList(c *call) (map[string]any, *refusal) {
 	return nil, refuse("no_such_subteam")
 }
 
-// Where.
+// Conversations.
 
-// visible finds a conversation that the app may know of: its own, and all public ones.
+// visible finds a conversation that the app can see: its own, and all public ones.
 func (s *Server) visible(id string) (*channel, *refusal) {
 	if id == "" {
 		return nil, missingArgument("channel")
@@ -362,7 +362,7 @@ func (s *Server) visible(id string) (*channel, *refusal) {
 	return c, nil
 }
 
-// readable is visible, with the scope that reading about this kind of conversation needs.
+// readable is like visible, and also checks the scope for reading this kind of conversation.
 func (s *Server) readable(id string) (*channel, *refusal) {
 	c, no := s.visible(id)
 	if no != nil {
@@ -381,13 +381,13 @@ func (s *Server) readable(id string) (*channel, *refusal) {
 	return c, nil
 }
 
-// writable finds the conversation a message is for: a channel, a direct message, or a person, whose direct message is then opened.
+// writable finds the conversation for a message: a channel, a direct message, or a person, whose direct message it opens.
 func (s *Server) writable(id string) (*channel, *refusal) {
 	if p := s.person(id); p != nil {
 		if p.Bot {
 			return nil, refuse("cannot_dm_bot")
 		}
-		c, _ := s.dm(p) // also of somebody deactivated: Slack takes the message (slackapi/python-slack-sdk#1156)
+		c, _ := s.dm(p) // also for a deactivated person: Slack accepts the message (slackapi/python-slack-sdk#1156)
 		id = c.ID
 	}
 	c, no := s.visible(id)
@@ -506,16 +506,16 @@ func (s *Server) conversationsMembers(c *call) (map[string]any, *refusal) {
 	return map[string]any{"members": ch.Members[from:to], "response_metadata": map[string]any{"next_cursor": next}}, nil
 }
 
-// What.
+// Messages.
 
-// content is what a message says, from a call, an answer to a command or a response URL.
+// content is the content of a message, from a call, an answer to a command or a response URL.
 type content struct {
 	text      string
 	blocks    []any
-	hasBlocks bool // blocks were given, be they empty
+	hasBlocks bool // blocks were given, possibly empty
 }
 
-// readContent takes text and blocks from arguments and refuses what Slack refuses of them.
+// readContent reads text and blocks from the arguments and checks them as Slack does.
 func (c *call) readContent() (content, *refusal) {
 	for _, name := range []string{"attachments", "markdown_text", "file_ids"} {
 		if v, present, _ := c.value(name); present && string(encode(v)) != "[]" {
@@ -602,7 +602,7 @@ func (s *Server) chatPostEphemeral(c *call) (map[string]any, *refusal) {
 	case utf8.RuneCountInString(k.text) > maxText:
 		return nil, refuse("msg_too_long")
 	}
-	m := s.post(ch, message{text: k.text, blocks: k.blocks, only: c.str("user"), thread: c.str("thread_ts")})
+	m := s.post(ch, message{text: k.text, blocks: k.blocks, visibleTo: c.str("user"), thread: c.str("thread_ts")})
 	return map[string]any{"message_ts": m.ts}, nil
 }
 
@@ -637,7 +637,7 @@ func (s *Server) chatUpdate(c *call) (map[string]any, *refusal) {
 		m.metadata = metadata
 	}
 	m.text, m.edited = k.text, true
-	s.touch()
+	s.notify()
 	return map[string]any{"channel": ch.ID, "ts": m.ts, "text": m.text, "message": s.messageJSON(m)}, nil
 }
 
@@ -651,7 +651,7 @@ func (s *Server) chatDelete(c *call) (map[string]any, *refusal) {
 		return nil, refuse("message_not_found")
 	}
 	ch.remove(m)
-	s.touch()
+	s.notify()
 	return map[string]any{"channel": ch.ID, "ts": m.ts}, nil
 }
 
@@ -669,39 +669,39 @@ func (s *Server) chatGetPermalink(c *call) (map[string]any, *refusal) {
 
 // Response URLs (https://docs.slack.dev/interactivity/handling-user-interaction#message_responses).
 
-const hookUses = 5
+const maxResponseURLUses = 5
 
-// hook is a response URL.
-type hook struct {
+// responseURL is a response URL.
+type responseURL struct {
 	kind          string // commands or actions
 	secret        string
 	user, channel string
-	ts            string // the message it may replace or delete: the one with the button, or the last it made
+	ts            string // the message that it can replace or delete: the one with the button, or the last that it posted
 	issued        time.Time
 	uses          int
 }
 
-func (s *Server) newHook(kind, user, channel, ts string) (id, url string) {
-	maps.DeleteFunc(s.hooks, func(_ string, h *hook) bool { return s.o.Now().Sub(h.issued) > 2*s.o.HookLife })
+func (s *Server) newResponseURL(kind, user, channel, ts string) (id, url string) {
+	maps.DeleteFunc(s.responseURLs, func(_ string, h *responseURL) bool { return s.o.Now().Sub(h.issued) > 2*s.o.ResponseURLLife })
 	id = digits(13)
-	h := &hook{kind: kind, secret: randomID(""), user: user, channel: channel, ts: ts, issued: s.o.Now()}
-	s.hooks[id] = h
+	h := &responseURL{kind: kind, secret: randomID(""), user: user, channel: channel, ts: ts, issued: s.o.Now()}
+	s.responseURLs[id] = h
 	return id, fmt.Sprintf("%s/%s/%s/%s/%s", s.base, kind, s.o.Workspace.TeamID, id, h.secret)
 }
 
-// serveHook takes one message for a response URL of this kind. It takes the lock
+// serveResponseURL handles one request to a response URL of this kind. It takes the lock
 // itself.
-func (s *Server) serveHook(kind string, w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveResponseURL(kind string, w http.ResponseWriter, r *http.Request) {
 	const name = "response_url"
 	fault := s.takeFault(name)
-	if fault.instead() {
+	if fault.replacesCall() {
 		s.locked(func() { s.counts.method(name).fail(fault.String()) })
-		s.strike(fault, w, r)
+		s.applyFault(fault, w, r)
 		return
 	}
 	var no *refusal
 	s.locked(func() {
-		if no = s.useHook(kind, w, r); no != nil {
+		if no = s.useResponseURL(kind, w, r); no != nil {
 			s.counts.method(name).fail(no.code)
 		} else {
 			s.counts.method(name).succeed()
@@ -709,7 +709,7 @@ func (s *Server) serveHook(kind string, w http.ResponseWriter, r *http.Request) 
 	})
 	switch {
 	case fault != nil:
-		s.strike(fault, w, r)
+		s.applyFault(fault, w, r)
 	case no != nil && kind == "commands":
 		http.Error(w, no.code, max(no.status, http.StatusBadRequest))
 	case no != nil:
@@ -721,15 +721,15 @@ func (s *Server) serveHook(kind string, w http.ResponseWriter, r *http.Request) 
 	}
 }
 
-func (s *Server) useHook(kind string, w http.ResponseWriter, r *http.Request) *refusal {
-	h := s.hooks[r.PathValue("id")]
+func (s *Server) useResponseURL(kind string, w http.ResponseWriter, r *http.Request) *refusal {
+	h := s.responseURLs[r.PathValue("id")]
 	args, no := readArguments(w, r)
 	switch {
 	case h == nil || h.kind != kind || h.secret != r.PathValue("secret") || r.PathValue("team") != s.o.Workspace.TeamID:
 		return &refusal{code: "no_service", status: http.StatusNotFound}
-	case s.o.Now().Sub(h.issued) > s.o.HookLife:
+	case s.o.Now().Sub(h.issued) > s.o.ResponseURLLife:
 		return &refusal{code: "expired_url", status: http.StatusNotFound}
-	case h.uses >= hookUses:
+	case h.uses >= maxResponseURLUses:
 		return &refusal{code: "used_url", status: http.StatusNotFound}
 	case no != nil:
 		return no
@@ -745,7 +745,7 @@ func (s *Server) useHook(kind string, w http.ResponseWriter, r *http.Request) *r
 		h.uses++
 		if original != nil {
 			ch.remove(original)
-			s.touch()
+			s.notify()
 		}
 		return nil
 	}
@@ -754,9 +754,9 @@ func (s *Server) useHook(kind string, w http.ResponseWriter, r *http.Request) *r
 	}
 	h.uses++
 	if c.flag("replace_original") && h.ts != "" {
-		if original != nil { // what the person no longer sees is not replaced
-			original.text, original.blocks, original.edited = k.text, withIDs(k.blocks), original.only == ""
-			s.touch()
+		if original != nil { // a message that the person no longer sees is not replaced
+			original.text, original.blocks, original.edited = k.text, withIDs(k.blocks), original.visibleTo == ""
+			s.notify()
 		}
 		return nil
 	}
@@ -764,11 +764,11 @@ func (s *Server) useHook(kind string, w http.ResponseWriter, r *http.Request) *r
 	return nil
 }
 
-// respond shows a message in answer to what a person did; only to that person, unless it is to be in the channel.
-func (s *Server) respond(h *hook, k content, responseType, thread string) {
-	m := message{text: k.text, blocks: k.blocks, only: h.user, thread: thread}
+// respond posts a response to an interaction; only the person sees it, unless responseType is in_channel.
+func (s *Server) respond(h *responseURL, k content, responseType, thread string) {
+	m := message{text: k.text, blocks: k.blocks, visibleTo: h.user, thread: thread}
 	if responseType == "in_channel" {
-		m.only = ""
+		m.visibleTo = ""
 	}
 	posted := s.post(s.channel(h.channel), m)
 	if h.kind == "commands" {
@@ -778,22 +778,22 @@ func (s *Server) respond(h *hook, k content, responseType, thread string) {
 
 // Faults and counts.
 
-// Fault makes calls go wrong on purpose.
+// Fault makes calls fail.
 type Fault struct {
 	Method     string `json:"method"`                // of the Web API, "response_url", or "*" for all
-	Times      int    `json:"times,omitempty"`       // how many calls it still meets; 0 is all of them
+	Times      int    `json:"times,omitempty"`       // number of calls that it still applies to; 0 means all
 	Kind       string `json:"kind"`                  // ratelimit, error, hang, drop_reply, status
 	Error      string `json:"error,omitempty"`       // for error: Slack's code; internal_error when empty
 	Status     int    `json:"status,omitempty"`      // for status: the HTTP status; 503 when 0
 	RetryAfter int    `json:"retry_after,omitempty"` // for ratelimit: seconds; 1 when 0
-	Apply      bool   `json:"apply,omitempty"`       // the call is carried out all the same; drop_reply always does
-	Met        int    `json:"met"`                   // calls it met so far
+	Apply      bool   `json:"apply,omitempty"`       // execute the call anyway; drop_reply always does
+	Met        int    `json:"met"`                   // number of calls that it has applied to
 }
 
-// String is how a call that met the fault is counted.
+// String returns the error code under which an affected call is counted.
 func (f *Fault) String() string { return "fault_" + f.Kind }
 
-// check says what is wrong with a fault that somebody wants to set.
+// check returns an error for an invalid fault.
 func (f *Fault) check() error {
 	_, known := methods()[f.Method]
 	switch {
@@ -802,14 +802,14 @@ func (f *Fault) check() error {
 	case !slices.Contains([]string{"ratelimit", "error", "hang", "drop_reply", "status"}, f.Kind):
 		return fmt.Errorf("there is no kind %q of fault: use ratelimit, error, hang, drop_reply or status", f.Kind)
 	case f.Kind == "status" && f.Status != 0 && (f.Status < 200 || f.Status > 599):
-		return fmt.Errorf("%d is no HTTP status", f.Status)
+		return fmt.Errorf("%d is not an HTTP status", f.Status)
 	case f.Times < 0 || f.RetryAfter < 0:
 		return fmt.Errorf("times and retry_after cannot be negative")
 	}
 	return nil
 }
 
-// takeFault returns the fault that the next call of a method meets, or nil. It takes the lock itself.
+// takeFault returns the fault that applies to the next call of a method, or nil. It takes the lock itself.
 func (s *Server) takeFault(name string) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -829,13 +829,13 @@ func (s *Server) takeFault(name string) *Fault {
 	return nil
 }
 
-// instead says whether the fault strikes instead of the call, and not after it.
-func (f *Fault) instead() bool {
+// replacesCall reports whether the fault applies instead of the call, and not after it.
+func (f *Fault) replacesCall() bool {
 	return f != nil && f.Kind != "drop_reply" && (!f.Apply || f.Kind == "ratelimit")
 }
 
-// strike answers, or does not, as the fault demands. Call it without the lock.
-func (s *Server) strike(f *Fault, w http.ResponseWriter, r *http.Request) {
+// applyFault responds, or does not respond, according to the fault. Call it without the lock.
+func (s *Server) applyFault(f *Fault, w http.ResponseWriter, r *http.Request) {
 	switch f.Kind {
 	case "ratelimit":
 		w.Header().Set("Retry-After", strconv.Itoa(max(f.RetryAfter, 1)))
@@ -853,7 +853,7 @@ func (s *Server) strike(f *Fault, w http.ResponseWriter, r *http.Request) {
 		}
 		http.Error(w, http.StatusText(status), status)
 	case "hang":
-		_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the caller gives up
+		_, _ = io.Copy(io.Discard, r.Body) // otherwise the server does not notice that the caller gives up
 		select {
 		case <-r.Context().Done():
 		case <-s.closed:
@@ -865,7 +865,7 @@ func (s *Server) strike(f *Fault, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Calls counts what the app did since the start.
+// Calls counts the app's calls and envelopes since the start.
 type Calls struct {
 	Methods   map[string]*MethodCalls `json:"methods"`
 	Sockets   int                     `json:"sockets"` // open ones
@@ -885,19 +885,19 @@ type EnvelopeCalls struct {
 	Sent        int `json:"sent"`
 	Acked       int `json:"acked"`       // in time
 	TimedOut    int `json:"timed_out"`   // not in time
-	Late        int `json:"late"`        // answers that came after that
-	Repeated    int `json:"repeated"`    // answers to what had been answered
-	Dropped     int `json:"dropped"`     // answers that were too long, fragmented, no JSON, or to nothing known
+	Late        int `json:"late"`        // answers after the timeout
+	Repeated    int `json:"repeated"`    // further answers to answered envelopes
+	Dropped     int `json:"dropped"`     // answers that were too long, fragmented, not JSON, or to unknown envelopes
 	Redelivered int `json:"redelivered"` // sent once more
 	Undelivered int `json:"undelivered"` // no socket was open
 }
 
-// EnvelopeInfo tells of one envelope.
+// EnvelopeInfo describes one envelope.
 type EnvelopeInfo struct {
 	ID    string `json:"envelope_id"`
 	Kind  string `json:"type"`
-	Sent  int    `json:"sent"`  // times
-	Acked int    `json:"acked"` // times
+	Sent  int    `json:"sent"`  // number of times
+	Acked int    `json:"acked"` // number of times
 }
 
 func (c *Calls) method(name string) *MethodCalls {

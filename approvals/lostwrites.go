@@ -18,45 +18,45 @@ import (
 	"countersign/audit"
 )
 
-// A Redis that was restored from a copy, or failed over to a replica that was
-// behind, has lost writes that it had confirmed: it has gone back in time. What
-// it then holds may have happened otherwise, so nobody decides or executes
-// anything on it until a person has looked.
+// A Redis that was restored from a backup, or that failed over to a replica that
+// lagged behind, has lost writes that it had confirmed. Its data may contradict
+// what has happened, so nobody decides or executes anything until a person has
+// looked at the losses.
 //
-// It is noticed before the next write. Redis keeps, by process, the sequence
-// number of that process' last commit, and each process tells with every commit
-// which of its own was confirmed last: a Redis that holds less than that for
-// it, however far others have carried the sequence since, has lost something.
-// Then the process writes what it knows to be lost into a key that every commit
-// looks for, so that all others stop too, and so does whoever is started later.
-// Resume removes it.
+// The loss is detected before the next write. Redis stores the sequence number of
+// each process' last commit, and each process sends with every commit which of its
+// commits was confirmed last. A Redis that holds less than that has lost
+// something, however far other processes have raised the sequence since. The
+// process then reports what it knows to be lost in a key that every commit checks,
+// so that all other processes stop, too, as does one that is started later. Resume
+// removes the key.
 //
-// Only commit.lua compares. What is written beside requests needs no check of
-// its own: the inbox only ever gets more, a secret belongs to a step whose
-// begin and whose claim are compared, and a pin or a cursor that went back is
-// what this Redis holds, with or without a check.
+// Only commit.lua compares. What is written beside requests needs no check of its
+// own: the inbox only grows, a secret belongs to a step whose start and claim are
+// compared, and a pin or a cursor that was rolled back is what this Redis holds,
+// with or without a check.
 
-// remembered is how many of its own commits a process can name.
-const remembered = 1000
+// maxKnownCommits is how many of its own commits a process can name.
+const maxKnownCommits = 1000
 
-// tracked is of how many processes Redis keeps what they wrote last; commit.lua
-// and lookScript drop whom it has not heard of for longest. A process that is
+// maxProcesses is of how many processes Redis keeps what they wrote last; commit.lua
+// and checkRollbackScript drop whom it has not heard of for longest. A process that is
 // alive is heard of whenever anything is committed.
-const tracked = 1000
+const maxProcesses = 1000
 
-// Commit is one confirmed write, in words that name nobody but by object id.
+// Commit is one confirmed write. Its description names people by object id only.
 type Commit struct {
 	Sequence int64  `json:"sequence"`
 	Request  string `json:"request,omitempty"`
 	What     string `json:"what"`
 	// Executed says that it records execution: without it a step that was
-	// carried out may be carried out again.
+	// executed may be executed again.
 	Executed bool `json:"executed,omitempty"`
 }
 
-// Lost is what one process knows to be missing from a Redis that has gone back
-// in time.
-type Lost struct {
+// LostWrites is what one process knows to be missing in a Redis that has lost
+// confirmed writes.
+type LostWrites struct {
 	At      time.Time `json:"at"` // its own clock
 	Process string    `json:"process"`
 	Host    string    `json:"host"` // of whoever noticed
@@ -77,7 +77,7 @@ type Lost struct {
 	sealed string // as it was read
 }
 
-// String is the commit as a line of a list.
+// String formats the commit as a line of a list.
 func (c Commit) String() string {
 	text := c.What
 	if c.Request != "" {
@@ -86,8 +86,8 @@ func (c Commit) String() string {
 	return fmt.Sprintf("%s (commit %d)", text, c.Sequence)
 }
 
-// Says is what is lost, in a sentence.
-func Says(list []Lost) string {
+// SummarizeLostWrites says in a sentence what was lost.
+func SummarizeLostWrites(list []LostWrites) string {
 	commits, known, kept := 0, int64(0), int64(math.MaxInt64)
 	for _, lost := range list {
 		commits += len(lost.Commits)
@@ -103,60 +103,61 @@ func Says(list []Lost) string {
 	return fmt.Sprintf("%s, between commit %d and commit %d.", what, kept, known)
 }
 
-// memory is what one process knows of the commits that Redis has confirmed.
-type memory struct {
-	me string // as Redis knows the process; another one each time it starts
+// rollbackDetector knows the commits that Redis has confirmed to this process.
+type rollbackDetector struct {
+	process string // as Redis knows the process; another one each time it starts
 
 	mu      sync.Mutex
-	seen    int64   // the highest sequence number that any answer had
-	known   int64   // the highest that Redis was seen to hold for this process
-	chain   []link  // what Redis held for it from when to when
-	commits int     // how many there have been
-	event   string  // the latest event that it read
-	back    *behind // what this process noticed, until a person has said go on
-	stopped bool    // at the last look this Redis had gone back in time
-	life    int     // how often somebody said go on
+	seen    int64       // the highest sequence number that any answer had
+	known   int64       // the highest that Redis was seen to hold for this process
+	chain   []knownLink // what Redis held for it from when to when
+	commits int         // how many there have been
+	event   string      // the latest event that it read
+	back    *lostState  // what this process noticed, until a person has resumed it
+	halted  bool        // at the last look this Redis had lost confirmed writes
+	life    int         // how often somebody resumed it
 
-	telling sync.Mutex // what is written for others to see never gets less
+	reporting sync.Mutex // what is written for others to see never gets less
 }
 
-// link says that Redis replaced what it held for this process by a later
-// number, or was seen to hold it where the two are equal. Links of one history
-// never overlap, because each begins where an earlier one ended.
-type link struct {
+// knownLink records that Redis replaced a number of this process by a later one,
+// or was seen to hold it if both are equal. Links of one history never overlap,
+// because each begins where an earlier one ended.
+type knownLink struct {
 	from, to int64
 	commit   Commit // without words where it was no commit of this process
 }
 
-// behind is a Redis that has gone back, as this process noticed it.
-type behind struct {
-	Lost
+// lostState describes a rollback of Redis that this process has detected.
+type lostState struct {
+	LostWrites
 	written bool
 	resumed int64 // how often Redis had been resumed when it was written
 }
 
-// sent is what a process knew when it sent something. Replies may overtake one
-// another, so a reply is judged by that and not by what is known since.
-type sent struct {
+// requestMeta is what a process knew when it sent a command. Replies may
+// overtake each other, so a reply is compared with this and not with what the
+// process has learned since.
+type requestMeta struct {
 	known, seen int64
 	life        int
 }
 
-// telling is an argument that is made anew whenever the client sends, also when
-// it sends again: what is sent again may arrive at a Redis that has gone back,
-// and what was confirmed in the meantime must go with it.
-type telling struct {
-	memory *memory
+// writeReport is an argument that is computed each time the client sends the
+// command, repetitions included: a repetition may arrive at a Redis that was
+// rolled back, and must include what was confirmed in the meantime.
+type writeReport struct {
+	memory *rollbackDetector
 	commit bool
-	sent   sent
+	sent   requestMeta
 }
 
-// MarshalBinary is what go-redis asks for as it writes.
-func (t *telling) MarshalBinary() ([]byte, error) {
+// MarshalBinary is called by go-redis when it writes the command.
+func (t *writeReport) MarshalBinary() ([]byte, error) {
 	m := t.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t.sent = sent{m.known, m.seen, m.life}
+	t.sent = requestMeta{m.known, m.seen, m.life}
 	known := m.known
 	if t.commit && m.back != nil {
 		known = math.MaxInt64 // this process has stopped: Redis is to refuse, whatever it holds
@@ -164,10 +165,10 @@ func (t *telling) MarshalBinary() ([]byte, error) {
 	return fmt.Appendf(nil, "%d %d", known, m.seen), nil
 }
 
-// learn adds what an answer told that Redis gave in good faith. False means that
-// it cannot be of the history that this process knows, as that of a commit that
-// was under way while Redis went back; or that this process has stopped.
-func (m *memory) learn(l link, sequence int64) bool {
+// recordCommit records a confirmed commit. It returns false if the commit cannot
+// belong to the history that this process knows, because it was in flight during
+// a rollback, or if this process has stopped.
+func (m *rollbackDetector) recordCommit(l knownLink, sequence int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	kept := l.from
@@ -191,65 +192,65 @@ func (m *memory) learn(l link, sequence int64) bool {
 		m.chain[last].to = l.to // looks must not crowd commits out
 	default:
 		m.chain = append(m.chain, l)
-		if extra := len(m.chain) - 2*remembered; extra > 0 {
+		if extra := len(m.chain) - 2*maxKnownCommits; extra > 0 {
 			m.chain = slices.Delete(m.chain, 0, extra)
 		}
 	}
 	switch {
 	case !sound:
-		m.goneBack(kept, sequence)
+		m.recordRollback(kept, sequence)
 	case m.back != nil && l.commit.Sequence > m.back.Kept:
 		m.back.written = false // one more to be named
 	}
 	return m.back == nil
 }
 
-// refused takes note that Redis, or another process, says that it has gone
-// back. What this process knows itself it has to tell the others.
-func (m *memory) refused(asked sent, kept, sequence int64) {
+// recordRejectedCommit records that Redis, or another process, has reported a
+// rollback. This process must report its own losses, too.
+func (m *rollbackDetector) recordRejectedCommit(asked requestMeta, kept, sequence int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.stopped = true
+	m.halted = true
 	if asked.life == m.life && (kept < asked.known || sequence < asked.seen) {
-		m.goneBack(kept, sequence)
+		m.recordRollback(kept, sequence)
 	}
 }
 
-// goneBack needs mu.
-func (m *memory) goneBack(kept, sequence int64) {
-	m.stopped = true
+// recordRollback needs mu.
+func (m *rollbackDetector) recordRollback(kept, sequence int64) {
+	m.halted = true
 	switch {
 	case m.back == nil:
-		m.back = &behind{
-			Lost:    Lost{At: time.Now().UTC(), Process: m.me, Known: max(m.known, m.seen), Kept: kept, Sequence: sequence},
-			resumed: math.MaxInt64,
+		m.back = &lostState{
+			LostWrites: LostWrites{At: time.Now().UTC(), Process: m.process, Known: max(m.known, m.seen), Kept: kept, Sequence: sequence},
+			resumed:    math.MaxInt64,
 		}
 	case kept < m.back.Kept:
 		m.back.Kept, m.back.written = kept, false
 	}
 }
 
-// unwritten is what the others have not been told yet.
-func (m *memory) unwritten() (Lost, bool) {
+// unreportedLoss returns the losses that this process has not reported yet.
+func (m *rollbackDetector) unreportedLoss() (LostWrites, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.back == nil || m.back.written {
-		return Lost{}, false
+		return LostWrites{}, false
 	}
 	m.back.written = true // until it turns out not to be
-	lost := m.back.Lost
+	lost := m.back.LostWrites
 	lost.Known, lost.Event = max(lost.Known, m.known, m.seen), m.event
 	for _, l := range m.chain {
 		if l.commit.Sequence > lost.Kept {
 			lost.Commits = append(lost.Commits, l.commit)
 		}
 	}
-	order(lost.Commits)
+	sortCommits(lost.Commits)
 	return lost, true
 }
 
-// order puts the dangerous ones first.
-func order(list []Commit) {
+// sortCommits puts the dangerous commits first.
+func sortCommits(list []Commit) {
 	slices.SortStableFunc(list, func(a, b Commit) int {
 		switch {
 		case a.Executed && !b.Executed:
@@ -261,8 +262,8 @@ func order(list []Commit) {
 	})
 }
 
-// named is what a write did, in words.
-func named(w write, sequence int64) Commit {
+// describeCommit says what a write did.
+func describeCommit(w write, sequence int64) Commit {
 	c := Commit{Sequence: sequence, Request: w.request.ID, What: "written"}
 	if len(w.events) > 0 {
 		e := w.events[0]
@@ -279,12 +280,12 @@ func named(w write, sequence int64) Commit {
 		_, rest, _ = strings.Cut(rest, ":")
 		verb, rest, _ = strings.Cut(rest, ":")
 	}
-	step := number(rest) + 1
+	step := parseInt(rest) + 1
 	switch verb {
 	case "claim":
 		c.What, c.Executed = "its execution was started", true
 	case "begin":
-		c.What, c.Executed = fmt.Sprintf("step %d was begun", step), true
+		c.What, c.Executed = fmt.Sprintf("step %d was started", step), true
 	case "end":
 		c.What, c.Executed = fmt.Sprintf("step %d ended", step), true
 		if len(w.events) > 0 && len(w.events[0].Steps) > 0 {
@@ -302,33 +303,33 @@ func named(w write, sequence int64) Commit {
 	return c
 }
 
-// confirmed takes note of what Redis answered to a commit, and says whether it
-// counts.
-func (s *Store) confirmed(ctx context.Context, w write, asked sent, r reply) error {
-	l := link{from: r.kept, to: r.kept}
+// verifyReply processes the reply to a commit, and reports an error if the
+// commit does not count.
+func (s *Store) verifyReply(ctx context.Context, w write, asked requestMeta, r reply) error {
+	l := knownLink{from: r.kept, to: r.kept}
 	switch r.status {
 	case "rewound":
-		s.memory.refused(asked, r.kept, r.sequence)
-		s.tellOthers(ctx)
-		return ErrRewound
+		s.rollback.recordRejectedCommit(asked, r.kept, r.sequence)
+		s.reportLostWrites(ctx)
+		return ErrLostWrites
 	case "ok":
-		l.to, l.commit = r.sequence, named(w, r.sequence)
+		l.to, l.commit = r.sequence, describeCommit(w, r.sequence)
 	case "again": // at the latest at this number
-		l.commit = named(w, r.sequence)
+		l.commit = describeCommit(w, r.sequence)
 	}
-	if s.memory.learn(l, r.sequence) {
+	if s.rollback.recordCommit(l, r.sequence) {
 		return nil
 	}
-	s.tellOthers(ctx)
-	return ErrRewound
+	s.reportLostWrites(ctx)
+	return ErrLostWrites
 }
 
-// lookScript compares as commit.lua does, and has Redis remember how far this
+// checkRollbackScript compares as commit.lua does, and has Redis remember how far this
 // process has seen it come, so that it can tell later whatever others wrote.
 //
 // KEYS 1 sequence  2 processes  3 lost  4 resumed; ARGV the process, and what
 // it knows to be confirmed
-var lookScript = redis.NewScript(`
+var checkRollbackScript = redis.NewScript(`
 local sequence = tonumber(redis.call('GET', KEYS[1]) or '0')
 local kept = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
 local known, seen = string.match(ARGV[2], '^(%d+) (%d+)$')
@@ -341,41 +342,41 @@ elseif sequence > kept then
 end
 return { status, string.format('%d', sequence), string.format('%d', kept), redis.call('GET', KEYS[4]) or '0', tostring(redis.call('HEXISTS', KEYS[3], ARGV[1])) }`)
 
-// look finds out, without a commit, whether this Redis has gone back, and
-// whether somebody has said go on since it had. Every process does it with
-// every sweep.
-func (s *Store) look(ctx context.Context) error {
-	m := &s.memory
-	told := &telling{memory: m}
-	got, err := lookScript.Run(ctx, s.rdb, []string{s.keys.sequence(), s.keys.processes(), s.keys.lost(), s.keys.resumed()}, m.me, told).StringSlice()
+// checkRollback finds out, without a commit, whether Redis was rolled back and
+// whether somebody has resumed it since. Every process calls it with every
+// sweep.
+func (s *Store) checkRollback(ctx context.Context) error {
+	m := &s.rollback
+	told := &writeReport{memory: m}
+	got, err := checkRollbackScript.Run(ctx, s.rdb, []string{s.keys.sequence(), s.keys.processes(), s.keys.lost(), s.keys.resumed()}, m.process, told).StringSlice()
 	if err != nil {
 		return fmt.Errorf("approvals: Redis does not say what it has confirmed: %w", err)
 	}
 	if len(got) != 5 {
 		return fmt.Errorf("approvals: looking at what Redis has confirmed answered %d values", len(got))
 	}
-	sequence, kept := number(got[1]), number(got[2])
-	m.goOn(number(got[3]), got[4] == "1")
+	sequence, kept := parseInt(got[1]), parseInt(got[2])
+	m.onResume(parseInt(got[3]), got[4] == "1")
 	if got[0] == "ok" {
-		m.learn(link{from: kept, to: max(kept, sequence)}, sequence)
+		m.recordCommit(knownLink{from: kept, to: max(kept, sequence)}, sequence)
 	} else {
-		m.refused(told.sent, kept, sequence)
+		m.recordRejectedCommit(told.sent, kept, sequence)
 	}
 	m.mu.Lock()
-	m.stopped = got[0] != "ok" || m.back != nil
-	stopped := m.stopped
+	m.halted = got[0] != "ok" || m.back != nil
+	stopped := m.halted
 	m.mu.Unlock()
 	if !stopped {
 		return nil
 	}
-	s.tellOthers(ctx)
-	return ErrRewound
+	s.reportLostWrites(ctx)
+	return ErrLostWrites
 }
 
-// goOn forgets what this process noticed, where a person has said go on: what
-// it wrote is gone, and Redis has been resumed since. Where it is gone without
-// that, this Redis went back once more, and it is written again.
-func (m *memory) goOn(resumed int64, there bool) {
+// onResume forgets the rollback that this process detected, if its report is
+// gone and Redis was resumed since. If the report is gone without that, Redis
+// was rolled back again, and the report is written again.
+func (m *rollbackDetector) onResume(resumed int64, there bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -387,8 +388,8 @@ func (m *memory) goOn(resumed int64, there bool) {
 	}
 }
 
-// heard takes note of how far this process has read the events.
-func (m *memory) heard(event string) {
+// recordEvent records the latest event that this process has read.
+func (m *rollbackDetector) recordEvent(event string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if eventAfter(event, m.event) {
@@ -396,25 +397,26 @@ func (m *memory) heard(event string) {
 	}
 }
 
-// life is how often this process has gone on after it had lost something.
-func (s *Store) life() int {
-	s.memory.mu.Lock()
-	defer s.memory.mu.Unlock()
-	return s.memory.life
+// processEpoch counts how often this process has resumed after lost writes.
+func (s *Store) processEpoch() int {
+	s.rollback.mu.Lock()
+	defer s.rollback.mu.Unlock()
+	return s.rollback.life
 }
 
-// Process is what Redis, and the records of what it lost, call this process.
-func (s *Store) Process() string { return s.memory.me }
+// Process is the name of this process in Redis and in reports of lost writes.
+func (s *Store) Process() string { return s.rollback.process }
 
-// Look finds out at once what Rewound says: ErrRewound where it has.
-func (s *Store) Look(ctx context.Context) error { return s.look(ctx) }
+// CheckRollback checks for a rollback now. It returns ErrLostWrites if Redis has
+// lost confirmed writes.
+func (s *Store) CheckRollback(ctx context.Context) error { return s.checkRollback(ctx) }
 
-// Rewound says that this Redis had gone back in time when this process last
-// asked: nothing is decided or executed.
-func (s *Store) Rewound() bool {
-	s.memory.mu.Lock()
-	defer s.memory.mu.Unlock()
-	return s.memory.stopped
+// HasLostWrites reports whether Redis had lost confirmed writes at the last
+// check. Then nothing is decided or executed.
+func (s *Store) HasLostWrites() bool {
+	s.rollback.mu.Lock()
+	defer s.rollback.mu.Unlock()
+	return s.rollback.halted
 }
 
 // lostScript tells all processes that this Redis has gone back, and answers
@@ -424,28 +426,28 @@ var lostScript = redis.NewScript(`
 if ARGV[3] ~= '1' or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
 return tonumber(redis.call('GET', KEYS[2]) or '0')`)
 
-// tellOthers writes what this process noticed where all look. Where that fails,
-// the next look tries again; this process has stopped in any case.
-func (s *Store) tellOthers(ctx context.Context) {
-	s.memory.telling.Lock()
-	defer s.memory.telling.Unlock()
-	lost, ok := s.memory.unwritten()
+// reportLostWrites reports what this process has detected to all others. If that
+// fails, the next check tries again; this process has stopped in any case.
+func (s *Store) reportLostWrites(ctx context.Context) {
+	s.rollback.reporting.Lock()
+	defer s.rollback.reporting.Unlock()
+	lost, ok := s.rollback.unreportedLoss()
 	if !ok {
 		return
 	}
 	resumed, err := s.writeLost(ctx, lost, false)
-	s.memory.mu.Lock()
-	defer s.memory.mu.Unlock()
+	s.rollback.mu.Lock()
+	defer s.rollback.mu.Unlock()
 	if err != nil {
-		s.memory.back.written = false
+		s.rollback.back.written = false
 		return
 	}
-	s.memory.back.resumed = resumed
+	s.rollback.back.resumed = resumed
 }
 
-// writeLost answers how often this Redis had been resumed when it was written.
-// With once, what that process has said itself stays.
-func (s *Store) writeLost(ctx context.Context, lost Lost, once bool) (resumed int64, err error) {
+// writeLost writes a report and returns how often Redis had been resumed by
+// then. With once it keeps an earlier report of the same process.
+func (s *Store) writeLost(ctx context.Context, lost LostWrites, once bool) (resumed int64, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if lost.Host, err = os.Hostname(); err != nil {
@@ -462,33 +464,33 @@ func (s *Store) writeLost(ctx context.Context, lost Lost, once bool) (resumed in
 	return resumed, nil
 }
 
-// Losses is what processes have written about this Redis having gone back. It
-// is empty where it has not, as far as is known.
-func (s *Store) Losses(ctx context.Context) ([]Lost, error) {
+// LostWrites returns the reports of lost writes of all processes. It is empty if
+// none are known.
+func (s *Store) LostWrites(ctx context.Context) ([]LostWrites, error) {
 	_, hashes, err := readAt(ctx, s.rdb, s.keys, s.keys.lost())
 	if err != nil {
 		return nil, fmt.Errorf("approvals: reading what this Redis has lost: %w", err)
 	}
-	var all []Lost
+	var all []LostWrites
 	for process, sealed := range hashes[0] {
 		plain, err := s.ring.Open("lost", process, sealed)
 		if err != nil {
 			return nil, fmt.Errorf("what process %s says that this Redis has lost: %w", process, err)
 		}
-		lost := Lost{sealed: sealed}
+		lost := LostWrites{sealed: sealed}
 		if err := json.Unmarshal(plain, &lost); err != nil {
 			return nil, fmt.Errorf("approvals: what process %s says that this Redis has lost: %w", process, err)
 		}
 		all = append(all, lost)
 	}
-	slices.SortFunc(all, func(a, b Lost) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Process, b.Process)) })
+	slices.SortFunc(all, func(a, b LostWrites) int { return cmp.Or(a.At.Compare(b.At), cmp.Compare(a.Process, b.Process)) })
 	return all, nil
 }
 
-// ErrLostMore says that more was found to be lost since somebody read what is.
-var ErrLostMore = errors.New("approvals: what is known to be lost has changed since it was shown: look at it again")
+// ErrMoreLostWrites says that more was found to be lost since somebody read what is.
+var ErrMoreLostWrites = errors.New("approvals: what is known to be lost has changed since it was shown: look at it again")
 
-// resumeScript says go on after exactly those losses that a person has seen.
+// resumeScript resumes it after exactly those losses that a person has seen.
 // The sequence becomes higher than anything a process knows, also for those
 // whose losses these are, and the event gets an id that is higher than what
 // anybody has read, whatever this server's clock says.
@@ -517,13 +519,13 @@ redis.call('DEL', KEYS[3])
 redis.call('INCR', KEYS[4])
 return 1`)
 
-// Resume has all processes go on after the losses that a person has seen, and
-// puts that on the record. Their next look notices it, and none has to be
-// started again. A process that comes back with losses of its own which nobody
-// has seen stops everything again. ErrLostMore means that nothing was changed.
-func (s *Store) Resume(ctx context.Context, seen []Lost, by string) error {
+// Resume resumes all processes after the losses that a person has seen, and
+// records it as an event. Processes notice it at their next check and need no
+// restart. If a process comes back with losses that nobody has seen, everything
+// stops again. ErrMoreLostWrites means that nothing was changed.
+func (s *Store) Resume(ctx context.Context, seen []LostWrites, by string) error {
 	if len(seen) == 0 {
-		return errors.New("approvals: nothing is known to be lost, so there is nothing to go on from")
+		return errors.New("approvals: no lost writes are known, so there is nothing to resume")
 	}
 	var known int64
 	var event string
@@ -537,26 +539,26 @@ func (s *Store) Resume(ctx context.Context, seen []Lost, by string) error {
 	}
 	op := fmt.Sprintf("resume:%d:%s", known, seen[0].At.Format(time.RFC3339Nano))
 	body, err := json.Marshal(audit.Event{Kind: audit.Alarm, Op: op, Reason: fmt.Sprintf(
-		"Redis had gone back in time. %s %s said that Countersign goes on. This log may know events that Redis does not know any more: it is right, and Redis is not", Says(seen), by)})
+		"Redis had lost confirmed writes. %s %s resumed Countersign. This log may hold events that Redis has lost; the log is right", SummarizeLostWrites(seen), by)})
 	if err != nil {
 		return err
 	}
 	keys := []string{s.keys.sequence(), s.keys.processes(), s.keys.lost(), s.keys.resumed(), s.keys.events()}
 	at, nth, _ := strings.Cut(event, "-")
-	args := append([]any{known, number(at), number(nth), op, s.ring.Seal("event", eventPlace("", op+"#1"), body)}, records...)
+	args := append([]any{known, parseInt(at), parseInt(nth), op, s.ring.Seal("event", eventContext("", op+"#1"), body)}, records...)
 	done, err := resumeScript.Run(ctx, s.rdb, keys, args...).Int()
 	switch {
 	case err != nil:
-		return fmt.Errorf("approvals: it is not confirmed that Countersign goes on; look again: %w", err)
+		return fmt.Errorf("approvals: it is not confirmed that Countersign has resumed; check again: %w", err)
 	case done == 0:
-		return ErrLostMore
+		return ErrMoreLostWrites
 	}
 	return nil
 }
 
-// eventAfter says whether one event's id is higher than another's.
+// eventAfter reports whether the first event id is higher than the second.
 func eventAfter(a, b string) bool {
 	at, nth, _ := strings.Cut(a, "-")
 	bt, mth, _ := strings.Cut(b, "-")
-	return cmp.Or(cmp.Compare(number(at), number(bt)), cmp.Compare(number(nth), number(mth))) > 0
+	return cmp.Or(cmp.Compare(parseInt(at), parseInt(bt)), cmp.Compare(parseInt(nth), parseInt(mth))) > 0
 }

@@ -42,10 +42,10 @@ func also(name string, g approvals.Group) func(*config) {
 
 // review presses one of the two buttons of a card under review and sends the
 // form that comes.
-func (h *hands) review(card sandbox.Message, button, remark string) sandbox.Answer {
+func (h *slackUser) review(card sandbox.Message, button, remark string) sandbox.Answer {
 	h.w.Helper()
 	h.presses(card, button)
-	form := h.sees("You say with your name", "Glass broken by")
+	form := h.sees("You say with your name", "Break-glass used by")
 	answer := h.submits(form, map[string]string{"reason": remark})
 	if !answer.OK {
 		if err := h.p.Close(form.ID); err != nil {
@@ -55,18 +55,18 @@ func (h *hands) review(card sandbox.Message, button, remark string) sandbox.Answ
 	return answer
 }
 
-// breaksGlass presses the button of a card and says why.
-func (h *hands) breaksGlass(card sandbox.Message, why string) {
+// usesBreakGlass presses the button of a card and says why.
+func (h *slackUser) usesBreakGlass(card sandbox.Message, why string) {
 	h.w.Helper()
 	h.presses(card, "break-glass")
-	form := h.sees("What happens when you break the glass", " for ")
+	form := h.sees("What happens when you use break-glass", " for ")
 	if a := h.submits(form, map[string]string{"reason": why}); !a.OK {
-		h.w.Fatalf("%s could not break the glass: %+v", h.p.ID, a)
+		h.w.Fatalf("%s could not use break-glass: %+v", h.p.ID, a)
 	}
 }
 
 // poll waits for what no change in the sandbox tells of.
-func (w *world) poll(what string, so func() bool) {
+func (w *fixture) poll(what string, so func() bool) {
 	w.Helper()
 	for give := time.Now().Add(patience); !so(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(give) {
@@ -76,19 +76,19 @@ func (w *world) poll(what string, so func() bool) {
 }
 
 // noForm waits until somebody sees no form any more.
-func (h *hands) noForm() {
+func (h *slackUser) noForm() {
 	h.w.Helper()
-	h.w.until("no form", func() bool {
+	h.w.waitFor("no form", func() bool {
 		views, err := h.p.Views()
 		return err == nil && len(views.Modals) == 0
 	})
 }
 
-// The whole story: typed at night, carried out at once, told to everybody who
+// The whole story: typed at night, executed at once, told to everybody who
 // could have approved it, and reviewed by somebody else.
 func TestBreakGlass(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, func(c *config) { c.Slack.SecurityChannel = sandbox.HelpDesk },
+	w := startBot(t, calm, func(c *config) { c.Slack.SecurityChannel = sandbox.HelpDesk },
 		also("one of them", approvals.Group{People: []string{sandbox.DanaID, sandbox.HannaID}}))
 	olga, ravi, gloria := w.as(sandbox.Olga, sandbox.Approvals), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Gloria, sandbox.Audit)
 	before, err := w.client.User(danaUPN)
@@ -97,9 +97,9 @@ func TestBreakGlass(t *testing.T) {
 	}
 
 	w.as(sandbox.Olga, sandbox.HelpDesk).types("/entra-revoke-sessions @dana break-glass laptop stolen")
-	w.as(sandbox.Olga, sandbox.HelpDesk).reads("runs now as R-", danaUPN, "with broken glass")
+	w.as(sandbox.Olga, sandbox.HelpDesk).reads("runs now as R-", danaUPN, "with break-glass")
 	w.account(danaUPN, func(u sandbox.User) bool { return u.SessionsValidFrom != before.SessionsValidFrom })
-	card := ravi.reads("Revoke sessions: done with broken glass, review due", danaUPN, "Glass broken by", olgaUPN, "laptop stolen", "What happened")
+	card := ravi.reads("Revoke sessions: done with break-glass, review due", danaUPN, "Break-glass used by", olgaUPN, "laptop stolen", "What happened")
 	id := requestID.FindString(card.Text())
 	var labels []string
 	for _, b := range card.Buttons() {
@@ -108,22 +108,22 @@ func TestBreakGlass(t *testing.T) {
 	if got := strings.Join(labels, ", "); got != "Justified, Not justified, Details" {
 		t.Errorf("a card that waits for its review has the buttons %s", got)
 	}
-	gloria.reads("olga.lindqvist@", "broke the glass", danaUPN, "laptop stolen", id)
-	gloria.reads("Succeeded: ", "glass broken by", olgaUPN, id)
+	gloria.reads("olga.lindqvist@", "used break-glass", danaUPN, "laptop stolen", id)
+	gloria.reads("Succeeded: ", "break-glass used by", olgaUPN, id)
 
 	// The requester hears that a review is due, everybody who could have
 	// approved that it happened, and the target nothing.
 	olga.dm().reads("Done: ", id, "somebody else has to review it")
 	for _, who := range []string{sandbox.Ravi, sandbox.Hanna} {
-		news := w.as(who, "").dm().reads("broke the glass", danaUPN, "Why: laptop stolen", "You could have approved it", "Go to its card", id)
+		news := w.as(who, "").dm().reads("used break-glass", danaUPN, "Why: laptop stolen", "You could have approved it", "Go to its card", id)
 		if len(news.Buttons()) > 0 {
 			t.Errorf("%s can review in direct messages: %+v", who, news.Buttons())
 		}
 	}
-	alarm := ravi.reads("Glass broken by", olgaUPN, danaUPN, "Why: laptop stolen", "2 other people could have approved it and were told by direct message", id)
-	w.as(sandbox.Hanna, sandbox.HelpDesk).reads("broke the glass", danaUPN, "laptop stolen", id) // the security channel
+	alarm := ravi.reads("Break-glass used by", olgaUPN, danaUPN, "Why: laptop stolen", "2 other people could have approved it and were told by direct message", id)
+	w.as(sandbox.Hanna, sandbox.HelpDesk).reads("used break-glass", danaUPN, "laptop stolen", id) // the security channel
 	if alarm.TS == card.TS {
-		t.Error("there is no message of its own about the broken glass")
+		t.Error("there is no message of its own about the break-glass")
 	}
 	if dm, err := w.client.As(sandbox.Dana).DM(); err != nil || dm != "" {
 		t.Errorf("the target was written to: %q %v", dm, err)
@@ -131,7 +131,7 @@ func TestBreakGlass(t *testing.T) {
 
 	// Whoever had a part in it does not review it.
 	for _, c := range []struct{ who, says string }{
-		{sandbox.Olga, "You broke the glass for"},
+		{sandbox.Olga, "You used break-glass for"},
 		{sandbox.Dana, "your own account"},
 		{sandbox.Gloria, "You may not review this"},
 	} {
@@ -146,7 +146,7 @@ func TestBreakGlass(t *testing.T) {
 		}
 		gloria.reads("tried to review and was refused", c.says, id)
 	}
-	// In the App Home and on the desk it stands on top, for those who may.
+	// In the App Home and on the service it stands on top, for those who may.
 	if err := ravi.p.Home(); err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +156,8 @@ func TestBreakGlass(t *testing.T) {
 		t.Errorf("Ravi's App Home does not ask him for the review: %v", err)
 	}
 	olga.types("/entra-requests pending")
-	if desk := olga.reads("On the desk", id); desk.Contains("Waiting for your review") {
-		t.Errorf("Olga is asked to review what she did:\n%s", desk.Text())
+	if service := olga.reads("Open requests", id); service.Contains("Waiting for your review") {
+		t.Errorf("Olga is asked to review what she did:\n%s", service.Text())
 	}
 	ravi.types("/entra-requests pending")
 	ravi.reads("Waiting for your review", id)
@@ -168,33 +168,33 @@ func TestBreakGlass(t *testing.T) {
 	if a := ravi.review(card, "not-justified", "he was standing next to you"); !a.OK {
 		t.Fatalf("the review was not taken: %+v", a)
 	}
-	after := ravi.reads("done with broken glass, not justified", "Reviewed by", "he was standing next to you")
+	after := ravi.reads("done with break-glass, not justified", "Reviewed by", "he was standing next to you")
 	if after.TS != card.TS || len(after.Buttons()) > 0 {
 		t.Errorf("the reviewed card is another one, or has buttons: %+v", after.Buttons())
 	}
 	olga.dm().reads("not justified", "he was standing next to you", id)
 	gloria.reads("ravi.menon@", "reviewed", "not justified", "he was standing next to you", id)
-	w.as(sandbox.Hanna, sandbox.HelpDesk).reads("reviewed what ran with broken glass and found it not justified", id) // the security channel
+	w.as(sandbox.Hanna, sandbox.HelpDesk).reads("reviewed what ran with break-glass and found it not justified", id) // the security channel
 	ravi.types("/entra-requests pending")
-	ravi.reads("On the desk", "Nothing is waiting")
+	ravi.reads("Open requests", "Nothing is waiting")
 }
 
 // The alarm may be there before the card. Everybody is led to the card all the
 // same, and nobody to the alarm itself.
-func TestGlassLeadsToItsCard(t *testing.T) {
+func TestBreakGlassLinksToItsCard(t *testing.T) {
 	t.Parallel()
-	slackAPI, through := meddle(t)
-	w := begin(t, calm, through)
+	slackAPI, through := newSlackProxy(t)
+	w := startBot(t, calm, through)
 	release := make(chan struct{})
-	goOn := sync.OnceFunc(func() { close(release) })
-	t.Cleanup(goOn)
-	slackAPI.lose(loss{method: "conversations.open", parts: []string{"users=" + sandbox.Olga}, until: release}) // for the receipt, before the card
+	resume := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(resume)
+	slackAPI.dropCall(droppedCall{method: "conversations.open", parts: []string{"users=" + sandbox.Olga}, holdUntil: release}) // for the receipt, before the card
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 	w.as(sandbox.Olga, sandbox.HelpDesk).types("/entra-revoke-sessions @dana break-glass laptop stolen")
-	ravi.reads("Glass broken by", danaUPN)
-	goOn()
+	ravi.reads("Break-glass used by", danaUPN)
+	resume()
 	card := ravi.reads("Revoke sessions: ", "What ", danaUPN)
-	for _, m := range []sandbox.Message{ravi.dm().reads("You could have approved it"), ravi.reads("Glass broken by", "told by direct message")} {
+	for _, m := range []sandbox.Message{ravi.dm().reads("You could have approved it"), ravi.reads("Break-glass used by", "told by direct message")} {
 		way := "p" + strings.ReplaceAll(card.TS, ".", "")
 		if !m.Contains("Go to its card") || !slices.ContainsFunc(m.Blocks, func(raw json.RawMessage) bool { return strings.Contains(string(raw), way) }) {
 			t.Errorf("it does not lead to the card: %s\n%s", m.Text(), m.Blocks)
@@ -205,64 +205,64 @@ func TestGlassLeadsToItsCard(t *testing.T) {
 // From the card of somebody else's request, and from one's own copy.
 func TestBreakGlassByButton(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm)
+	w := startBot(t, calm)
 	hanna, ravi, olga := w.as(sandbox.Hanna, sandbox.Approvals), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 	w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-block-signin @mina laptop stolen")
 	card := olga.reads("waiting for approval", minaUPN)
 	id := requestID.FindString(card.Text())
 	receipt := hanna.dm().reads("waiting for approval", minaUPN)
 	if _, ok := receipt.Button("break-glass"); ok {
-		t.Error("Hanna, who is not on call, is offered to break the glass")
+		t.Error("Hanna, who is not on call, is offered to use break-glass")
 	}
 
 	hanna.presses(card, "break-glass")
-	view := hanna.sees("You may not break the glass", "on-call")
+	view := hanna.sees("You may not use break-glass", "on-call")
 	if len(view.Inputs()) > 0 || view.Submit != "" {
 		t.Error("the form can be sent all the same")
 	}
 	if err := hanna.p.Close(view.ID); err != nil {
 		t.Fatal(err)
 	}
-	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "tried to break the glass and was refused", id)
+	w.as(sandbox.Gloria, sandbox.Audit).reads("hanna.okafor@", "tried to use break-glass and was refused", id)
 
 	olga.presses(card, "break-glass")
-	form := olga.sees("Everybody who could have approved it is told now", "You can do this 3 times within 1h", minaUPN)
+	form := olga.sees("Everybody who could have approved it is told now", "You can do this 3 times an hour", minaUPN)
 	if a := olga.submits(form, nil); a.OK {
-		t.Error("the glass was broken without a reason")
+		t.Error("break-glass was used without a reason")
 	}
 	if a := olga.submits(form, map[string]string{"reason": "sign-ins from abroad"}); !a.OK {
 		t.Fatalf("the form was not taken: %+v", a)
 	}
 	olga.noForm()
 	w.account(minaUPN, func(u sandbox.User) bool { return !u.Enabled })
-	card = ravi.reads("done with broken glass, review due", minaUPN, "sign-ins from abroad")
-	hanna.dm().reads("broke the glass for your request", olgaUPN, "sign-ins from abroad", id)
+	card = ravi.reads("done with break-glass, review due", minaUPN, "sign-ins from abroad")
+	hanna.dm().reads("used break-glass for your request", olgaUPN, "sign-ins from abroad", id)
 	hanna.dm().reads("Done: ", id, "somebody else has to review it")
-	olga.dm().reads("You broke the glass for it", "Done: ", id)
+	olga.dm().reads("You used break-glass for it", "Done: ", id)
 	ravi.dm().reads("You could have approved it", id)
 	if a := ravi.review(card, "justified", ""); !a.OK {
 		t.Fatalf("the review was not taken: %+v", a)
 	}
-	ravi.reads("done with broken glass, justified", minaUPN)
-	for _, h := range []*hands{hanna.dm(), olga.dm()} {
+	ravi.reads("done with break-glass, justified", minaUPN)
+	for _, h := range []*slackUser{hanna.dm(), olga.dm()} {
 		h.reads("found it justified", id)
 	}
 
 	// One's own copy has the button where one may.
 	olga.types("/entra-revoke-sessions @mina laptop stolen")
 	own := olga.dm().reads("waiting for approval", "Revoke sessions", minaUPN)
-	before := w.effects("revokeSignInSessions")
-	olga.dm().breaksGlass(own, "cannot wait")
-	ravi.reads("Revoke sessions: done with broken glass, review due", "cannot wait")
-	if got := w.effects("revokeSignInSessions") - before; got != 1 {
+	before := w.countChanges("revokeSignInSessions")
+	olga.dm().usesBreakGlass(own, "cannot wait")
+	ravi.reads("Revoke sessions: done with break-glass, review due", "cannot wait")
+	if got := w.countChanges("revokeSignInSessions") - before; got != 1 {
 		t.Errorf("the sessions were revoked %d times", got)
 	}
 }
 
 // Whoever may not deny is told before they type why.
-func TestNobodyTypesADenialInVain(t *testing.T) {
+func TestADenialIsCheckedBeforeItIsTyped(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm)
+	w := startBot(t, calm)
 	w.as(sandbox.Hanna, sandbox.HelpDesk).types("/entra-block-signin @dana laptop stolen")
 	ravi, gloria := w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Gloria, sandbox.Audit)
 	card := ravi.reads("waiting for approval", danaUPN)
@@ -285,19 +285,19 @@ func TestNobodyTypesADenialInVain(t *testing.T) {
 // In the form the box is there for those who may, and wants a reason.
 func TestBreakGlassInForm(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm)
+	w := startBot(t, calm)
 	olga, hanna := w.as(sandbox.Olga, sandbox.HelpDesk), w.as(sandbox.Hanna, sandbox.HelpDesk)
 	hanna.types("/entra-block-signin")
 	form := hanna.sees("Whose account")
 	if _, there := form.Inputs()["glass"]; there {
-		t.Error("Hanna is offered to break the glass")
+		t.Error("Hanna is offered to use break-glass")
 	}
 	if err := hanna.p.Close(form.ID); err != nil {
 		t.Fatal(err)
 	}
 
 	olga.types("/entra-block-signin")
-	form = olga.sees("Break the glass")
+	form = olga.sees("Use break-glass")
 	values := map[string]map[string]any{"target": {"target": sandbox.Mina}, "glass": {"glass": []string{"yes"}}}
 	if a, err := olga.p.Submit(form.ID, values); err != nil || a.OK || !strings.Contains(a.Errors["justification"], "cannot wait") {
 		t.Fatalf("without a reason: %+v %v", a, err)
@@ -306,7 +306,7 @@ func TestBreakGlassInForm(t *testing.T) {
 	if a, err := olga.p.Submit(form.ID, values); err != nil || !a.OK {
 		t.Fatalf("the form was not taken: %+v %v", a, err)
 	}
-	olga.reads("with broken glass", minaUPN)
+	olga.reads("with break-glass", minaUPN)
 	w.account(minaUPN, func(u sandbox.User) bool { return !u.Enabled })
 
 	olga.types("/entra-help block-signin")
@@ -314,7 +314,7 @@ func TestBreakGlassInForm(t *testing.T) {
 
 	// Typed without a reason, the form asks for that and has the rest.
 	olga.types("/entra-revoke-sessions @mina break-glass")
-	form = olga.sees("Break the glass", minaUPN)
+	form = olga.sees("Use break-glass", minaUPN)
 	if got := form.Inputs()["glass"]["glass"]; fmt.Sprint(got) != "[yes]" {
 		t.Errorf("what was typed is not ticked: %v", got)
 	}
@@ -323,9 +323,9 @@ func TestBreakGlassInForm(t *testing.T) {
 	}
 	// Who may not is told in the form, and can ask for approval.
 	hanna.types("/entra-revoke-sessions @mina break-glass")
-	form = hanna.sees("You may not break the glass", "You can ask for approval")
+	form = hanna.sees("You may not use break-glass", "You can ask for approval")
 	if _, there := form.Inputs()["glass"]; there {
-		t.Error("Hanna is offered to break the glass")
+		t.Error("Hanna is offered to use break-glass")
 	}
 	if a := hanna.submits(form, map[string]string{"justification": "laptop stolen"}); !a.OK {
 		t.Fatalf("the form was not taken: %+v", a)
@@ -337,29 +337,29 @@ func TestBreakGlassInForm(t *testing.T) {
 // author is told both.
 func TestBreakGlassRefused(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, func(c *config) { c.Policy.Limits.BreakGlass = approvals.Limit{Count: 1, Within: time.Hour} },
+	w := startBot(t, calm, func(c *config) { c.Policy.Limits.BreakGlass = approvals.Limit{Count: 1, Within: time.Hour} },
 		also("one of them", approvals.Group{People: []string{sandbox.DanaID}}))
 	hanna, olga, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Olga, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	gloria := w.as(sandbox.Gloria, sandbox.Audit)
 
 	hanna.types("/entra-block-signin @mina break-glass laptop stolen")
-	hanna.reads("is requested as", minaUPN, "waits for one other person", "The glass was not broken", "It is for: on-call")
+	hanna.reads("is requested as", minaUPN, "waits for one other person", "Break-glass was refused", "It is for: on-call")
 	card := ravi.reads("waiting for approval", minaUPN)
-	gloria.reads("hanna.okafor@", "tried to break the glass and was refused", requestID.FindString(card.Text()))
+	gloria.reads("hanna.okafor@", "tried to use break-glass and was refused", requestID.FindString(card.Text()))
 
 	// The same request is open: Olga's word is about that one.
 	olga.types("/entra-block-signin @mina break-glass sign-ins from abroad")
-	olga.reads("runs now as "+requestID.FindString(card.Text()), "with broken glass")
-	ravi.reads("done with broken glass, review due", minaUPN, "sign-ins from abroad")
+	olga.reads("runs now as "+requestID.FindString(card.Text()), "with break-glass")
+	ravi.reads("done with break-glass, review due", minaUPN, "sign-ins from abroad")
 
 	olga.types("/entra-revoke-sessions @mina break-glass once more")
-	olga.reads("is requested as", "waits for one other person", "The glass was not broken", "more than 1 request within 1h with broken glass")
+	olga.reads("is requested as", "waits for one other person", "Break-glass was refused", "reached your limit of 1 request an hour with break-glass")
 	olga.types("/entra-revoke-sessions @mina break-glass and once more")
-	olga.reads("is already requested as", "waits for one other person", "The glass was not broken")
+	olga.reads("is already requested as", "waits for one other person", "Break-glass was refused")
 	ravi.reads("Revoke sessions: waiting for approval", minaUPN)
 
 	olga.types("/entra-block-signin @gloria break-glass looks odd")
-	olga.reads("is requested as", "gloria.adeyemi@", "waits for 2 other people", "The glass was not broken", "the target is protected")
+	olga.reads("is requested as", "gloria.adeyemi@", "waits for 2 other people", "Break-glass was refused", "the target is protected")
 	if _, ok := ravi.reads("Block sign-in: waiting for approval", "gloria.adeyemi@").Button("break-glass"); ok {
 		t.Error("the card of a protected target has the button")
 	}
@@ -368,7 +368,7 @@ func TestBreakGlassRefused(t *testing.T) {
 		olga.types(text)
 		olga.reads("Only containment", "can be run before it is approved")
 	}
-	if card, ok := ravi.reads("Revoke sessions: waiting for approval", minaUPN).Button("break-glass"); !ok || card.Text != "Break glass" {
+	if card, ok := ravi.reads("Revoke sessions: waiting for approval", minaUPN).Button("break-glass"); !ok || card.Text != "Use break-glass" {
 		t.Errorf("the card has no such button: %+v", card)
 	}
 	w.account("gloria.adeyemi@fernhill.example", func(u sandbox.User) bool { return u.Enabled })
@@ -377,7 +377,7 @@ func TestBreakGlassRefused(t *testing.T) {
 // An event that comes again tells nobody again.
 func TestBreakGlassToldOnce(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm)
+	w := startBot(t, calm)
 	if !w.redis.Real() {
 		t.Skip("this needs a real redis-server: apt-get install redis-server")
 	}
@@ -407,19 +407,19 @@ func TestBreakGlassToldOnce(t *testing.T) {
 	// The cards and the audit log have projections of their own.
 	auditor := w.as(sandbox.Gloria, sandbox.Audit)
 	ravi.reads("What happened", minaUPN)
-	auditor.reads("broke the glass, so that it runs")
-	if n := len(ravi.dm().all("You could have approved it")); n != 1 {
+	auditor.reads("used break-glass, so that it runs")
+	if n := len(ravi.dm().messagesWith("You could have approved it")); n != 1 {
 		t.Errorf("Ravi was told %d times", n)
 	}
-	if n := len(ravi.all("Glass broken by", "Somebody else has to say on its card")); n != 1 {
+	if n := len(ravi.messagesWith("Break-glass used by", "Somebody else has to say on its card")); n != 1 {
 		t.Errorf("the channel was told %d times", n)
 	}
-	if n := len(ravi.all("What happened", minaUPN)); n != 1 {
+	if n := len(ravi.messagesWith("What happened", minaUPN)); n != 1 {
 		t.Errorf("there are %d cards", n)
 	}
 	w.account(minaUPN, func(u sandbox.User) bool { return !u.Enabled })
-	if n := len(auditor.all("broke the glass, so that it runs")); n != 1 {
-		t.Errorf("the glass was broken %d times", n)
+	if n := len(auditor.messagesWith("used break-glass, so that it runs")); n != 1 {
+		t.Errorf("break-glass was used %d times", n)
 	}
 }
 
@@ -429,14 +429,14 @@ func TestBreakGlassAudience(t *testing.T) {
 	t.Parallel()
 	world := sandbox.Fernhill(time.Now())
 	world.UserGroups[0].Users = []string{sandbox.Olga, sandbox.Alex, sandbox.Pat, sandbox.Mina}
-	w := beginIn(t, &world, calm, also("duty", approvals.Group{Slack: []string{sandbox.OnCallHandle}}),
+	w := startBotIn(t, &world, calm, also("duty", approvals.Group{Slack: []string{sandbox.OnCallUserGroup}}),
 		also("some", approvals.Group{People: []string{sandbox.EliasID, sandbox.PatID, sandbox.BoID, sandbox.MinaID, sandbox.SamID}}))
-	w.patch("people/"+sandbox.Elias, `{"email":"somebody.else@fernhill.example"}`)
+	w.patchSlack("people/"+sandbox.Elias, `{"email":"somebody.else@fernhill.example"}`)
 	w.as(sandbox.Olga, sandbox.HelpDesk).types("/entra-block-signin mina.haddad@fernhill.example break-glass laptop stolen")
 	ravi := w.as(sandbox.Ravi, sandbox.Approvals)
 	// Ravi by his Entra group, Alex by the user group, Sam by himself; not
 	// known is Elias' account, and Pat is a guest in the user group.
-	ravi.reads("Glass broken by", "3 other people could have approved it and were told by direct message", "2 who could have approved it were not", "@"+sandbox.OnCallHandle)
+	ravi.reads("Break-glass used by", "3 other people could have approved it and were told by direct message", "2 who could have approved it were not", "@"+sandbox.OnCallUserGroup)
 	for _, who := range []string{sandbox.Ravi, sandbox.Alex, sandbox.Sam} {
 		w.as(who, "").dm().reads("You could have approved it", minaUPN)
 	}
@@ -459,7 +459,7 @@ func TestBreakGlassTellsEverybody(t *testing.T) {
 		group.Members = append(group.Members, id)
 	}
 	crowd.Groups = append(crowd.Groups, group)
-	w := beginIn(t, &crowd, calm, also("everyone", approvals.Group{Entra: []string{everyone}}))
+	w := startBotIn(t, &crowd, calm, also("everyone", approvals.Group{Entra: []string{everyone}}))
 	olga, ravi := w.as(sandbox.Olga, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	olga.types("/entra-block-signin @mina break-glass laptop stolen")
 	ravi.reads("@channel", "More than 100 people could have approved it", olgaUPN, minaUPN)
@@ -479,24 +479,24 @@ func TestBreakGlassTellsEverybody(t *testing.T) {
 // its time is over.
 func TestReminders(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, func(c *config) { c.Timing.Remind, c.Timing.Warn = time.Second, time.Minute }, rule(approvals.ClassContain, func(r *approvals.Rule) { r.Lifetime = 40 * time.Second }),
-		also("duty", approvals.Group{Slack: []string{sandbox.OnCallHandle}}))
+	w := startBot(t, calm, func(c *config) { c.Timing.Remind, c.Timing.Warn = time.Second, time.Minute }, rule(approvals.ClassContain, func(r *approvals.Rule) { r.Lifetime = 40 * time.Second }),
+		also("duty", approvals.Group{Slack: []string{sandbox.OnCallUserGroup}}))
 	hanna, olga, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Olga, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	hanna.types("/entra-revoke-sessions @dana laptop stolen")
 	olga.types("/entra-block-signin @mina break-glass laptop stolen")
 	again := func() bool {
-		return len(ravi.all("Still to be reviewed", olgaUPN, minaUPN, "Why: laptop stolen", "Go to its card")) >= 2
+		return len(ravi.messagesWith("Still to be reviewed", olgaUPN, minaUPN, "Why: laptop stolen", "Go to its card")) >= 2
 	}
-	w.until("two reminders of the review", again)
-	card := ravi.reads("done with broken glass, review due", minaUPN)
+	w.waitFor("two reminders of the review", again)
+	card := ravi.reads("done with break-glass, review due", minaUPN)
 	if a := ravi.review(card, "justified", "right so"); !a.OK {
 		t.Fatalf("the review was not taken: %+v", a)
 	}
-	ravi.reads("done with broken glass, justified", minaUPN, "right so")
+	ravi.reads("done with break-glass, justified", minaUPN, "right so")
 
-	ravi.reads("Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "@"+sandbox.OnCallHandle, "Approve or deny it on its card; 1 more approval is needed.", "Go to its card")
+	ravi.reads("Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "@"+sandbox.OnCallUserGroup, "Approve or deny it on its card; 1 more approval is needed.", "Go to its card")
 	hanna.dm().reads("Your request", "Revoke sessions", danaUPN, "expires", "with 0 of 1 approvals", "A reminder was posted in the approvals channel")
-	if n := len(ravi.all("expires", "with 0 of 1 approvals", "Go to its card")); n != 1 {
+	if n := len(ravi.messagesWith("expires", "with 0 of 1 approvals", "Go to its card")); n != 1 {
 		t.Errorf("the approvers were reminded %d times", n)
 	}
 	w.as(sandbox.Gloria, sandbox.Audit).reads("Reminder: ", danaUPN, "expires at")
@@ -505,7 +505,7 @@ func TestReminders(t *testing.T) {
 // What the policy requires is asked for, and only what counts is offered.
 func TestRequiredFields(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, rule(approvals.ClassContain, func(r *approvals.Rule) {
+	w := startBot(t, calm, rule(approvals.ClassContain, func(r *approvals.Rule) {
 		r.Require, r.Verified = []string{"ticket", "verified"}, []string{"callback", "video"}
 	}), rule(approvals.ClassTakeover, func(r *approvals.Rule) {
 		r.Require, r.Verified = []string{"justification"}, []string{"in-person"}
@@ -546,8 +546,8 @@ func TestRequiredFields(t *testing.T) {
 func TestAskForSelf(t *testing.T) {
 	t.Parallel()
 	yes := true
-	self := func(r *approvals.Rule) { r.AskForSelf = &yes }
-	w := begin(t, calm, rule(approvals.ClassTakeover, self), rule(approvals.ClassDestroy, self), rule(approvals.ClassRead, self))
+	self := func(r *approvals.Rule) { r.RequestForSelf = &yes }
+	w := startBot(t, calm, rule(approvals.ClassTakeover, self), rule(approvals.ClassDestroy, self), rule(approvals.ClassRead, self))
 	dana, hanna := w.as(sandbox.Dana, sandbox.General), w.as(sandbox.Hanna, sandbox.Approvals)
 
 	dana.types("/entra-methods @dana")
@@ -634,14 +634,14 @@ func TestAskForSelf(t *testing.T) {
 // again when the request runs.
 func TestSlackUserGroups(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm, func(c *config) {
+	w := startBot(t, calm, func(c *config) {
 		c.Timing.GraphCall = 2 * time.Second
-		c.Policy.Groups["duty"] = approvals.Group{Slack: []string{sandbox.OnCallHandle}}
+		c.Policy.Groups["duty"] = approvals.Group{Slack: []string{sandbox.OnCallUserGroup}}
 		r := c.Policy.Classes[approvals.ClassContain]
 		r.Approve, r.BreakGlass = []string{"duty"}, []string{"duty"}
 		c.Policy.Classes[approvals.ClassContain] = r
 	})
-	set := func(body string) { w.patch("usergroups/"+sandbox.OnCallHandle, body) }
+	set := func(body string) { w.patchSlack("usergroups/"+sandbox.OnCallUserGroup, body) }
 	hanna, ravi, olga := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 
 	hanna.types("/entra-revoke-sessions @dana laptop stolen")
@@ -658,38 +658,38 @@ func TestSlackUserGroups(t *testing.T) {
 	}
 	// What Slack said a moment ago may still be believed for one.
 	w.poll("Ravi's approval", func() bool {
-		if len(ravi.all("Revoke sessions: waiting for approval", danaUPN)) > 0 {
+		if len(ravi.messagesWith("Revoke sessions: waiting for approval", danaUPN)) > 0 {
 			ravi.p.Press(ravi.channel, card.TS, "approve", "") // it may be gone by now
 		}
-		return len(ravi.all("waiting for Microsoft Graph", danaUPN)) > 0
+		return len(ravi.messagesWith("waiting for Microsoft Graph", danaUPN)) > 0
 	})
 	set(`{"users":["U0OLGA"]}`)
 	ravi.reads("Revoke sessions: failed", "may not decide such requests any more")
-	if n := w.effects("revokeSignInSessions"); n != 0 {
+	if n := w.countChanges("revokeSignInSessions"); n != 0 {
 		t.Errorf("it was carried out %d times", n)
 	}
 
-	// Olga is in the group, and so may break the glass; the group is mentioned.
+	// Olga is in the group, and so may use break-glass; the group is mentioned.
 	olga.types("/entra-block-signin @mina break-glass laptop stolen")
-	olga.reads("with broken glass", minaUPN)
-	ravi.reads("Glass broken by", "@"+sandbox.OnCallHandle, "You could have approved it")
+	olga.reads("with break-glass", minaUPN)
+	ravi.reads("Break-glass used by", "@"+sandbox.OnCallUserGroup, "You could have approved it")
 	// A group that is disabled is nobody.
 	set(`{"disabled":true}`)
 	w.poll("a group that is nobody", func() bool {
-		n := len(olga.all("What you may do"))
+		n := len(olga.messagesWith("What you may do"))
 		olga.types("/entra-help")
-		w.poll("help", func() bool { return len(olga.all("What you may do")) > n })
-		return len(olga.all("What you may do")) > len(olga.all("What you may do", "(break-glass)"))
+		w.poll("help", func() bool { return len(olga.messagesWith("What you may do")) > n })
+		return len(olga.messagesWith("What you may do")) > len(olga.messagesWith("What you may do", "(break-glass)"))
 	})
 	olga.types("/entra-block-signin @alex break-glass laptop stolen")
-	olga.reads("alex.morgan@", "The glass was not broken", "It is for: duty")
+	olga.reads("alex.morgan@", "Break-glass was refused", "It is for: duty")
 	w.account("alex.morgan@fernhill.example", func(u sandbox.User) bool { return u.Enabled })
 }
 
 // A Slack user group that is not there stops the start with a sentence.
 func TestUserGroupThatIsNotThere(t *testing.T) {
 	t.Parallel()
-	w := begin(t, calm)
+	w := startBot(t, calm)
 	w.stop()
 	s := w.service
 	s.config.Policy.Groups = map[string]approvals.Group{"duty": {Slack: []string{"S0NOBODY"}}}
@@ -705,15 +705,15 @@ func TestUserGroupThatIsNotThere(t *testing.T) {
 	}
 }
 
-// Each message about broken glass is lost once, before it arrives and after,
+// Each message about break-glass is lost once, before it arrives and after,
 // and the bot is started again then. Everybody is told, and only a reply that
 // was lost tells somebody twice.
-func TestSlackLosesGlass(t *testing.T) {
+func TestSlackLosesBreakGlassMessages(t *testing.T) {
 	t.Parallel()
-	slackAPI, through := meddle(t)
-	w := begin(t, calm, through, func(c *config) { c.Policy.Limits.BreakGlass = approvals.Limit{Count: 100, Within: time.Hour} })
+	slackAPI, through := newSlackProxy(t)
+	w := startBot(t, calm, through, func(c *config) { c.Policy.Limits.BreakGlass = approvals.Limit{Count: 100, Within: time.Hour} })
 	olga, hanna, ravi := w.as(sandbox.Olga, sandbox.Approvals), w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
-	for _, h := range []*hands{olga, ravi, hanna} {
+	for _, h := range []*slackUser{olga, ravi, hanna} {
 		h.types("/entra-requests mine")
 		h.reads("nothing yet")
 	}
@@ -726,21 +726,21 @@ func TestSlackLosesGlass(t *testing.T) {
 		says         string
 		reviewed     bool // it comes with the review
 	}{
-		{"the alarm", "chat.postMessage", []string{"channel=" + sandbox.Approvals, "Glass broken"}, sandbox.Ravi, sandbox.Approvals, "Somebody else has to say on its card", false},
-		{"the number of those who were told", "chat.update", []string{"Glass broken", "told by direct message"}, sandbox.Ravi, sandbox.Approvals, "told by direct message", false},
+		{"the alarm", "chat.postMessage", []string{"channel=" + sandbox.Approvals, "Break-glass used"}, sandbox.Ravi, sandbox.Approvals, "Somebody else has to say on its card", false},
+		{"the number of those who were told", "chat.update", []string{"Break-glass used", "told by direct message"}, sandbox.Ravi, sandbox.Approvals, "told by direct message", false},
 		{"the news for an approver", "chat.postMessage", []string{dm(sandbox.Ravi), "You could have approved it"}, sandbox.Ravi, "", "You could have approved it", false},
-		{"the news for the requester", "chat.postMessage", []string{dm(sandbox.Hanna), "broke the glass for your request"}, sandbox.Hanna, "", "broke the glass for your request", false},
-		{"the end for whoever broke it", "chat.postMessage", []string{dm(sandbox.Olga), "You broke the glass for it"}, sandbox.Olga, "", "You broke the glass for it", false},
+		{"the news for the requester", "chat.postMessage", []string{dm(sandbox.Hanna), "used break-glass for your request"}, sandbox.Hanna, "", "used break-glass for your request", false},
+		{"the end for whoever broke it", "chat.postMessage", []string{dm(sandbox.Olga), "You used break-glass for it"}, sandbox.Olga, "", "You used break-glass for it", false},
 		{"the review for the requester", "chat.postMessage", []string{dm(sandbox.Hanna), "found it justified"}, sandbox.Hanna, "", "found it justified", true},
 		{"the review for whoever broke it", "chat.postMessage", []string{dm(sandbox.Olga), "found it justified"}, sandbox.Olga, "", "found it justified", true},
 	} {
 		for _, carriedOut := range []bool{false, true} {
 			why := fmt.Sprintf("story %d %t", n, carriedOut)
-			met := slackAPI.lose(loss{method: c.method, parts: c.parts, carriedOut: carriedOut})
+			met := slackAPI.dropCall(droppedCall{method: c.method, parts: c.parts, applied: carriedOut})
 			hanna.types("/entra-revoke-sessions @dana " + why)
 			card := ravi.reads("waiting for approval", why)
 			id := requestID.FindString(card.Text())
-			olga.breaksGlass(card, why)
+			olga.usesBreakGlass(card, why)
 			lost := func() {
 				select {
 				case <-met:
@@ -752,7 +752,7 @@ func TestSlackLosesGlass(t *testing.T) {
 			if !c.reviewed {
 				lost()
 			}
-			card = ravi.reads("done with broken glass, review due", id)
+			card = ravi.reads("done with break-glass, review due", id)
 			if a := ravi.review(card, "justified", ""); !a.OK {
 				t.Fatalf("the review was not taken: %+v", a)
 			}
@@ -764,17 +764,17 @@ func TestSlackLosesGlass(t *testing.T) {
 				h = h.dm()
 			}
 			h.reads(c.says, id)
-			for _, h := range []*hands{hanna.dm(), olga.dm()} {
+			for _, h := range []*slackUser{hanna.dm(), olga.dm()} {
 				h.reads("found it justified", id) // the last of all
 			}
 			most := 1
 			if carriedOut && c.method == "chat.postMessage" {
 				most = 2
 			}
-			if n := len(h.all(c.says, id)); n > most {
+			if n := len(h.messagesWith(c.says, id)); n > most {
 				t.Errorf("%s (carried out: %t) is read %d times", c.what, carriedOut, n)
 			}
-			ravi.reads("done with broken glass, justified", id)
+			ravi.reads("done with break-glass, justified", id)
 		}
 	}
 }

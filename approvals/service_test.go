@@ -12,40 +12,40 @@ import (
 	"countersign/audit"
 )
 
-func TestAskAndAskAgain(t *testing.T) {
+func TestSubmitTwice(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
-	plan := deletes(ClassDestroy, dana, "m1")
-	ask := Ask{Plan: plan, Requester: hanna, Justification: "lost her phone"}
+	plan := deletionPlan(ClassDestroy, dana, "m1")
+	ask := Submit{Plan: plan, Requester: hanna, Justification: "lost her phone"}
 
-	r, err := w.desk.Ask(ctx, "op-1", ask)
+	r, err := w.service.Submit(ctx, "op-1", ask)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.State != Pending || r.ID != RequestID("op-1") || r.Version != 1 || r.Terms.Approvals != 1 {
+	if r.State != StatePending || r.ID != RequestID("op-1") || r.Version != 1 || r.Requirements.Approvals != 1 {
 		t.Errorf("the request is %+v", r)
 	}
 	if left := r.Deadline.Sub(r.Created); left < 29*time.Minute || left > 31*time.Minute {
 		t.Errorf("it waits for %v, want 30m", left)
 	}
 
-	again, err := w.desk.Ask(ctx, "op-1", ask)
+	again, err := w.service.Submit(ctx, "op-1", ask)
 	if err != nil || again.ID != r.ID || again.Version != 1 {
 		t.Errorf("the same operation again: %s version %d, %v", again.ID, again.Version, err)
 	}
 
 	no := (*Refusal)(nil)
-	if _, err := w.desk.Ask(ctx, "op-2", ask); !errors.As(err, &no) || no.Code != CodeIdentical || no.Request != r.ID {
+	if _, err := w.service.Submit(ctx, "op-2", ask); !errors.As(err, &no) || no.Code != CodeIdentical || no.Request != r.ID {
 		t.Errorf("the same wish in another operation: %v", err)
 	}
 	other := ask
-	other.Plan = deletes(ClassDestroy, dana, "m2")
-	second, err := w.desk.Ask(ctx, "op-3", other)
+	other.Plan = deletionPlan(ClassDestroy, dana, "m2")
+	second, err := w.service.Submit(ctx, "op-3", other)
 	if err != nil || second.ID == r.ID {
 		t.Errorf("another wish for the same person: %v", err)
 	}
-	if got, want := w.kinds(""), []audit.Kind{audit.Requested, audit.Refused, audit.Requested}; !slices.Equal(got, want) {
+	if got, want := w.eventKinds(""), []audit.Kind{audit.Requested, audit.Refused, audit.Requested}; !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
 
@@ -60,49 +60,49 @@ func TestAskAndAskAgain(t *testing.T) {
 
 	// Once it is over, the same may be asked for again; but the operation that
 	// was told no stays told no.
-	if _, err := w.desk.Cancel(ctx, "op-4", r.ID, hanna); err != nil {
+	if _, err := w.service.Cancel(ctx, "op-4", r.ID, hanna); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.desk.Ask(ctx, "op-2", ask); !errors.As(err, &no) || no.Code != CodeIdentical || no.Request != r.ID {
+	if _, err := w.service.Submit(ctx, "op-2", ask); !errors.As(err, &no) || no.Code != CodeIdentical || no.Request != r.ID {
 		t.Errorf("a redelivered operation that was refused: %v", err)
 	}
-	if _, err := w.desk.Ask(ctx, "op-5", ask); err != nil {
+	if _, err := w.service.Submit(ctx, "op-5", ask); err != nil {
 		t.Errorf("asking again after the end: %v", err)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // Two operations whose ids collide: nobody is told that another's request is
 // theirs.
-func TestAnIDThatIsTaken(t *testing.T) {
+func TestATakenID(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	const first, second = "envelope 98137", "envelope 1725401"
 	if RequestID(first) != RequestID(second) {
 		t.Fatal("they do not collide: this tests nothing")
 	}
-	r, err := w.desk.Ask(t.Context(), first, Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna, Justification: "lost her phone"})
+	r, err := w.service.Submit(t.Context(), first, Submit{Plan: deletionPlan(ClassDestroy, dana, "m1"), Requester: hanna, Justification: "lost her phone"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // delivered again it gets the same answer
 		no := (*Refusal)(nil)
-		if got, err := w.desk.Ask(t.Context(), second, Ask{Plan: deletes(ClassContain, sam, "m2"), Requester: ravi, Justification: "stolen"}); !errors.As(err, &no) || no.Code != CodeTaken {
+		if got, err := w.service.Submit(t.Context(), second, Submit{Plan: deletionPlan(ClassContain, sam, "m2"), Requester: ravi, Justification: "stolen"}); !errors.As(err, &no) || no.Code != CodeIDTaken {
 			t.Errorf("the other one is %s (%v)", got.ID, err)
 		}
 	}
 	if got := w.load(r.ID); got.Requester.ID != hanna.ID || got.Version != 1 {
 		t.Errorf("the first one is %+v", got)
 	}
-	if got, want := w.kinds(""), []audit.Kind{audit.Requested, audit.Refused}; !slices.Equal(got, want) {
+	if got, want := w.eventKinds(""), []audit.Kind{audit.Requested, audit.Refused}; !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
-func TestAskIsRefused(t *testing.T) {
+func TestSubmitIsRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	if err := w.rdb.Set(ctx, w.store.keys.mark(ravi.ID), "R-OLD", time.Minute).Err(); err != nil {
 		t.Fatal(err)
@@ -117,16 +117,16 @@ func TestAskIsRefused(t *testing.T) {
 		{dana, sam, ClassDestroy, CodeNotAllowed},
 		{pat, dana, ClassDestroy, CodeGuest},
 		{bo, dana, ClassDestroy, CodeDisabled},
-		{Person{Slack: "U0X"}, dana, ClassDestroy, CodeNobody},
-		{Person{ID: "not in the tenant"}, dana, ClassDestroy, CodeNobody},
-		{hanna, Person{ID: "not in the tenant"}, ClassDestroy, CodeNobody},
+		{Person{Slack: "U0X"}, dana, ClassDestroy, CodeUnknownPerson},
+		{Person{ID: "not in the tenant"}, dana, ClassDestroy, CodeUnknownPerson},
+		{hanna, Person{ID: "not in the tenant"}, ClassDestroy, CodeUnknownPerson},
 		{hanna, hanna, ClassDestroy, CodeSelf},
 		{hanna, gloria, ClassDestroy, CodeProtected},
 		{hanna, gloria, ClassContain, ""},
 		{ravi, dana, ClassDestroy, CodeRecentTarget},
 	} {
 		before := len(w.events())
-		_, err := w.desk.Ask(ctx, fmt.Sprintf("op-%d", i), Ask{Plan: deletes(tt.class, tt.target, "m1"), Requester: tt.requester})
+		_, err := w.service.Submit(ctx, fmt.Sprintf("op-%d", i), Submit{Plan: deletionPlan(tt.class, tt.target, "m1"), Requester: tt.requester})
 		if code(err) != tt.want {
 			t.Errorf("%s asks for %s: %v, want %q", tt.requester, tt.target, err, tt.want)
 		}
@@ -135,44 +135,44 @@ func TestAskIsRefused(t *testing.T) {
 			t.Errorf("%s asks for %s: events %+v", tt.requester, tt.target, after)
 		}
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // What cannot be looked up is refused, after it was tried for a while.
 func TestWhatCannotBeCheckedIsRefused(t *testing.T) {
 	t.Parallel()
-	timing := calm()
-	w := newWorld(t, timing)
-	r := w.ask(deletes(ClassDestroy, dana, "m1"))
+	timing := longTimings()
+	w := newFixture(t, timing)
+	r := w.submit(deletionPlan(ClassDestroy, dana, "m1"))
 	w.store.timing.LookUps = 50 * time.Millisecond
 	w.directory.goDown(errors.New("no route to Graph"))
-	if _, err := w.desk.Approve(t.Context(), w.op(), r.ID, ravi); code(err) != CodeUnchecked {
+	if _, err := w.service.Approve(t.Context(), w.op(), r.ID, ravi); code(err) != CodeUnchecked {
 		t.Errorf("approving while the directory is down: %v", err)
 	}
-	if _, err := w.desk.Ask(t.Context(), w.op(), Ask{Plan: deletes(ClassDestroy, sam, "m1"), Requester: hanna}); code(err) != CodeUnchecked {
+	if _, err := w.service.Submit(t.Context(), w.op(), Submit{Plan: deletionPlan(ClassDestroy, sam, "m1"), Requester: hanna}); code(err) != CodeUnchecked {
 		t.Errorf("asking while the directory is down: %v", err)
 	}
-	if got := w.load(r.ID); got.State != Pending || len(got.Approvals) != 0 {
-		t.Errorf("it is %s", got.Says())
+	if got := w.load(r.ID); got.State != StatePending || len(got.Approvals) != 0 {
+		t.Errorf("it is %s", got.Summary())
 	}
 
 	// A directory that answers about somebody else, or spells the id in
 	// another way, would make one account two people.
 	w.store.timing.LookUps = timing.LookUps
 	w.directory.goDown(nil)
-	w.directory.change(ravi, func(s *Standing) { s.ID = olga.ID })
-	if _, err := w.desk.Approve(t.Context(), w.op(), r.ID, ravi); code(err) != CodeUnchecked {
+	w.directory.change(ravi, func(s *Account) { s.ID = olga.ID })
+	if _, err := w.service.Approve(t.Context(), w.op(), r.ID, ravi); code(err) != CodeUnchecked {
 		t.Errorf("a look-up that answers about another account: %v", err)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 func TestReads(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	look := func(op string, who Person) error {
-		return w.desk.Look(ctx, op, "entra-methods", "Methods", who, dana)
+		return w.service.AuthorizeRead(ctx, op, "entra-methods", "Methods", who, dana)
 	}
 	if err := look("a", olga); code(err) != CodeNotAllowed {
 		t.Errorf("somebody who may not look: %v", err)
@@ -210,38 +210,38 @@ func TestReads(t *testing.T) {
 // still deny, and that is final.
 func TestAnApproverMayStillDeny(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
-	r := w.ask(deletes(ClassTakeover, dana, "m1")) // needs two
-	if _, err := w.desk.Approve(t.Context(), "yes", r.ID, olga); err != nil {
+	w := newFixture(t, longTimings())
+	r := w.submit(deletionPlan(ClassTakeover, dana, "m1")) // needs two
+	if _, err := w.service.Approve(t.Context(), "yes", r.ID, olga); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.desk.Deny(t.Context(), "no", r.ID, olga, "that was the wrong Dana"); err != nil {
+	if _, err := w.service.Deny(t.Context(), "no", r.ID, olga, "that was the wrong Dana"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.desk.Approve(t.Context(), "late", r.ID, ravi); code(err) != CodeDecided {
+	if _, err := w.service.Approve(t.Context(), "late", r.ID, ravi); code(err) != CodeDecided {
 		t.Errorf("approving what is denied: %v", err)
 	}
-	if got := w.load(r.ID); got.State != Denied || got.Denial.By.ID != olga.ID {
-		t.Errorf("it is %s", got.Says())
+	if got := w.load(r.ID); got.State != StateDenied || got.Denial.By.ID != olga.ID {
+		t.Errorf("it is %s", got.Summary())
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 func TestDecisionsAreRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
-	plan := deletes(ClassTakeover, dana, "m1") // needs two
-	r := w.ask(plan)
-	if _, err := w.desk.Approve(ctx, "first", r.ID, olga); err != nil {
+	plan := deletionPlan(ClassTakeover, dana, "m1") // needs two
+	r := w.submit(plan)
+	if _, err := w.service.Approve(ctx, "first", r.ID, olga); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.rdb.Set(ctx, w.store.keys.mark(mina.ID), "R-OLD", time.Minute).Err(); err != nil {
 		t.Fatal(err)
 	}
 	decide := map[string]func(op string, who Person) error{
-		"approve": func(op string, who Person) error { _, err := w.desk.Approve(ctx, op, r.ID, who); return err },
-		"deny":    func(op string, who Person) error { _, err := w.desk.Deny(ctx, op, r.ID, who, "no"); return err },
+		"approve": func(op string, who Person) error { _, err := w.service.Approve(ctx, op, r.ID, who); return err },
+		"deny":    func(op string, who Person) error { _, err := w.service.Deny(ctx, op, r.ID, who, "no"); return err },
 	}
 	for verb, press := range decide {
 		for i, tt := range []struct {
@@ -249,9 +249,9 @@ func TestDecisionsAreRefused(t *testing.T) {
 			want Code
 		}{
 			{hanna, CodeRequester}, {dana, CodeTarget}, {sam, CodeNotAllowed}, {pat, CodeGuest}, {bo, CodeDisabled},
-			{Person{Slack: "U0X"}, CodeNobody}, {olga, CodeTwice}, {mina, CodeRecentTarget},
+			{Person{Slack: "U0X"}, CodeUnknownPerson}, {olga, CodeAlreadyDecided}, {mina, CodeRecentTarget},
 		} {
-			if verb == "deny" && tt.want == CodeTwice {
+			if verb == "deny" && tt.want == CodeAlreadyDecided {
 				continue // TestAnApproverMayStillDeny
 			}
 			op := fmt.Sprint(verb, i)
@@ -272,58 +272,58 @@ func TestDecisionsAreRefused(t *testing.T) {
 			}
 		}
 	}
-	if _, err := w.desk.Cancel(ctx, "cancel", r.ID, ravi); code(err) != CodeNotRequester {
+	if _, err := w.service.Cancel(ctx, "cancel", r.ID, ravi); code(err) != CodeNotRequester {
 		t.Errorf("cancelling somebody else's: %v", err)
 	}
-	if _, err := w.desk.Stop(ctx, "stop", r.ID, ravi, "why"); code(err) != CodeNotRunning {
+	if _, err := w.service.Stop(ctx, "stop", r.ID, ravi, "why"); code(err) != CodeNotRunning {
 		t.Errorf("stopping what does not run: %v", err)
 	}
 	for range 2 {
-		if _, err := w.desk.Approve(ctx, "nothing", "R-NOTHING", ravi); code(err) != CodeNoRequest {
+		if _, err := w.service.Approve(ctx, "nothing", "R-NOTHING", ravi); code(err) != CodeNoRequest {
 			t.Errorf("a request that is not there: %v", err)
 		}
 	}
-	if got := w.load(r.ID); got.Version != 2 || got.State != Pending {
-		t.Errorf("after all that it is %s, version %d", got.Says(), got.Version)
+	if got := w.load(r.ID); got.Version != 2 || got.State != StatePending {
+		t.Errorf("after all that it is %s, version %d", got.Summary(), got.Version)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // A press gets one answer, however often it is delivered.
-func TestAPressIsReplayed(t *testing.T) {
+func TestADecisionIsReplayed(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
-	r := w.ask(deletes(ClassTakeover, dana, "m1"))
+	r := w.submit(deletionPlan(ClassTakeover, dana, "m1"))
 	for range 3 {
-		got, err := w.desk.Approve(ctx, "press", r.ID, ravi)
+		got, err := w.service.Approve(ctx, "press", r.ID, ravi)
 		if err != nil || len(got.Approvals) != 1 {
 			t.Errorf("approving: %d approvals, %v", len(got.Approvals), err)
 		}
 	}
 	// Also when by now it would be refused.
-	w.directory.change(ravi, func(s *Standing) { s.Enabled = false })
-	if _, err := w.desk.Approve(ctx, "press", r.ID, ravi); err != nil {
+	w.directory.change(ravi, func(s *Account) { s.Enabled = false })
+	if _, err := w.service.Approve(ctx, "press", r.ID, ravi); err != nil {
 		t.Errorf("replayed when it is not allowed any more: %v", err)
 	}
 	// And many deliveries at once are one.
-	deliveries := atOnce(20, func(int) error { _, err := w.desk.Approve(ctx, "press-2", r.ID, olga); return err })
+	deliveries := atOnce(20, func(int) error { _, err := w.service.Approve(ctx, "press-2", r.ID, olga); return err })
 	for _, err := range deliveries {
 		if err != nil {
 			t.Errorf("one of many deliveries at once: %v", err)
 		}
 	}
-	refused := atOnce(20, func(int) error { _, err := w.desk.Approve(ctx, "press-3", r.ID, sam); return err })
+	refused := atOnce(20, func(int) error { _, err := w.service.Approve(ctx, "press-3", r.ID, sam); return err })
 	for _, err := range refused {
 		if code(err) != CodeNotAllowed || err.Error() != refused[0].Error() {
 			t.Errorf("one of many refused deliveries at once: %v", err)
 		}
 	}
 	want := []audit.Kind{audit.Requested, audit.Approved, audit.Approved, audit.Refused}
-	if got := w.kinds(r.ID); !slices.Equal(got, want) {
+	if got := w.eventKinds(r.ID); !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // atOnce calls f from n goroutines that start together.
@@ -342,21 +342,21 @@ func atOnce(n int, f func(i int) error) []error {
 // Two approvals at one moment both count, on several connections.
 func TestApprovalsAtOneMomentAllCount(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	var people []Person
 	for i := range 10 {
 		p := Person{ID: fmt.Sprintf("person-%d", i), UPN: fmt.Sprintf("p%d@fernhill.example", i)}
 		people = append(people, p)
-		w.directory.change(p, func(s *Standing) { *s = standing(p, approvers) })
+		w.directory.change(p, func(s *Account) { *s = accountWith(p, approvers) })
 	}
-	w.desk.Policy.Commands = map[string]Rule{"entra-require-reregister": {Approvals: 10}}
-	r := w.ask(deletes(ClassDestroy, dana, "m1"))
-	desks := make([]*Desk, len(people))
-	for i := range desks {
-		_, desks[i] = w.process(w.server.Client(t))
+	w.service.Policy.Commands = map[string]Rule{"entra-require-reregister": {Approvals: 10}}
+	r := w.submit(deletionPlan(ClassDestroy, dana, "m1"))
+	services := make([]*Service, len(people))
+	for i := range services {
+		_, services[i] = w.newProcess(w.server.Client(t))
 	}
 	for i, err := range atOnce(len(people), func(i int) error {
-		_, err := desks[i].Approve(context.Background(), fmt.Sprint("press-", i), r.ID, people[i])
+		_, err := services[i].Approve(context.Background(), fmt.Sprint("press-", i), r.ID, people[i])
 		return err
 	}) {
 		if err != nil {
@@ -364,145 +364,145 @@ func TestApprovalsAtOneMomentAllCount(t *testing.T) {
 		}
 	}
 	got := w.load(r.ID)
-	if got.State != Approved || len(got.Approvals) != 10 || got.Version != 11 {
-		t.Errorf("it is %s with %d approvals, version %d", got.Says(), len(got.Approvals), got.Version)
+	if got.State != StateApproved || len(got.Approvals) != 10 || got.Version != 11 {
+		t.Errorf("it is %s with %d approvals, version %d", got.Summary(), len(got.Approvals), got.Version)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 func TestApproveDenyAndCancelAtOneMomentHaveOneOutcome(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	outcomes := map[State]int{}
 	for round := range 15 {
-		r := w.ask(deletes(ClassDestroy, dana, fmt.Sprint("m", round)))
+		r := w.submit(deletionPlan(ClassDestroy, dana, fmt.Sprint("m", round)))
 		errs := atOnce(3, func(i int) (err error) {
 			op := fmt.Sprintf("press-%d-%d", round, i)
 			switch i {
 			case 0:
-				_, err = w.desk.Approve(context.Background(), op, r.ID, ravi)
+				_, err = w.service.Approve(context.Background(), op, r.ID, ravi)
 			case 1:
-				_, err = w.desk.Deny(context.Background(), op, r.ID, olga, "no")
+				_, err = w.service.Deny(context.Background(), op, r.ID, olga, "no")
 			case 2:
-				_, err = w.desk.Cancel(context.Background(), op, r.ID, hanna)
+				_, err = w.service.Cancel(context.Background(), op, r.ID, hanna)
 			}
 			return err
 		})
 		got := w.load(r.ID)
 		outcomes[got.State]++
-		won := map[State]int{Approved: 0, Denied: 1, Cancelled: 2}[got.State]
+		won := map[State]int{StateApproved: 0, StateDenied: 1, StateCancelled: 2}[got.State]
 		for i, err := range errs {
 			// An approved request can still be cancelled.
-			if i == won && err != nil || i != won && err == nil && !(got.State == Cancelled && i == 0) {
+			if i == won && err != nil || i != won && err == nil && !(got.State == StateCancelled && i == 0) {
 				t.Errorf("round %d ended as %s, but press %d heard %v", round, got.State, i, err)
 			}
 			if err != nil && code(err) != CodeDecided {
 				t.Errorf("round %d: press %d: %v", round, i, err)
 			}
 		}
-		if got.State == Approved { // make room for the next round
-			if _, err := w.desk.Cancel(t.Context(), w.op(), r.ID, hanna); err != nil {
+		if got.State == StateApproved { // make room for the next round
+			if _, err := w.service.Cancel(t.Context(), w.op(), r.ID, hanna); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	t.Logf("outcomes: %v", outcomes)
-	w.invariants()
+	w.checkInvariants()
 }
 
 // A deadline that has passed is a fact, whether or not the sweep got there.
-func TestAPressAfterTheDeadline(t *testing.T) {
+func TestADecisionAfterTheDeadline(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
-	w.desk.Policy.Commands = map[string]Rule{"entra-require-reregister": {Lifetime: 20 * time.Millisecond}}
+	w.service.Policy.Commands = map[string]Rule{"entra-require-reregister": {Lifetime: 20 * time.Millisecond}}
 	for name, press := range map[string]func(op, id string) error{
-		"approve": func(op, id string) error { _, err := w.desk.Approve(ctx, op, id, ravi); return err },
-		"deny":    func(op, id string) error { _, err := w.desk.Deny(ctx, op, id, ravi, "no"); return err },
-		"cancel":  func(op, id string) error { _, err := w.desk.Cancel(ctx, op, id, hanna); return err },
+		"approve": func(op, id string) error { _, err := w.service.Approve(ctx, op, id, ravi); return err },
+		"deny":    func(op, id string) error { _, err := w.service.Deny(ctx, op, id, ravi, "no"); return err },
+		"cancel":  func(op, id string) error { _, err := w.service.Cancel(ctx, op, id, hanna); return err },
 	} {
-		r := w.ask(deletes(ClassDestroy, dana, name))
+		r := w.submit(deletionPlan(ClassDestroy, dana, name))
 		waitFor(t, "the deadline", func() bool { return w.load(r.ID).Now.After(r.Deadline) })
-		if w.load(r.ID).State != Pending {
+		if w.load(r.ID).State != StatePending {
 			t.Fatal("something swept")
 		}
 		err := press(name, r.ID)
 		if want := map[string]Code{"approve": CodeExpired, "deny": CodeExpired, "cancel": CodeDecided}[name]; code(err) != want {
 			t.Errorf("%s after the deadline: %v", name, err)
 		}
-		if got := w.load(r.ID); got.State != Expired || len(got.Approvals) > 0 {
-			t.Errorf("after %s it is %s", name, got.Says())
+		if got := w.load(r.ID); got.State != StateExpired || len(got.Approvals) > 0 {
+			t.Errorf("after %s it is %s", name, got.Summary())
 		}
-		if got, want := w.kinds(r.ID), []audit.Kind{audit.Requested, audit.Expired, audit.Refused}; !slices.Equal(got, want) {
+		if got, want := w.eventKinds(r.ID), []audit.Kind{audit.Requested, audit.Expired, audit.Refused}; !slices.Equal(got, want) {
 			t.Errorf("events %v, want %v", got, want)
 		}
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // The script has the last word on a deadline: what was read before it and is
 // written behind it does not count.
 func TestALateCommit(t *testing.T) {
 	t.Parallel()
-	timing := calm()
+	timing := longTimings()
 	timing.RunWithin = 20 * time.Millisecond
-	w := newWorld(t, timing)
+	w := newFixture(t, timing)
 	ctx := t.Context()
 
-	r := w.approved(deletes(ClassDestroy, dana, "m1"))
+	r := w.approved(deletionPlan(ClassDestroy, dana, "m1"))
 	before := w.load(r.ID)
 	before.Now = before.Deadline.Add(-time.Millisecond) // as if it had been read in time
 	waitFor(t, "the deadline", func() bool { return w.load(r.ID).Now.After(before.Deadline) })
 	if _, err := w.store.claim(ctx, before, "w"); !errors.Is(err, ErrFenced) {
 		t.Errorf("a late claim: %v", err)
 	}
-	got, err := w.store.run(ctx, write{request: before.Request, op: "late", mode: "change", version: exactly(before.Version), before: before.Deadline, answer: "ok", fields: []string{"state", "spoilt"}})
+	got, err := w.store.run(ctx, write{request: before.Request, op: "late", mode: "change", version: formatInt(before.Version), before: before.Deadline, answer: "ok", fields: []string{"state", "spoilt"}})
 	if err != nil || got.status != "late" {
 		t.Errorf("a late write: %s, %v", got.status, err)
 	}
-	if got, err := w.store.run(ctx, write{request: before.Request, op: "early", mode: "change", version: exactly(before.Version), after: got.now.Add(time.Minute), answer: "ok", fields: []string{"state", "spoilt"}}); err != nil || got.status != "early" {
+	if got, err := w.store.run(ctx, write{request: before.Request, op: "early", mode: "change", version: formatInt(before.Version), after: got.now.Add(time.Minute), answer: "ok", fields: []string{"state", "spoilt"}}); err != nil || got.status != "early" {
 		t.Errorf("an early write: %s, %v", got.status, err)
 	}
 	if err := w.store.expire(ctx, before); err == nil { // its Now is before the deadline
 		t.Error("it expired too early")
 	}
-	if got := w.load(r.ID); got.State != Approved || got.Version != before.Version {
-		t.Errorf("it is %s, version %d", got.Says(), got.Version)
+	if got := w.load(r.ID); got.State != StateApproved || got.Version != before.Version {
+		t.Errorf("it is %s, version %d", got.Summary(), got.Version)
 	}
 	if err := w.store.expire(ctx, w.load(r.ID)); err != nil {
 		t.Errorf("expiring: %v", err)
 	}
 	got2 := w.load(r.ID)
-	if got2.State != Expired || got2.Why == "" {
-		t.Errorf("it is %s, because %q", got2.Says(), got2.Why)
+	if got2.State != StateExpired || got2.Why == "" {
+		t.Errorf("it is %s, because %q", got2.Summary(), got2.Why)
 	}
-	w.invariants()
+	w.checkInvariants()
 }
 
 // A press that was read and applied in time and reaches Redis behind the
 // deadline does not count.
-func TestAPressThatIsOverheldByTheDeadline(t *testing.T) {
+func TestADecisionOvertakenByTheDeadline(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	rdb := w.server.Client(t)
 	var r Request
 	held := false
-	rdb.AddHook(before{w.store.commit.Hash(), func() {
+	rdb.AddHook(beforeHook{w.store.commit.Hash(), func() {
 		now := w.load(r.ID)
-		held = now.State == Pending && now.Now.Before(r.Deadline)
+		held = now.State == StatePending && now.Now.Before(r.Deadline)
 		waitFor(t, "the deadline", func() bool { return !w.load(r.ID).Now.Before(r.Deadline) })
 	}})
-	store, _ := w.process(rdb)
+	store, _ := w.newProcess(rdb)
 	// Where the machine is so slow that not even the press came in time, this is
 	// tried again with a request that lives longer.
 	for life := 200 * time.Millisecond; !held; life *= 2 {
-		w.desk.Policy.Commands = map[string]Rule{"entra-require-reregister": {Lifetime: life}}
-		r = w.ask(deletes(ClassDestroy, dana, "m1-"+life.String()))
+		w.service.Policy.Commands = map[string]Rule{"entra-require-reregister": {Lifetime: life}}
+		r = w.submit(deletionPlan(ClassDestroy, dana, "m1-"+life.String()))
 		if _, err := store.decide(t.Context(), "press-"+life.String(), r.ID, Approve{By: ravi}, nil); code(err) != CodeExpired {
 			t.Fatalf("a press that came too late: %v", err)
 		}
-		if got := w.load(r.ID); got.State != Pending || len(got.Approvals) > 0 {
-			t.Fatalf("held back in time %v; it is %s", held, got.Says())
+		if got := w.load(r.ID); got.State != StatePending || len(got.Approvals) > 0 {
+			t.Fatalf("held back in time %v; it is %s", held, got.Summary())
 		}
 	}
 }
@@ -510,9 +510,9 @@ func TestAPressThatIsOverheldByTheDeadline(t *testing.T) {
 // An operation has one answer, in whichever of its two places it stands.
 func TestAnOperationHasOneAnswer(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
-	ask := Ask{Plan: deletes(ClassDestroy, dana, "m1"), Requester: hanna, Terms: Terms{Approvals: 1, Lifetime: time.Hour}}
+	ask := Submit{Plan: deletionPlan(ClassDestroy, dana, "m1"), Requester: hanna, Requirements: Requirements{Approvals: 1, Lifetime: time.Hour}}
 	no := refuse(CodeTooMany, "Wait a little.")
 	about := audit.Event{Kind: audit.Refused, Reason: no.Sentence}
 
@@ -530,14 +530,14 @@ func TestAnOperationHasOneAnswer(t *testing.T) {
 	if said, err := w.store.note(ctx, "op-2", w.store.refusedAnswer("op-2", no), Request{}, about); err != nil || said != "requested" {
 		t.Errorf("what was granted is refused: %q, %v", said, err)
 	}
-	if got, want := w.kinds(""), []audit.Kind{audit.Refused, audit.Requested}; !slices.Equal(got, want) {
+	if got, want := w.eventKinds(""), []audit.Kind{audit.Refused, audit.Requested}; !slices.Equal(got, want) {
 		t.Errorf("events %v, want %v", got, want)
 	}
 }
 
 func TestPins(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	for _, tt := range []struct {
 		slack, object string
 		want          bool
@@ -557,7 +557,7 @@ func TestPins(t *testing.T) {
 
 func TestRates(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	allowed := func() bool {
 		ok, err := w.store.Allow(t.Context(), "read", "x", 2, time.Hour)
 		if err != nil {
@@ -580,7 +580,7 @@ func TestRates(t *testing.T) {
 
 func TestCards(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	for name, c := range map[string]Card{"approvers": {"C1", "1.1"}, "requester": {"D1", "2.2"}} {
 		if err := w.store.SetCard(t.Context(), "R-1", name, c); err != nil {
 			t.Fatal(err)

@@ -57,84 +57,84 @@ func unpack(frame []byte) (any, bool) {
 
 // sorter is a bot that knows which app it is, and nobody else.
 func sorter() *Bot {
-	b := New(Options{BotToken: "xoxb-bot", AppToken: "xapp-app", HTTP: http.DefaultClient, Team: "T0HERE", ApprovalsChannel: approvers, Prefix: "entra-", Desk: &approvals.Desk{}})
+	b := New(Options{BotToken: "xoxb-bot", AppToken: "xapp-app", HTTP: http.DefaultClient, Team: "T0HERE", ApprovalsChannel: approvers, Prefix: "entra-", Service: &approvals.Service{}})
 	b.appID.Store("A0APP")
 	return b
 }
 
 // Each kind of envelope comes into its lane.
-func TestSort(t *testing.T) {
+func TestRoutes(t *testing.T) {
 	b := sorter()
-	lanes := []lane{laneDo, laneForm, laneDo, laneDetails, laneDo, laneForm, laneDo, laneDo, laneDo, laneNone, laneNone, laneDo, laneHome}
+	kinds := []routeKind{routeStore, routeForm, routeStore, routeDetails, routeStore, routeForm, routeStore, routeStore, routeStore, routeNone, routeNone, routeStore, routeHome}
 	for i, frame := range frames {
 		data, ok := unpack([]byte(frame))
 		if !ok {
 			t.Fatalf("slack-go does not take %s", frame)
 		}
-		e := b.sort(data)
-		if e.lane != lanes[i] || e.odd != "" {
-			t.Errorf("lane %q %s: %s", e.lane, e.odd, frame)
+		e := b.routeOf(data)
+		if e.kind != kinds[i] || e.malformed != "" {
+			t.Errorf("lane %q %s: %s", e.kind, e.malformed, frame)
 		}
-		if foreign := strings.Contains(frame, "T0THERE"); (e.deed.Foreign != "") != foreign {
-			t.Errorf("foreign is %q: %s", e.deed.Foreign, frame)
+		if foreign := strings.Contains(frame, "T0THERE"); (e.interaction.Foreign != "") != foreign {
+			t.Errorf("foreign is %q: %s", e.interaction.Foreign, frame)
 		}
 	}
 	data, _ := unpack([]byte(frames[2]))
-	if d := b.sort(data).deed; d.Card != (approvals.Card{Channel: approvers, TS: "1700000000.000100"}) || d.Request != "R-7K3M9QXA" || d.User != "U0BEN" || d.ResponseURL == "" {
+	if d := b.routeOf(data).interaction; d.Card != (approvals.Card{Channel: approvers, TS: "1700000000.000100"}) || d.Request != "R-7K3M9QXA" || d.User != "U0BEN" || d.ResponseURL == "" {
 		t.Errorf("the press is %+v", d)
 	}
 	data, _ = unpack([]byte(frames[1]))
-	if d := b.sort(data).deed; d.ResponseURL != "" {
+	if d := b.routeOf(data).interaction; d.ResponseURL != "" {
 		t.Errorf("it would be answered at %s", d.ResponseURL)
 	}
 }
 
 // What an envelope says of itself may not be so; then less is done than it
 // asks for.
-func TestSortDoubts(t *testing.T) {
+func TestRoutesOfMalformedEnvelopes(t *testing.T) {
 	for _, c := range []struct {
 		what      string
 		frame     int
 		old, new  string
-		lane      lane
-		seen, not string // in the deed
+		lane      routeKind
+		seen, not string // in the interaction
 	}{
-		{"the button is not in its message", 2, `"action_id":"approve","block_id":"decide","value":"R-7K3M9QXA"`, `"action_id":"approve","block_id":"decide","value":"R-00000000"`, laneDo, `R-00000000`, "1700000000"},
-		{"another message", 2, `"container":{"type":"message","message_ts":"1700000000.000100"`, `"container":{"type":"message","message_ts":"1700000000.000200"`, laneDo, `R-7K3M9QXA`, "1700000000"},
-		{"another channel", 2, `"channel_id":"C0APPROVE"`, `"channel_id":"C0ELSEWHERE"`, laneNone, "", ""},
-		{"no request", 2, `"block_id":"decide","value":"R-7K3M9QXA"`, `"block_id":"decide"`, laneNone, "", ""},
-		{"a path for a request", 2, `"block_id":"decide","value":"R-7K3M9QXA"`, `"block_id":"decide","value":"../../x"`, laneNone, "", ""},
-		{"half a button of ours", 2, `"action_id":"approve","block_id"`, `"action_id":"approve:1","block_id"`, laneNone, "", ""},
-		{"nobody", 2, `"user":{"id":"U0BEN"`, `"user":{"id":""`, laneNone, "", ""},
-		{"two buttons", 2, `"actions":[`, `"actions":[{"type":"button","action_id":"deny","block_id":"decide","value":"R-7K3M9QXA"},`, laneNone, "", ""},
-		{"another app", 2, `"api_app_id":"A0APP"`, `"api_app_id":"A0OTHER"`, laneDo, "A0OTHER", ""},
-		{"a whole organisation", 2, `"is_enterprise_install":false`, `"is_enterprise_install":true`, laneDo, "organisation", ""},
-		{"another prefix", 0, `/entra-require`, `/require`, laneAnswer, "", ""},
-		{"far too much", 0, `lost &amp; found`, strings.Repeat("lost ", 4000), laneAnswer, "", ""},
-		{"a forged command", 6, `\"require-reregister\"`, `\"root\"`, laneNone, "", ""},
-		{"a forged request", 7, `\"R-7K3M9QXA\"`, `\"R-*\"`, laneNone, "", ""},
-		{"a forged card", 7, `\"ts\":\"1700000000.000100\"`, `\"ts\":\"now\"`, laneNone, "", ""},
-		{"metadata that is none", 7, `{\"request\"`, `{{\"request\"`, laneNone, "", ""},
-		{"a form of somebody else's", 7, `"callback_id":"deny-form"`, `"callback_id":"theirs"`, laneNone, "", ""},
-		{"a review that says nothing", 8, `\"justified\"`, `\"approve\"`, laneNone, "", ""},
-		{"somebody else's button, from elsewhere", 11, `"action_id":"approve"`, `"action_id":"\u202edrop"`, laneDo, "T0THERE", "drop"},
-		{"a home of another app", 12, `A0APP`, `A0OTHER`, laneNone, "", ""},
+		{"the button is not in its message", 2, `"action_id":"approve","block_id":"decide","value":"R-7K3M9QXA"`, `"action_id":"approve","block_id":"decide","value":"R-00000000"`, routeStore, `R-00000000`, "1700000000"},
+		{"another message", 2, `"container":{"type":"message","message_ts":"1700000000.000100"`, `"container":{"type":"message","message_ts":"1700000000.000200"`, routeStore, `R-7K3M9QXA`, "1700000000"},
+		{"another channel", 2, `"channel_id":"C0APPROVE"`, `"channel_id":"C0ELSEWHERE"`, routeNone, "", ""},
+		{"no request", 2, `"block_id":"decide","value":"R-7K3M9QXA"`, `"block_id":"decide"`, routeNone, "", ""},
+		{"a path for a request", 2, `"block_id":"decide","value":"R-7K3M9QXA"`, `"block_id":"decide","value":"../../x"`, routeNone, "", ""},
+		{"half a button of ours", 2, `"action_id":"approve","block_id"`, `"action_id":"approve:1","block_id"`, routeNone, "", ""},
+		{"nobody", 2, `"user":{"id":"U0BEN"`, `"user":{"id":""`, routeNone, "", ""},
+		{"two buttons", 2, `"actions":[`, `"actions":[{"type":"button","action_id":"deny","block_id":"decide","value":"R-7K3M9QXA"},`, routeNone, "", ""},
+		{"another app", 2, `"api_app_id":"A0APP"`, `"api_app_id":"A0OTHER"`, routeStore, "A0OTHER", ""},
+		{"a whole organisation", 2, `"is_enterprise_install":false`, `"is_enterprise_install":true`, routeStore, "organisation", ""},
+		{"another prefix", 0, `/entra-require`, `/require`, routeAnswer, "", ""},
+		{"far too much", 0, `lost &amp; found`, strings.Repeat("lost ", 4000), routeAnswer, "", ""},
+		{"a forged command", 6, `\"require-reregister\"`, `\"root\"`, routeNone, "", ""},
+		{"a forged request", 7, `\"R-7K3M9QXA\"`, `\"R-*\"`, routeNone, "", ""},
+		{"a forged card", 7, `\"ts\":\"1700000000.000100\"`, `\"ts\":\"now\"`, routeNone, "", ""},
+		{"metadata that is none", 7, `{\"request\"`, `{{\"request\"`, routeNone, "", ""},
+		{"a form of somebody else's", 7, `"callback_id":"deny-form"`, `"callback_id":"theirs"`, routeNone, "", ""},
+		{"a review that says nothing", 8, `\"justified\"`, `\"approve\"`, routeNone, "", ""},
+		{"somebody else's button, from elsewhere", 11, `"action_id":"approve"`, `"action_id":"\u202edrop"`, routeStore, "T0THERE", "drop"},
+		{"a home of another app", 12, `A0APP`, `A0OTHER`, routeNone, "", ""},
 	} {
 		changed := strings.Replace(frames[c.frame], c.old, c.new, 1)
 		data, ok := unpack([]byte(changed))
 		if changed == frames[c.frame] || !ok {
 			t.Fatalf("%s is not tried: %s", c.what, changed)
 		}
-		e := sorter().sort(data)
-		raw, err := json.Marshal(e.deed)
+		e := sorter().routeOf(data)
+		raw, err := json.Marshal(e.interaction)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.lane != c.lane || !strings.Contains(string(raw), c.seen) || c.not != "" && strings.Contains(string(raw), c.not) {
-			t.Errorf("%s: lane %q (%s), %s", c.what, e.lane, e.odd, raw)
+		if e.kind != c.lane || !strings.Contains(string(raw), c.seen) || c.not != "" && strings.Contains(string(raw), c.not) {
+			t.Errorf("%s: lane %q (%s), %s", c.what, e.kind, e.malformed, raw)
 		}
 	}
-	if e := New(Options{HTTP: http.DefaultClient, Team: "T0HERE", Prefix: "entra-", Desk: &approvals.Desk{}}).sort(slack.SlashCommand{TeamID: "T0HERE", UserID: "U0ANN", Command: "/entra-help"}); e.deed.Foreign == "" {
+	if e := New(Options{HTTP: http.DefaultClient, Team: "T0HERE", Prefix: "entra-", Service: &approvals.Service{}}).routeOf(slack.SlashCommand{TeamID: "T0HERE", UserID: "U0ANN", Command: "/entra-help"}); e.interaction.Foreign == "" {
 		t.Error("before Slack said which app we are, somebody is ours")
 	}
 }
@@ -143,7 +143,7 @@ func TestSortDoubts(t *testing.T) {
 // another server, nor to another of Slack's services.
 func TestAnswersGoToResponseURLsOnly(t *testing.T) {
 	at := func(api string) *Bot {
-		return New(Options{HTTP: http.DefaultClient, APIURL: api, Desk: &approvals.Desk{}})
+		return New(Options{HTTP: http.DefaultClient, APIURL: api, Service: &approvals.Service{}})
 	}
 	usual, government, local := at(""), at("https://slack-gov.com/api/"), at("http://127.0.0.1:8080/api/")
 	for _, c := range []struct {
@@ -179,7 +179,7 @@ func TestAnswersGoToResponseURLsOnly(t *testing.T) {
 		if c.goes {
 			want = c.to
 		}
-		if got := c.bot.hook(c.to); got != want {
+		if got := c.bot.responseURL(c.to); got != want {
 			t.Errorf("with Slack at %q, an answer for %q goes to %q", c.bot.APIURL, c.to, got)
 		}
 	}
@@ -187,43 +187,43 @@ func TestAnswersGoToResponseURLsOnly(t *testing.T) {
 
 // Whatever is in a frame, sort does not panic, and what comes out is small and
 // has the form it always has.
-func FuzzSort(f *testing.F) {
+func FuzzRoutes(f *testing.F) {
 	for _, frame := range frames {
 		f.Add([]byte(frame))
 	}
 	b := sorter()
-	known := append(presses(), "")
+	known := append(actionIDs(), "")
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		data, ok := unpack(frame)
 		if !ok || len(frame) > maxFrame {
 			return
 		}
-		e := b.sort(data)
-		d := e.deed
-		switch e.lane {
-		case laneNone, laneAnswer:
-			if answer, err := json.Marshal(e.answer); err != nil || len(answer) > 16<<10 || (e.lane == laneAnswer) != (e.answer != nil) || d != (deed{}) {
-				t.Errorf("lane %s with %d bytes of answer and %+v: %v", e.lane, len(answer), d, err)
+		e := b.routeOf(data)
+		d := e.interaction
+		switch e.kind {
+		case routeNone, routeAnswer:
+			if answer, err := json.Marshal(e.answer); err != nil || len(answer) > 16<<10 || (e.kind == routeAnswer) != (e.answer != nil) || d != (interaction{}) {
+				t.Errorf("lane %s with %d bytes of answer and %+v: %v", e.kind, len(answer), d, err)
 			}
 			return
-		case laneDo, laneForm, laneDeny, laneDetails, laneSecret, laneGlass, laneReview, laneHome:
+		case routeStore, routeForm, routeDeny, routeDetails, routeSecret, routeBreakGlass, routeReview, routeHome:
 		default:
-			t.Fatalf("the lane %q", e.lane)
+			t.Fatalf("the lane %q", e.kind)
 		}
 		raw, err := json.Marshal(d)
 		if err != nil || len(raw) > 8*maxTyped {
 			t.Errorf("a deed of %d bytes: %v", len(raw), err)
 		}
-		if d.Foreign != "" && e.lane != laneDo {
-			t.Errorf("something from elsewhere is in lane %s", e.lane)
+		if d.Foreign != "" && e.kind != routeStore {
+			t.Errorf("something from elsewhere is in lane %s", e.kind)
 		}
-		if d.Foreign == "" && d.malformed() != "" || !slices.Contains(known, d.Press) || d.Request != "" && !requestID.MatchString(d.Request) {
+		if d.Foreign == "" && d.problem() != "" || !slices.Contains(known, d.ActionID) || d.Request != "" && !requestID.MatchString(d.Request) {
 			t.Errorf("a deed that is none: %+v", d)
 		}
-		if c, ok := commands.Lookup(d.Command); d.Command != "" && (!ok || c.Name != d.Command || d.Press != "") {
+		if c, ok := commands.Lookup(d.Command); d.Command != "" && (!ok || c.Name != d.Command || d.ActionID != "") {
 			t.Errorf("a command that is none: %+v", d)
 		}
-		if d.Foreign == "" && e.lane != laneHome && (d.Command == "") == (d.Press == "") {
+		if d.Foreign == "" && e.kind != routeHome && (d.Command == "") == (d.ActionID == "") {
 			t.Errorf("neither a command nor a press, or both: %+v", d)
 		}
 		if u, err := url.Parse(d.ResponseURL); d.ResponseURL != "" && (err != nil || u.Host != "hooks.slack.com" || u.Scheme != "https") {

@@ -15,7 +15,7 @@ const danaUPN = "dana.whitfield@fernhill.example"
 
 // request asks for Dana's re-registration as Hanna and gives the card as the
 // approver sees it.
-func (w *world) request(text string) sandbox.Message {
+func (w *fixture) request(text string) sandbox.Message {
 	w.Helper()
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
 	hanna.types(text)
@@ -25,7 +25,7 @@ func (w *world) request(text string) sandbox.Message {
 
 // tellStory is the whole story over the sandbox's API: command, form, second
 // person, Graph, result.
-func tellStory(w *world) {
+func tellStory(w *fixture) {
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	before, err := w.client.User(danaUPN)
 	if err != nil {
@@ -88,11 +88,11 @@ func tellStory(w *world) {
 	}
 }
 
-func TestStory(t *testing.T) { tellStory(begin(t)) }
+func TestStory(t *testing.T) { tellStory(startBot(t)) }
 
 // With everything typed there is no form.
 func TestEverythingTyped(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	card := w.request(`/entra-require-reregister @dana verified=video ticket=INC-7 "phone fell into the Thames"`)
 	if !card.Contains("Thames", "INC-7", "Video") {
 		t.Errorf("the card lacks something that was typed:\n%s", card.Text())
@@ -109,7 +109,7 @@ func TestEverythingTyped(t *testing.T) {
 // Containment needs neither ticket nor verification, and works on a
 // protected target with one approval more.
 func TestRevokeSessions(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	hanna, ravi, olga := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals), w.as(sandbox.Olga, sandbox.Approvals)
 	before, err := w.client.User("gloria.adeyemi@fernhill.example")
 	if err != nil {
@@ -125,7 +125,7 @@ func TestRevokeSessions(t *testing.T) {
 }
 
 func TestMethods(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	hanna := w.as(sandbox.Hanna, sandbox.HelpDesk)
 	hanna.types("/entra-methods @dana")
 	card := hanna.reads("Dana Whitfield", "Passkey", "Windows Hello", "Authenticator")
@@ -146,13 +146,13 @@ func TestMethods(t *testing.T) {
 	w.as(sandbox.Gloria, sandbox.Audit).reads("refused", danaUPN)
 }
 
-func TestDenyCancelHelpAndDesk(t *testing.T) {
-	w := begin(t)
+func TestDenyCancelHelpAndOpenRequests(t *testing.T) {
+	w := startBot(t)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	card := w.request("/entra-require-reregister @dana verified=video lost phone")
 
 	hanna.types("/entra-requests pending")
-	hanna.reads("On the desk", danaUPN)
+	hanna.reads("Open requests", danaUPN)
 	hanna.types("/entra-help")
 	hanna.reads("What you may do", "/entra-require-reregister")
 	hanna.types("/entra-help revoke-sessions")
@@ -190,7 +190,7 @@ func TestDenyCancelHelpAndDesk(t *testing.T) {
 // Each wrong press is refused with a sentence that says why, to that person
 // alone, and recorded.
 func TestRefusedPresses(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	gloria := w.as(sandbox.Gloria, sandbox.Audit)
 	card := w.request("/entra-require-reregister @dana verified=callback lost phone")
 
@@ -226,7 +226,7 @@ func TestRefusedPresses(t *testing.T) {
 
 // freezeCards keeps Slack from redrawing cards, as on a phone without a
 // connection.
-func (w *world) freezeCards() {
+func (w *fixture) freezeCards() {
 	w.Helper()
 	if err := w.client.SetSlackFaults(slack.Fault{Method: "chat.update", Times: 1000, Kind: "error", Error: "fatal_error"}); err != nil {
 		w.Fatal(err)
@@ -235,7 +235,7 @@ func (w *world) freezeCards() {
 
 // expires sets when a pending request does so, and has the runner look at it: as
 // if so much time had passed.
-func (w *world) expires(id string, at time.Time) {
+func (w *fixture) expires(id string, at time.Time) {
 	w.Helper()
 	rdb := w.redis.Client(w.T)
 	w.must(rdb.HSet(w.Context(), "{countersign}:request:"+id, "deadline", at.UnixMilli()).Err())
@@ -243,7 +243,7 @@ func (w *world) expires(id string, at time.Time) {
 }
 
 func TestPressAfterExpiry(t *testing.T) {
-	w := begin(t)
+	w := startBot(t)
 	hanna, ravi := w.as(sandbox.Hanna, sandbox.HelpDesk), w.as(sandbox.Ravi, sandbox.Approvals)
 	card := w.request("/entra-require-reregister @dana verified=callback lost phone")
 	w.freezeCards() // as it is while the request waits

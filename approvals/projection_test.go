@@ -15,7 +15,7 @@ import (
 )
 
 // tell puts n events into the log.
-func (w *world) tell(names ...string) {
+func (w *fixture) tell(names ...string) {
 	w.t.Helper()
 	for _, name := range names {
 		if _, err := w.store.note(w.t.Context(), name, "ok", Request{}, audit.Event{Kind: audit.Read, Title: name}); err != nil {
@@ -25,14 +25,14 @@ func (w *world) tell(names ...string) {
 }
 
 // follow runs a projection in a process of its own.
-func (w *world) follow(name string, handle func(context.Context, []audit.Event) (int, error)) (stop func()) {
-	store, _ := w.process(w.server.Client(w.t))
+func (w *fixture) follow(name string, handle func(context.Context, []audit.Event) (int, error)) (stop func()) {
+	store, _ := w.newProcess(w.server.Client(w.t))
 	return background(w.t, func(ctx context.Context) {
 		store.Follow(ctx, "one name for all", Projection{Name: name, Handle: handle}, discard)
 	})
 }
 
-func (w *world) lag(name string) time.Duration {
+func (w *fixture) lag(name string) time.Duration {
 	w.t.Helper()
 	lag, err := w.store.Lag(w.t.Context(), name)
 	if err != nil {
@@ -43,7 +43,7 @@ func (w *world) lag(name string) time.Duration {
 
 func TestOneOfSeveralReadersLeads(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.tell("a", "b")
 	var got list[string]
 	var at atomic.Int32
@@ -78,7 +78,7 @@ func TestOneOfSeveralReadersLeads(t *testing.T) {
 
 func TestAProjectionGoesOnWhereItStopped(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.tell("a", "b", "c", "d", "e")
 	var got list[string]
 	var failed atomic.Bool
@@ -107,7 +107,7 @@ func TestAProjectionGoesOnWhereItStopped(t *testing.T) {
 // else down.
 func TestAProjectionThatFails(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.tell("a", "b")
 	var got list[string]
 	var tries atomic.Int32
@@ -136,7 +136,7 @@ func TestAProjectionThatFails(t *testing.T) {
 // holds its projection up, so that nobody can make one vanish.
 func TestAnEventThatDoesNotOpen(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.tell("a", "b")
 	log := w.rdb.XRange(t.Context(), w.store.keys.events(), "-", "+").Val()
 	forged := log[0].Values
@@ -165,19 +165,19 @@ func TestAnEventThatDoesNotOpen(t *testing.T) {
 // one that could not run for as long as the lease lasts.
 func TestTheLead(t *testing.T) {
 	t.Parallel()
-	timing := calm()
+	timing := longTimings()
 	timing.Lead = 300 * time.Millisecond
-	w := newWorld(t, timing)
+	w := newFixture(t, timing)
 	ctx, lead := t.Context(), w.store.keys.lead("cards")
 	w.tell("a")
 	var got list[string]
-	inHand, goOn, lost := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	inProgress, resume, lost := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	w.follow("cards", func(handling context.Context, batch []audit.Event) (int, error) {
 		got.add(batch[0].Title)
 		switch batch[0].Title {
 		case "a":
-			close(inHand)
-			<-goOn
+			close(inProgress)
+			<-resume
 			if handling.Err() != nil {
 				t.Error("it lost the lead while it was at work")
 			}
@@ -193,7 +193,7 @@ func TestTheLead(t *testing.T) {
 		}
 		return len(batch), nil
 	})
-	<-inHand
+	<-inProgress
 	for range 5 { // it takes its lease anew, for longer than one lasts
 		if err := w.rdb.PExpire(ctx, lead, time.Hour).Err(); err != nil {
 			t.Fatal(err)
@@ -203,10 +203,10 @@ func TestTheLead(t *testing.T) {
 		}
 		waitFor(t, "it to renew its lease", func() bool { return w.rdb.PTTL(ctx, lead).Val() <= timing.Lead })
 	}
-	close(goOn)
+	close(resume)
 	waitFor(t, "the slow one", func() bool { return w.lag("cards") == 0 })
 	w.tell("b")
-	closed(t, "the lead to be lost", lost)
+	waitClosed(t, "the lead to be lost", lost)
 	w.tell("c")
 	waitFor(t, "the last", func() bool { return w.lag("cards") == 0 })
 	if want := []string{"a", "b", "c"}; !slices.Equal(got.all(), want) {
@@ -218,7 +218,7 @@ func TestTheLead(t *testing.T) {
 // it where it is.
 func TestTheCursorIsNotMovedBack(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	w.tell("a", "b", "c")
 	log := w.events()
@@ -250,7 +250,7 @@ func TestTheCursorIsNotMovedBack(t *testing.T) {
 // slowest.
 func TestLagAndTrim(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
 	if lag := w.lag("cards"); lag != 0 {
 		t.Errorf("an empty log lags by %v", lag)

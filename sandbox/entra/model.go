@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// User is a person of the tenant. The zero value of a field is the usual case: a member, enabled, mastered in the cloud.
-// Instants are UTC and kept to the second, as Entra keeps them.
+// User is a user of the tenant. The zero value of a field is the usual case: a member, enabled, managed in the cloud.
+// Times are UTC with a precision of one second, as in Entra.
 type User struct {
 	ID                string // object id
 	UserPrincipalName string
@@ -26,13 +26,13 @@ type User struct {
 	CompanyName       string
 	OfficeLocation    string
 	EmployeeID        string
-	MobilePhone       string // the directory's telephone number, which is no authentication method
+	MobilePhone       string // the directory's telephone number, not an authentication method
 	BusinessPhones    []string
 	Manager           string // object id of another user, or empty
 
 	Guest                bool // userType Guest, invited from another tenant
 	Blocked              bool // accountEnabled is false
-	Synced               bool // onPremisesSyncEnabled: the on-premises directory is the master
+	Synced               bool // onPremisesSyncEnabled: the on-premises directory is the source
 	ManagementRestricted bool // member of a restricted management administrative unit
 
 	Created            time.Time
@@ -40,11 +40,11 @@ type User struct {
 	SessionsValidFrom  time.Time // signInSessionsValidFromDateTime; zero means when the account was created
 
 	Methods []Method
-	// DefaultMethod is what Graph calls userPreferredMethodForSecondaryAuthentication: push, oath, sms, voiceMobile,
-	// voiceAlternateMobile, voiceOffice, or empty for none. It names a type, which several methods can carry.
+	// DefaultMethod is Graph's userPreferredMethodForSecondaryAuthentication: push, oath, sms, voiceMobile,
+	// voiceAlternateMobile, voiceOffice, or empty for none. It names a type, which several methods can support.
 	DefaultMethod string
-	// DefaultMethodID pins the default to one method. Then only this one is refused for deletion; without it the last method
-	// that carries the default's type is. Microsoft's error messages speak of one id, its API shows only the type.
+	// DefaultMethodID pins the default to one method. Then only the deletion of this one is refused; if it is empty, the deletion
+	// of the last method that supports the default's type is. Microsoft's error messages name one id; its API shows only the type.
 	DefaultMethodID string
 	PerUserMFA      string // perUserMfaState: disabled (when empty), enabled or enforced
 }
@@ -61,7 +61,7 @@ type Group struct {
 
 // RoleAssignment gives a directory role to a user or to a role-assignable group.
 type RoleAssignment struct {
-	ID        string // made up when empty
+	ID        string // generated when empty
 	Principal string // object id of the user or group
 	Role      string // role definition id; the built-in ones are in BuiltInRoles
 	Scope     string // directoryScopeId; "/" when empty, else for example "/administrativeUnits/…"
@@ -79,7 +79,7 @@ type RoleDefinition struct {
 // Domain is a verified domain of the tenant.
 type Domain struct {
 	Name      string
-	Federated bool // authenticationType Federated: another identity provider signs its people in
+	Federated bool // authenticationType Federated: another identity provider signs in its users
 	Default   bool
 }
 
@@ -90,7 +90,7 @@ type PassPolicy struct {
 	DefaultLifetime int      `json:"default_lifetime"`
 	MinimumLifetime int      `json:"minimum_lifetime"`
 	MaximumLifetime int      `json:"maximum_lifetime"`
-	OnceOnly        bool     `json:"once_only"`      // isUsableOnce: passes for several uses are refused
+	OnceOnly        bool     `json:"once_only"`      // isUsableOnce: only one-time passes are allowed
 	IncludeGroups   []string `json:"include_groups"` // group ids; everybody when empty
 }
 
@@ -126,7 +126,7 @@ const (
 	IDEmail           = "3ddfcfc8-9383-446f-83cc-3ab9be4be18f"
 )
 
-// Phone is a telephone number of type mobile, alternateMobile or office, written "+1 4255551234".
+// Phone returns a telephone number of type mobile, alternateMobile or office, written "+1 4255551234".
 func Phone(phoneType, number string) Method {
 	sms := "notSupported"
 	if phoneType == "mobile" {
@@ -136,86 +136,86 @@ func Phone(phoneType, number string) Method {
 		{"createdDateTime", nil}, {"phoneNumber", number}, {"phoneType", phoneType}, {"smsSignInState", sms}}}
 }
 
-// Email is the address for self-service password reset.
+// Email returns an email address for self-service password reset.
 func Email(address string) Method {
 	return Method{TypeEmail, IDEmail, Properties{{"createdDateTime", nil}, {"emailAddress", address}}}
 }
 
-// Authenticator is a Microsoft Authenticator app on one device. Its id is opaque and need not be a GUID.
+// Authenticator returns a Microsoft Authenticator app on one device. Its id is opaque and need not be a GUID.
 func Authenticator(id, device string) Method {
 	return Method{TypeAuthenticator, id, Properties{
 		{"createdDateTime", nil}, {"displayName", device}, {"deviceTag", "SoftwareTokenActivated"}, {"phoneAppVersion", "6.2610.6912"}}}
 }
 
-// SoftwareOATH is a time-based code from an app of another maker.
+// SoftwareOATH returns a software token: time-based codes from a third-party app.
 func SoftwareOATH(id string) Method {
 	return Method{TypeSoftwareOATH, id, Properties{{"createdDateTime", nil}, {"secretKey", nil}}}
 }
 
-// HardwareOATH is an activated hardware token. v1.0 of Graph does not know the kind.
+// HardwareOATH returns an activated hardware token. Graph v1.0 does not support this type.
 func HardwareOATH(id, serial, manufacturer, model string) Method {
 	return Method{TypeHardwareOATH, id, Properties{{"createdDateTime", nil}, {"device", Properties{
 		{"id", id}, {"displayName", nil}, {"serialNumber", serial}, {"manufacturer", manufacturer}, {"model", model},
 		{"secretKey", nil}, {"timeIntervalInSeconds", 30}, {"status", tokenActivated}, {"hashFunction", "hmacsha1"}}}}}
 }
 
-// Passkey is a FIDO2 key bound to one device.
+// Passkey returns a device-bound FIDO2 key.
 func Passkey(id, name, model, aaGUID string) Method {
 	return Method{TypePasskey, id, Properties{
 		{"createdDateTime", nil}, {"displayName", name}, {"aaGuid", aaGUID}, {"model", model},
 		{"attestationCertificates", []string{}}, {"attestationLevel", "attested"}, {"passkeyType", "deviceBound"}}}
 }
 
-// WindowsHello is Windows Hello for Business on one computer.
+// WindowsHello returns Windows Hello for Business on one computer.
 func WindowsHello(id, device string) Method {
 	return Method{TypeWindowsHello, id, Properties{{"createdDateTime", nil}, {"displayName", device}, {"keyStrength", "normal"}}}
 }
 
-// PlatformCredential is a credential of the platform (for example macOS) on one computer.
+// PlatformCredential returns a credential of the platform (for example macOS) on one computer.
 func PlatformCredential(id, device, platform string) Method {
 	return Method{TypePlatformCredential, id, Properties{
 		{"createdDateTime", nil}, {"displayName", device}, {"keyStrength", "normal"}, {"platform", platform}}}
 }
 
-// External is a method of another maker, set up under the given configuration of the tenant.
+// External returns an external authentication method that uses the given configuration of the tenant.
 func External(id, name, configurationID string) Method {
 	return Method{TypeExternal, id, Properties{{"createdDateTime", nil}, {"configurationId", configurationID}, {"displayName", name}}}
 }
 
-// QRCodePIN is a QR code with a PIN; a user has at most one.
+// QRCodePIN returns a QR code with a PIN; a user has at most one.
 func QRCodePIN(id string) Method {
 	return Method{TypeQRCodePIN, id, Properties{{"createdDateTime", nil}, {"standardQRCode", nil}, {"temporaryQRCode", nil}, {"pin", nil}}}
 }
 
-// TemporaryAccessPass is a pass that was issued earlier. Its value is lost, as it is for everybody but its first reader.
+// TemporaryAccessPass returns a pass that was issued earlier. It has no value: the value is returned only when a pass is issued.
 func TemporaryAccessPass(id string, start time.Time, lifetime time.Duration, once bool) Method {
 	return Method{TypePass, id, Properties{
-		{"createdDateTime", instant(start)}, {"temporaryAccessPass", nil}, {"startDateTime", instant(start)},
+		{"createdDateTime", formatTime(start)}, {"temporaryAccessPass", nil}, {"startDateTime", formatTime(start)},
 		{"lifetimeInMinutes", int(lifetime / time.Minute)}, {"isUsableOnce", once}, {"isUsable", nil}, {"methodUsabilityReason", nil}}}
 }
 
-// Password is the password that every member has. New adds it where it is missing.
+// Password returns the password method that every member has. New adds it if it is missing.
 func Password(changed time.Time) Method {
-	return Method{TypePassword, IDPassword, Properties{{"password", nil}, {"createdDateTime", instant(changed)}}}
+	return Method{TypePassword, IDPassword, Properties{{"password", nil}, {"createdDateTime", formatTime(changed)}}}
 }
 
 // With returns the method with one property set, for example "createdDateTime" or "lastUsedDateTime" (which only beta shows).
 func (m Method) With(name string, value any) Method {
 	if t, ok := value.(time.Time); ok {
-		value = instant(t)
+		value = formatTime(t)
 	}
 	m.Properties = m.Properties.With(name, value)
 	return m
 }
 
-// MarshalJSON writes the method as Graph does: its type, its id, its properties.
+// MarshalJSON writes the method as Graph does: type, id, properties.
 func (m Method) MarshalJSON() ([]byte, error) { return m.object().MarshalJSON() }
 
 func (m Method) object() Properties {
 	return append(Properties{{"@odata.type", m.Type}, {"id", m.ID}}, m.Properties...)
 }
 
-// Property is a name and a value that encoding/json can write.
+// Property is a name and a value that encoding/json can marshal.
 type Property struct {
 	Name  string
 	Value any
@@ -224,7 +224,7 @@ type Property struct {
 // Properties is a JSON object that keeps its order.
 type Properties []Property
 
-// Get returns the value of the named property; names compare without regard to case, as Graph compares them.
+// Get returns the value of the named property; names are case-insensitive, as in Graph.
 func (p Properties) Get(name string) (any, bool) {
 	for _, x := range p {
 		if strings.EqualFold(x.Name, name) {
@@ -234,7 +234,7 @@ func (p Properties) Get(name string) (any, bool) {
 	return nil, false
 }
 
-// With returns a copy in which the property has the value, at its place or at the end.
+// With returns a copy with the property set; a new property is appended.
 func (p Properties) With(name string, value any) Properties {
 	p = slices.Clone(p)
 	for i := range p {
@@ -270,7 +270,7 @@ func (p Properties) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// UnmarshalJSON reads an object and keeps its order, in objects within it too; whole numbers become int.
+// UnmarshalJSON reads an object and keeps its order, also in nested objects; whole numbers become int.
 func (p *Properties) UnmarshalJSON(b []byte) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
@@ -329,8 +329,8 @@ func readValue(d *json.Decoder) (any, error) {
 	return token, nil
 }
 
-// instant writes a time as Graph does, to the second, or null.
-func instant(t time.Time) any {
+// formatTime formats a time as Graph does, to the second; a zero time is null.
+func formatTime(t time.Time) any {
 	if t.IsZero() {
 		return nil
 	}

@@ -17,19 +17,19 @@ import (
 
 // Somebody with a copy of this Redis learns nobody's name, address, number or
 // reason: not from a key, not from a value, not from an event.
-func TestADumpOfRedisTellsNothing(t *testing.T) {
+func TestADumpOfRedisRevealsNothing(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.log = discard
 	ctx := t.Context()
-	plan := deletes(ClassTakeover, dana, "m1", "m2")
+	plan := deletionPlan(ClassTakeover, dana, "m1", "m2")
 	plan.Command, plan.Args = "entra-add-phone", "mobile +14255550143"
 	plan.Steps[0].Args["number"] = "+14255550143"
 	plan.Steps[0].Words = "Set the mobile phone to +1 425 *** **43"
 	plan.Assumes["email"] = "dana.private@example.net"
 	plan.Warnings = []string{"Her laptop is called DANAS-SURFACE."}
-	w.tenant.says(func(job Job) (Result, bool) {
-		if job.Kind == Run && job.Step == 1 {
+	w.tenant.setScript(func(job Job) (Result, bool) {
+		if job.Kind == JobRun && job.Step == 1 {
 			return Result{State: StepFailed, Detail: "Graph says that DANAS-SURFACE is not there."}, true
 		}
 		return Result{State: StepDone}, true
@@ -43,11 +43,11 @@ func TestADumpOfRedisTellsNothing(t *testing.T) {
 	}
 	handled := make(chan error, 20)
 	stop := background(t, func(ctx context.Context) {
-		inbox.Work(ctx, "reader", 1, func(ctx context.Context, e Arrival) error {
+		inbox.Consume(ctx, "reader", 1, func(ctx context.Context, e Arrival) error {
 			if e.Envelope == "envelope-2" {
 				return errors.New("it stays in the inbox")
 			}
-			_, err := w.desk.Ask(ctx, e.Envelope, Ask{Plan: plan, Requester: hanna, Justification: "she rang from Lisbon", Ticket: "INC-4711", Verified: "callback to her manager", Channel: "C0HELPDESK"})
+			_, err := w.service.Submit(ctx, e.Envelope, Submit{Plan: plan, Requester: hanna, Justification: "she rang from Lisbon", Ticket: "INC-4711", Verified: "callback to her manager", Channel: "C0HELPDESK"})
 			handled <- err
 			return err
 		})
@@ -63,13 +63,13 @@ func TestADumpOfRedisTellsNothing(t *testing.T) {
 		}
 	}
 	for _, by := range []Person{hanna, dana, sam, pat, bo} { // refusals name people
-		if _, err := w.desk.Approve(ctx, w.op(), id, by); err == nil {
+		if _, err := w.service.Approve(ctx, w.op(), id, by); err == nil {
 			t.Fatalf("%s approved", by)
 		}
 	}
-	must(w.desk.Approve(ctx, w.op(), id, ravi))
-	must(w.desk.Approve(ctx, w.op(), id, olga))
-	if err := w.desk.Look(ctx, w.op(), "entra-methods", "Methods", hanna, dana); err != nil {
+	must(w.service.Approve(ctx, w.op(), id, ravi))
+	must(w.service.Approve(ctx, w.op(), id, olga))
+	if err := w.service.AuthorizeRead(ctx, w.op(), "entra-methods", "Methods", hanna, dana); err != nil {
 		t.Fatal(err)
 	}
 	if ok, err := w.store.Pin(ctx, hanna.Slack, hanna.ID); err != nil || !ok {
@@ -78,14 +78,14 @@ func TestADumpOfRedisTellsNothing(t *testing.T) {
 	if err := w.store.SetCard(ctx, id, "approvers", Card{"C0APPROVE", "1.1"}); err != nil {
 		t.Fatal(err)
 	}
-	other := w.ask(deletes(ClassDestroy, sam, "m9"))
-	must(w.desk.Deny(ctx, w.op(), other.ID, ravi, "Sam sits beside me"))
-	held := w.claimed(deletes(ClassContain, mina, "m8"))
-	must(w.desk.Stop(ctx, w.op(), held.ID, ravi, "Mina is on stage"))
-	w.run(w.desk, "worker")
+	other := w.submit(deletionPlan(ClassDestroy, sam, "m9"))
+	must(w.service.Deny(ctx, w.op(), other.ID, ravi, "Sam sits beside me"))
+	held := w.claimed(deletionPlan(ClassContain, mina, "m8"))
+	must(w.service.Stop(ctx, w.op(), held.ID, ravi, "Mina is on stage"))
+	w.startRunner(w.service, "worker")
 	follow := w.follow("audit", func(_ context.Context, batch []audit.Event) (int, error) { return len(batch), nil })
-	if got := w.until(id); got.Outcome != Partial {
-		t.Errorf("it is %s because %q", got.Says(), got.Why)
+	if got := w.waitFinal(id); got.Outcome != OutcomePartial {
+		t.Errorf("it is %s because %q", got.Summary(), got.Why)
 	}
 	waitFor(t, "the projection", func() bool { return w.lag("audit") == 0 })
 	stop()
@@ -94,7 +94,7 @@ func TestADumpOfRedisTellsNothing(t *testing.T) {
 	dump := w.server.Dump(t)
 	for _, kind := range []string{"request:", "note:", "cards:", "due", "open", "mine:", "holder:", "same:", "recent-target:", "sequence", "events", "cursor:", "inbox", "envelope:", "pins:", "rate:"} {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(dump)), func(k string) bool { return strings.HasPrefix(k, "{countersign}:"+kind) }) {
-			t.Errorf("the story made no %s, so the dump proves too little: %v", kind, sorted(dump))
+			t.Errorf("the story made no %s, so the dump proves too little: %v", kind, sortedKeys(dump))
 		}
 	}
 	secrets := []string{"4255550143", "425 ***", "Lisbon", "INC-4711", "callback", "manager", "private", "SURFACE", "beside me", "on stage", "Graph says", "entra-add-phone"}
@@ -142,10 +142,10 @@ func readable(text string) (open, behind string) {
 // What somebody who can write to Redis puts there is refused, not obeyed.
 func TestForgedStateIsRefused(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	ctx := t.Context()
-	approved := w.approved(deletes(ClassDestroy, dana, "m1"))
-	undecided := w.ask(deletes(ClassDestroy, sam, "m2"))
+	approved := w.approved(deletionPlan(ClassDestroy, dana, "m1"))
+	undecided := w.submit(deletionPlan(ClassDestroy, sam, "m2"))
 	body := w.rdb.HGet(ctx, w.store.keys.request(approved.ID), "body").Val()
 	for name, forge := range map[string]func(){
 		"the body of another request": func() { w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "body", body) },
@@ -160,7 +160,7 @@ func TestForgedStateIsRefused(t *testing.T) {
 		if _, err := w.store.Load(ctx, undecided.ID); !errors.Is(err, ErrSeal) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := w.desk.Approve(ctx, w.op(), undecided.ID, ravi); !errors.Is(err, ErrSeal) {
+		if _, err := w.service.Approve(ctx, w.op(), undecided.ID, ravi); !errors.Is(err, ErrSeal) {
 			t.Errorf("approving with %s: %v", name, err)
 		}
 		w.rdb.Del(ctx, w.store.keys.request(undecided.ID))
@@ -168,7 +168,7 @@ func TestForgedStateIsRefused(t *testing.T) {
 	}
 	// An answer that was not given is not given again.
 	w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "op:forged", "k1.AAAA")
-	if _, err := w.desk.Approve(ctx, "forged", undecided.ID, ravi); !errors.Is(err, ErrSeal) {
+	if _, err := w.service.Approve(ctx, "forged", undecided.ID, ravi); !errors.Is(err, ErrSeal) {
 		t.Errorf("a forged answer: %v", err)
 	}
 
@@ -177,53 +177,53 @@ func TestForgedStateIsRefused(t *testing.T) {
 	// approvals in its body, and it does not run.
 	w.rdb.HSet(ctx, w.store.keys.request(undecided.ID), "state", "approved", "deadline", time.Now().Add(time.Hour).UnixMilli())
 	w.rdb.ZAdd(ctx, w.store.keys.due(), redisZ(0, undecided.ID))
-	w.run(w.desk, "worker")
-	if got := w.until(undecided.ID); got.Outcome != Failed || !strings.Contains(got.Why, "needs 1 approvals and has 0") {
-		t.Errorf("a request without approvals is %s because %q", got.Says(), got.Why)
+	w.startRunner(w.service, "worker")
+	if got := w.waitFinal(undecided.ID); got.Outcome != OutcomeFailed || !strings.Contains(got.Why, "needs 1 approvals and has 0") {
+		t.Errorf("a request without approvals is %s because %q", got.Summary(), got.Why)
 	}
-	if n := w.tenant.count("m2"); n != 0 {
+	if n := w.tenant.deletions("m2"); n != 0 {
 		t.Errorf("its step ran %d times", n)
 	}
 }
 
 // A week in the life of several processes: people ask, decide, cancel and
 // halt at random, processes come and go, and every invariant holds.
-func TestManyStoriesAtOnce(t *testing.T) {
+func TestManyRequestsAtOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, calm())
+	w := newFixture(t, longTimings())
 	w.log = discard
-	w.tenant = newTenant()
+	w.tenant = newTestTenant()
 	for i := range 40 {
 		w.tenant.methods[fmt.Sprint("m", i)] = true
 	}
-	w.tenant.says(func(job Job) (Result, bool) {
-		if job.Kind == Check {
+	w.tenant.setScript(func(job Job) (Result, bool) {
+		if job.Kind == JobCheck {
 			return Result{State: StepDone}, true
 		}
 		return Result{}, false
 	})
 	var stops []func()
 	for i := range 3 {
-		_, desk := w.process(w.server.Client(t))
-		desk.Log = discard
-		stops = append(stops, w.run(desk, fmt.Sprint("worker-", i)))
+		_, service := w.newProcess(w.server.Client(t))
+		service.Log = discard
+		stops = append(stops, w.startRunner(service, fmt.Sprint("worker-", i)))
 	}
 	targets := []Person{dana, sam, mina}
 	errs := atOnce(20, func(i int) error {
-		_, desk := w.store, w.desk
+		_, service := w.store, w.service
 		ctx := context.Background()
 		target := targets[i%3]
 		a, b := fmt.Sprint("m", 2*i), fmt.Sprint("m", 2*i+1)
-		r, err := desk.Ask(ctx, fmt.Sprint("ask-", i), Ask{Plan: deletes(ClassDestroy, target, a, b), Requester: hanna})
+		r, err := service.Submit(ctx, fmt.Sprint("ask-", i), Submit{Plan: deletionPlan(ClassDestroy, target, a, b), Requester: hanna})
 		if err != nil {
 			return err
 		}
 		approve := func(by Person) func(string) error {
-			return func(op string) error { _, err := desk.Approve(ctx, op, r.ID, by); return err }
+			return func(op string) error { _, err := service.Approve(ctx, op, r.ID, by); return err }
 		}
-		deny := func(op string) error { _, err := desk.Deny(ctx, op, r.ID, olga, "no"); return err }
-		cancel := func(op string) error { _, err := desk.Cancel(ctx, op, r.ID, hanna); return err }
-		halt := func(op string) error { _, err := desk.Stop(ctx, op, r.ID, hanna, "stop"); return err }
+		deny := func(op string) error { _, err := service.Deny(ctx, op, r.ID, olga, "no"); return err }
+		cancel := func(op string) error { _, err := service.Cancel(ctx, op, r.ID, hanna); return err }
+		halt := func(op string) error { _, err := service.Stop(ctx, op, r.ID, hanna, "stop"); return err }
 		presses := [][]func(string) error{
 			{approve(ravi), approve(olga)},
 			{approve(ravi), approve(olga), deny, cancel},
@@ -242,8 +242,8 @@ func TestManyStoriesAtOnce(t *testing.T) {
 			stops[0]()
 		}
 		// What nobody decided in that tangle is decided now.
-		if snap, err := w.store.Load(ctx, r.ID); err == nil && snap.State == Pending {
-			_, err := desk.Deny(ctx, fmt.Sprint("last-", i), r.ID, olga, "no")
+		if snap, err := w.store.Load(ctx, r.ID); err == nil && snap.State == StatePending {
+			_, err := service.Deny(ctx, fmt.Sprint("last-", i), r.ID, olga, "no")
 			late = append(late, err)
 		}
 		return errors.Join(late...)
@@ -255,13 +255,13 @@ func TestManyStoriesAtOnce(t *testing.T) {
 	}
 	states := map[State]int{}
 	for i := range 20 {
-		got := w.until(RequestID(fmt.Sprint("ask-", i)))
+		got := w.waitFinal(RequestID(fmt.Sprint("ask-", i)))
 		states[got.State]++
-		if got.State != Done {
+		if got.State != StateDone {
 			continue
 		}
 		for step, e := range got.Journal {
-			if n := w.tenant.count(got.Plan.Steps[step].Args["id"]); e.State == StepDone && n != 1 || e.State == StepSkipped && n != 0 {
+			if n := w.tenant.deletions(got.Plan.Steps[step].Args["id"]); e.State == StepDone && n != 1 || e.State == StepSkipped && n != 0 {
 				t.Errorf("%s: step %d is %s and ran %d times", got.ID, step+1, e.State, n)
 			}
 		}
@@ -270,5 +270,5 @@ func TestManyStoriesAtOnce(t *testing.T) {
 	if w.tenant.overlapped() {
 		t.Error("two requests were at work on one target at one moment")
 	}
-	w.invariants()
+	w.checkInvariants()
 }

@@ -21,45 +21,45 @@ import (
 // milliseconds: a slow machine is no failure.
 const patience = 60 * time.Second
 
-// world is a bot at work: the real program against the sandbox and a Redis,
+// fixture is a bot at work: the real program against the sandbox and a Redis,
 // over real sockets.
-type world struct {
+type fixture struct {
 	*testing.T
 	box     *sandbox.Sandbox
 	client  *sandbox.Client
 	redis   *redistest.Server
 	log     *buffer
-	service service
+	service process
 	key     string           // as COUNTERSIGN_KEYS has it
 	by      *writes.Saboteur // whom the bot's way to Slack and to Graph leads past
-	toSlack *gate
-	toGraph *gate
+	toSlack *faultTransport
+	toGraph *faultTransport
 	stop    func() // ends the bot in order and waits for it
 }
 
-// begin starts a world. tune may change the configuration before the bot
+// startBot starts a world. tune may change the configuration before the bot
 // reads it.
-func begin(t *testing.T, tune ...func(*config)) *world {
+func startBot(t *testing.T, tune ...func(*config)) *fixture {
 	t.Helper()
-	return beginIn(t, nil, tune...)
+	return startBotIn(t, nil, tune...)
 }
 
-// beginIn is begin among other people than those of Fernhill.
-func beginIn(t *testing.T, people *sandbox.World, tune ...func(*config)) *world {
+// startBotIn is begin among other people than those of Fernhill.
+func startBotIn(t *testing.T, people *sandbox.Company, tune ...func(*config)) *fixture {
 	t.Helper()
 	return beginOn(t, redistest.Start(t, asUser()), people, tune...)
 }
 
-// beginOn is beginIn on a Redis that the test has started; see asUser. With
+// beginOn is startBotIn on a Redis that the test has started; see asUser. With
 // nil, tune says where it is.
-func beginOn(t *testing.T, server *redistest.Server, people *sandbox.World, tune ...func(*config)) *world {
+func beginOn(t *testing.T, server *redistest.Server, people *sandbox.Company, tune ...func(*config)) *fixture {
 	t.Helper()
-	box, err := sandbox.New(sandbox.Options{Manifest: commands.Manifest(defaultPrefix), World: people})
+	box, err := sandbox.New(sandbox.Options{Manifest: commands.Manifest(defaultPrefix), Company: people})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { box.Close() })
-	w := &world{T: t, box: box, client: box.Client(), redis: server, log: &buffer{}}
+	w := &fixture{T: t, box: box, client: box.Client(), redis: server, log: &buffer{}}
 	c := sandboxConfig(box.URL(), box.SecureURL(), "")
 	if server != nil {
 		c.Redis = redisOf(server)
@@ -76,14 +76,14 @@ func beginOn(t *testing.T, server *redistest.Server, people *sandbox.World, tune
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.service = service{
+	w.service = process{
 		config:  c,
 		secrets: secrets{BotToken: sandbox.BotToken, AppToken: sandbox.AppToken, ClientSecret: sandbox.ClientSecret, Ring: ring, RedisURL: c.Redis.URL, RedisPassword: redisPassword, SentinelPassword: redisPassword},
 		log:     slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
-	w.by = w.saboteur()
-	w.toSlack = &gate{to: http.DefaultTransport, by: w.by, names: inSlack}
-	w.toGraph = &gate{to: box.HTTPClient().Transport, by: w.by, names: inGraph}
+	w.by = w.newSaboteur()
+	w.toSlack = &faultTransport{to: http.DefaultTransport, by: w.by, writeName: slackWriteName}
+	w.toGraph = &faultTransport{to: box.HTTPClient().Transport, by: w.by, writeName: graphWriteName}
 	w.service.toSlack, w.service.trust = w.toSlack, &http.Client{Transport: w.toGraph}
 	w.start()
 	t.Cleanup(func() {
@@ -97,13 +97,13 @@ func beginOn(t *testing.T, server *redistest.Server, people *sandbox.World, tune
 }
 
 // start starts the bot, for the first time or again.
-func (w *world) start() {
+func (w *fixture) start() {
 	w.Helper()
 	w.launch()()
 }
 
 // launch starts the bot, and returns what waits until it is up.
-func (w *world) launch() (isUp func()) {
+func (w *fixture) launch() (isUp func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	up, ended := make(chan struct{}), make(chan error, 1)
 	s := w.service
@@ -127,26 +127,26 @@ func (w *world) launch() (isUp func()) {
 }
 
 // restart stops the bot in order and starts it again on the same Redis.
-func (w *world) restart() {
+func (w *fixture) restart() {
 	w.Helper()
 	w.stop()
 	w.start()
 }
 
 // as is somebody's hands and eyes, in a channel.
-func (w *world) as(person, channel string) *hands {
-	return &hands{w, w.client.As(person), channel}
+func (w *fixture) as(person, channel string) *slackUser {
+	return &slackUser{w, w.client.As(person), channel}
 }
 
-// hands are one person in one channel. Whatever goes wrong ends the test.
-type hands struct {
-	w       *world
+// slackUser are one person in one channel. Whatever goes wrong ends the test.
+type slackUser struct {
+	w       *fixture
 	p       *sandbox.Person
 	channel string
 }
 
 // types runs a slash command.
-func (h *hands) types(text string) sandbox.Answer {
+func (h *slackUser) types(text string) sandbox.Answer {
 	h.w.Helper()
 	answer, err := h.p.Command(h.channel, text)
 	if err != nil || !answer.OK {
@@ -156,7 +156,7 @@ func (h *hands) types(text string) sandbox.Answer {
 }
 
 // reads waits for a message that has all of these.
-func (h *hands) reads(parts ...string) sandbox.Message {
+func (h *slackUser) reads(parts ...string) sandbox.Message {
 	h.w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -168,7 +168,7 @@ func (h *hands) reads(parts ...string) sandbox.Message {
 }
 
 // presses presses a button of a message.
-func (h *hands) presses(m sandbox.Message, action string) {
+func (h *slackUser) presses(m sandbox.Message, action string) {
 	h.w.Helper()
 	answer, err := h.p.Press(h.channel, m.TS, action, "")
 	if err != nil || !answer.OK {
@@ -177,7 +177,7 @@ func (h *hands) presses(m sandbox.Message, action string) {
 }
 
 // sees waits for a modal that has all of these.
-func (h *hands) sees(parts ...string) sandbox.View {
+func (h *slackUser) sees(parts ...string) sandbox.View {
 	h.w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -189,7 +189,7 @@ func (h *hands) sees(parts ...string) sandbox.View {
 }
 
 // submits sends a form; fields are block names, which are action names too.
-func (h *hands) submits(v sandbox.View, fields map[string]string) sandbox.Answer {
+func (h *slackUser) submits(v sandbox.View, fields map[string]string) sandbox.Answer {
 	h.w.Helper()
 	values := map[string]map[string]any{}
 	for block, inputs := range v.Inputs() {
@@ -206,7 +206,7 @@ func (h *hands) submits(v sandbox.View, fields map[string]string) sandbox.Answer
 }
 
 // dm is the same person in the direct messages with the app.
-func (h *hands) dm() *hands {
+func (h *slackUser) dm() *slackUser {
 	h.w.Helper()
 	var channel string
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -218,11 +218,11 @@ func (h *hands) dm() *hands {
 	if err != nil {
 		h.w.Fatalf("%s got no direct message: %v", h.p.ID, err)
 	}
-	return &hands{h.w, h.p, channel}
+	return &slackUser{h.w, h.p, channel}
 }
 
 // account waits until somebody's account in the tenant is so.
-func (w *world) account(upn string, so func(sandbox.User) bool) sandbox.User {
+func (w *fixture) account(upn string, so func(sandbox.User) bool) sandbox.User {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -15,9 +15,9 @@ import (
 	"countersign/audit"
 )
 
-// Projection turns events into something people see. It has one leased
-// reader among all processes and one durable cursor, and it is at-least-once:
-// after a crash the last batch comes again.
+// Projection turns events into something that people see. All processes share
+// one leased reader and one durable cursor. Delivery is at-least-once: after a
+// crash the last batch is delivered again.
 type Projection struct {
 	Name string
 	// Handle takes a batch, oldest first, and says how many events it is done
@@ -26,9 +26,9 @@ type Projection struct {
 	Handle func(ctx context.Context, batch []audit.Event) (int, error)
 }
 
-// leadScript takes or renews the lease of a projection and, for its holder,
-// moves the cursor from where it found it: a reader that was away for longer
-// than its lease must not move it back.
+// leadScript takes or renews the lease of a projection. For the holder of the
+// lease it moves the cursor from its expected position, so that a reader whose
+// lease has expired cannot move it back.
 var leadScript = redis.NewScript(`
 local who = redis.call('GET', KEYS[1])
 if who and who ~= ARGV[1] then return {0, ''} end
@@ -38,8 +38,8 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 if ARGV[4] ~= '' then redis.call('SET', KEYS[2], ARGV[4]); at = ARGV[4] end
 return {1, at}`)
 
-// resignScript gives a lease back that is still one's own.
-var resignScript = redis.NewScript(`if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`)
+// releaseLeadScript releases a lease that this process still holds.
+var releaseLeadScript = redis.NewScript(`if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`)
 
 // Follow runs one projection until ctx ends, whenever this process holds its
 // lease.
@@ -48,7 +48,7 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 	resign := func() {
 		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		if err := resignScript.Run(bye, s.rdb, []string{s.keys.lead(p.Name)}, me).Err(); err != nil {
+		if err := releaseLeadScript.Run(bye, s.rdb, []string{s.keys.lead(p.Name)}, me).Err(); err != nil {
 			log.Warn("a projection's lease was not given back; it runs out by itself", "projection", p.Name, "error", err)
 		}
 	}
@@ -64,15 +64,15 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 		leads, err := s.followOnce(ctx, me, p)
 		switch {
 		case ctx.Err() != nil:
-		case s.keyless.meet(err): // whoever has the key asks for the lead much more often than this
-			s.keyless.tell(log)
+		case s.missingKeys.isMissingKey(err): // whoever has the key asks for the lead much more often than this
+			s.missingKeys.logOnce(log)
 			resign()
 			pause = s.timing.Lead
 		case err != nil:
-			if _, itself := errors.AsType[stumble](err); itself {
-				log.Warn("a projection stumbled; it goes on from where it stopped", "projection", p.Name, "error", err)
+			if _, itself := errors.AsType[projectionError](err); itself {
+				log.Warn("a projection failed; it continues where it stopped", "projection", p.Name, "error", err)
 			} else {
-				s.outage.trouble(log, "a projection cannot read the events", err, "projection", p.Name)
+				s.outage.logError(log, "a projection cannot read the events", err, "projection", p.Name)
 			}
 			pause = min(max(2*pause, 200*time.Millisecond), 15*time.Second)
 		case !leads:
@@ -84,11 +84,11 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 	resign() // the next process leads at once, so that a stop delays nobody
 }
 
-// stumble is an error of a projection itself, which may well be one of the
-// network, but not of Redis.
-type stumble struct{ error }
+// projectionError is an error of a projection's handler. It may be a network
+// error, but it is not one of Redis.
+type projectionError struct{ error }
 
-func (e stumble) Unwrap() error { return e.error }
+func (e projectionError) Unwrap() error { return e.error }
 
 func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, error) {
 	leads, cursor, err := s.lead(ctx, me, p.Name, "", "")
@@ -106,7 +106,7 @@ func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, 
 	if leads, now, err := s.lead(ctx, me, p.Name, cursor, ""); err != nil || !leads || now != cursor {
 		return leads && err == nil, err
 	}
-	s.memory.heard(streams[0].Messages[len(streams[0].Messages)-1].ID)
+	s.rollback.recordEvent(streams[0].Messages[len(streams[0].Messages)-1].ID)
 	batch := make([]audit.Event, 0, len(streams[0].Messages))
 	var broken error
 	for _, m := range streams[0].Messages {
@@ -119,9 +119,9 @@ func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, 
 	if len(batch) == 0 {
 		return true, broken
 	}
-	done, err := s.handOver(ctx, me, p, batch)
+	done, err := s.handleBatch(ctx, me, p, batch)
 	if err != nil {
-		err = stumble{err}
+		err = projectionError{err}
 	}
 	if done > 0 {
 		leads, _, moved := s.lead(context.WithoutCancel(ctx), me, p.Name, cursor, batch[done-1].ID)
@@ -135,9 +135,9 @@ func (s *Store) followOnce(ctx context.Context, me string, p Projection) (bool, 
 	return true, err
 }
 
-// handOver lets Handle work for as long as this process leads, and contains
-// its panics.
-func (s *Store) handOver(ctx context.Context, me string, p Projection, batch []audit.Event) (done int, err error) {
+// handleBatch calls Handle for as long as this process holds the lease, and
+// recovers from its panics.
+func (s *Store) handleBatch(ctx context.Context, me string, p Projection, batch []audit.Event) (done int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	renewing := make(chan struct{})
 	go func() {
@@ -174,7 +174,8 @@ func (s *Store) handOver(ctx context.Context, me string, p Projection, batch []a
 }
 
 // lead takes or renews the lease of a projection. With to it also moves the
-// cursor, where that still is at from. False means that another one leads.
+// cursor, if that is still at from. It returns false if another process holds
+// the lease.
 func (s *Store) lead(ctx context.Context, me, name, from, to string) (bool, string, error) {
 	got, err := leadScript.Run(ctx, s.rdb, []string{s.keys.lead(name), s.keys.cursor(name)}, me, s.timing.Lead.Milliseconds(), from, to).Slice()
 	if err != nil {
@@ -187,15 +188,15 @@ func (s *Store) lead(ctx context.Context, me, name, from, to string) (bool, stri
 	return got[0] == int64(1), at, nil
 }
 
-// eventPlace is where an event is sealed to. A worker's operations have the
-// same names in every request, so the request belongs to it.
-func eventPlace(request, op string) string { return request + "\x00" + op }
+// eventContext is the context to which an event is sealed. Operations of a
+// worker have the same names in every request, so it includes the request.
+func eventContext(request, op string) string { return request + "\x00" + op }
 
 func (s *Store) openEvent(m redis.XMessage) (audit.Event, error) {
 	request, _ := m.Values["request"].(string)
 	op, _ := m.Values["op"].(string)
 	sealed, _ := m.Values["body"].(string)
-	plain, err := s.ring.Open("event", eventPlace(request, op), sealed)
+	plain, err := s.ring.Open("event", eventContext(request, op), sealed)
 	if err != nil {
 		return audit.Event{}, fmt.Errorf("event %s: %w", m.ID, err)
 	}
@@ -207,8 +208,8 @@ func (s *Store) openEvent(m redis.XMessage) (audit.Event, error) {
 	return e, nil
 }
 
-// Lag is how long the oldest event that a projection has not handled has
-// been waiting, on Redis' clock. Zero when it is up to date.
+// Lag is how long the oldest unhandled event of a projection has been waiting,
+// by Redis' clock. It is zero if the projection is up to date.
 func (s *Store) Lag(ctx context.Context, projection string) (time.Duration, error) {
 	cursor, err := s.rdb.Get(ctx, s.keys.cursor(projection)).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -229,8 +230,8 @@ func (s *Store) Lag(ctx context.Context, projection string) (time.Duration, erro
 	return max(now.Sub(streamTime(oldest[0].ID)), time.Millisecond), nil // zero would say that it is up to date
 }
 
-// Trim drops the events that every named projection has handled and that are
-// older than keep. It never trims by length: a slow reader loses nothing.
+// Trim removes events that every named projection has handled and that are older
+// than keep. It never trims by length, so a slow reader loses nothing.
 func (s *Store) Trim(ctx context.Context, projections []string, keep time.Duration) error {
 	now, err := s.clock(ctx)
 	if err != nil {
@@ -259,5 +260,5 @@ func (s *Store) Trim(ctx context.Context, projections []string, keep time.Durati
 // streamTime is the instant in a stream id, on Redis' clock.
 func streamTime(id string) time.Time {
 	millis, _, _ := strings.Cut(id, "-")
-	return instant(millis)
+	return parseInstant(millis)
 }

@@ -17,9 +17,9 @@ var (
 	wrongValue = regexp.MustCompile("(?s)^line (\\d+): cannot unmarshal (?:!!\\w+ )?(?:`(.*)` )?into (.+)$")
 )
 
-// misread says in the words of the configuration what the YAML library says in
+// explainYAMLError says in the words of the configuration what the YAML library says in
 // those of Go, a sentence a line.
-func misread(raw []byte, err error) error {
+func explainYAMLError(raw []byte, err error) error {
 	list := (*yaml.TypeError)(nil)
 	if !errors.As(err, &list) {
 		return err
@@ -32,7 +32,7 @@ func misread(raw []byte, err error) error {
 	for _, text := range list.Errors {
 		if m := unknownKey.FindStringSubmatch(text); m != nil {
 			line, _ := strconv.Atoi(m[1])
-			path, known := place(root.Content[0], reflect.TypeFor[config](), line, m[2])
+			path, known := findKey(root.Content[0], reflect.TypeFor[config](), line, m[2])
 			if path == "" {
 				path = m[2]
 			}
@@ -45,15 +45,15 @@ func misread(raw []byte, err error) error {
 			if m[2] != "" {
 				what = strconv.Quote(m[2])
 			}
-			text = fmt.Sprintf("line %s: %s is not what belongs there, which is %s", m[1], what, wanted(m[3]))
+			text = fmt.Sprintf("line %s: %s is not what belongs there, which is %s", m[1], what, typeWords(m[3]))
 		}
 		all = append(all, errors.New(text))
 	}
 	return errors.Join(all...)
 }
 
-// wanted is a type of Go in words.
-func wanted(kind string) string {
+// typeWords is a type of Go in words.
+func typeWords(kind string) string {
 	switch {
 	case kind == "time.Duration":
 		return "a duration; a duration needs a unit, such as 30m"
@@ -69,9 +69,9 @@ func wanted(kind string) string {
 	return "a group of settings, each as key: value"
 }
 
-// place finds a key that is no setting: its path, and the keys that could stand
+// findKey finds a key that is no setting: its path, and the keys that could stand
 // in its place.
-func place(n *yaml.Node, t reflect.Type, line int, key string) (path string, known []string) {
+func findKey(n *yaml.Node, t reflect.Type, line int, key string) (path string, known []string) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
@@ -100,7 +100,7 @@ func place(n *yaml.Node, t reflect.Type, line int, key string) (path string, kno
 		case !ok:
 			continue
 		}
-		if path, known := place(value, inner, line, key); path != "" {
+		if path, known := findKey(value, inner, line, key); path != "" {
 			return name.Value + "." + path, known
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"countersign/commands"
 )
 
-// sentence turns any error into words for the person whose deed met it.
-func sentence(err error) string {
+// errorSentence turns any error into words for the person whose interaction met it.
+func errorSentence(err error) string {
 	no := (*approvals.Refusal)(nil)
 	switch {
 	case err == nil:
@@ -19,8 +19,8 @@ func sentence(err error) string {
 		return no.Sentence
 	case errors.Is(err, approvals.ErrNoRequest):
 		return "Countersign does not know that request any more: it is older than 90 days, or Redis lost it. The audit channel has its record. Ask again if it is still needed."
-	case errors.Is(err, approvals.ErrRewound):
-		return "Countersign has stopped: its Redis has gone back in time and has lost what it had confirmed. What you did just now does not count. An administrator has to look at it first; then do it again. " + urgent
+	case errors.Is(err, approvals.ErrLostWrites):
+		return "Countersign has stopped, because its Redis has lost confirmed writes. What you just did was not recorded. Try again after an administrator has resumed Countersign. " + urgent
 	case errors.Is(err, approvals.ErrNoKey):
 		return "This Countersign does not have the key with which that is sealed; another one may. Try again in a minute. If it stays so, an administrator has to look at the log."
 	case errors.Is(err, approvals.ErrConflict):
@@ -41,9 +41,9 @@ func notFound(ref commands.Ref) *approvals.Refusal {
 
 var markup = regexp.MustCompile(`<([^<>|]*)(?:\|([^<>]*))?>`)
 
-// asTyped is the text of a command as the person saw it, without what Slack
+// withoutMarkup is the text of a command as the person saw it, without what Slack
 // made of mentions and links.
-func asTyped(text string) string {
+func withoutMarkup(text string) string {
 	text = markup.ReplaceAllStringFunc(text, func(found string) string {
 		parts := markup.FindStringSubmatch(found)
 		link, label := parts[1], parts[2]
@@ -58,8 +58,8 @@ func asTyped(text string) string {
 	return strings.NewReplacer("&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(text)
 }
 
-// lacking says what a request was to come with and did not.
-func lacking(fields []commands.Field) string {
+// missingFields says what a request was to come with and did not.
+func missingFields(fields []commands.Field) string {
 	var all []string
 	for _, f := range fields {
 		switch f {
@@ -76,16 +76,16 @@ func lacking(fields []commands.Field) string {
 	return strings.Join(all, " ")
 }
 
-// ignoreGone turns a missing request into a refusal for the one who pressed.
-func ignoreGone(err error) error {
+// refuseMissingRequest turns a missing request into a refusal for the one who pressed.
+func refuseMissingRequest(err error) error {
 	if errors.Is(err, approvals.ErrNoRequest) {
 		return approvals.Refuse(approvals.CodeNoRequest, "That request is not there any more. Type the command again.")
 	}
 	return err
 }
 
-// capital begins a sentence.
-func capital(s string) string {
+// capitalize begins a sentence.
+func capitalize(s string) string {
 	if s == "" {
 		return s
 	}

@@ -7,7 +7,7 @@ import (
 
 // What cannot be read is said in the words of the configuration, never in those
 // of Go.
-func TestMisreadConfig(t *testing.T) {
+func TestYAMLErrors(t *testing.T) {
 	for yaml, want := range map[string]string{
 		"people: {match_emails: true}":                    "line 1: people.match_emails is no setting; did you mean match_email?",
 		"policy:\n  classes:\n    read: {requests: [a]}":  "line 3: policy.classes.read.requests is no setting; did you mean request?",
