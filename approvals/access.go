@@ -12,14 +12,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What this package needs of Redis is a pattern of keys and a list of
-// commands. The list is here once: [Grants] prints it for an administrator,
-// and [Store.Access] asks a Redis which of it is missing.
+// This package needs a pattern of keys and a list of commands in Redis.
+// [ACLRules] prints the list for an administrator, and [Store.MissingACLRules]
+// asks Redis which part of it the user lacks.
 
-// sampleCommands has one sample of every command that goes to Redis, from Go or from
-// inside a script, because Redis checks both alike. None of them is ever
-// executed; they are written so that Redis would take them for the real
-// thing, keys included.
+// sampleCommands has one sample of every command that is sent to Redis, from Go
+// or from inside a script, because Redis checks both alike. None of them is
+// executed. They look like the real ones, keys included.
 func sampleCommands(k keys) [][]any {
 	key := k.startupCheck()
 	return [][]any{
@@ -33,7 +32,7 @@ func sampleCommands(k keys) [][]any {
 	}
 }
 
-// aclRule is how an ACL rule allows a command: +get, +xgroup|create.
+// aclRule is the ACL rule that allows a command: +get, +xgroup|create.
 func aclRule(sample []any) string {
 	name := "+" + sample[0].(string)
 	if name == "+xgroup" {
@@ -48,9 +47,9 @@ const aclMulti, aclExec = "+multi", "+exec"
 func (k keys) startupCheck() string { return k.tag + "self-check" }
 func (k keys) pattern() string      { return "~" + k.tag + "*" }
 
-// ACLRules is the smallest ACL rule with which everything in this package
-// works, a word each: the pattern of its keys, then its commands in
-// alphabetical order. The prefix is the one of [NewStore].
+// ACLRules is the smallest ACL rule with which this package works, one word
+// each: the pattern of its keys, then its commands in alphabetical order. The
+// prefix is that of [NewStore].
 func ACLRules(prefix string) []string {
 	k := keysFor(prefix)
 	words := []string{aclExec, aclMulti}
@@ -61,11 +60,10 @@ func ACLRules(prefix string) []string {
 	return append([]string{k.pattern()}, words...)
 }
 
-// MissingACLRules asks Redis which words of the rule that [Grants] prints are missing
-// for the user this process is; none when all is well. In a Cluster every
-// master is asked. Nothing is read or written for it: the samples are queued
-// in a transaction that cannot be executed and is dropped. Redis enters
-// what is missing into its ACL LOG.
+// MissingACLRules asks Redis which words of [ACLRules] this user lacks. In a
+// Cluster it asks every master. It reads and writes nothing: the samples are
+// queued in a transaction that is discarded. Redis records what is missing in
+// its ACL LOG.
 func (s *Store) MissingACLRules(ctx context.Context) ([]string, error) {
 	var mu sync.Mutex
 	var missing []string
@@ -134,7 +132,7 @@ func missingACLRules(ctx context.Context, node *redis.Client, k keys) (missing [
 	return missing, nil
 }
 
-// isRedisError says that Redis answered, and that the answer was no.
+// isRedisError reports whether Redis answered with an error.
 func isRedisError(err error) bool {
 	_, ok := errors.AsType[redis.Error](err)
 	return ok

@@ -20,8 +20,8 @@ const (
 	ClassTakeover Class = "takeover" // whoever receives the result can become the person
 )
 
-// Step is one call of a plan, as plain data. Approvals never looks into Op
-// and Args: commands made them and commands carries them out.
+// Step is one call of a plan, as plain data. This package never looks into Op
+// and Args: commands makes and executes them.
 type Step struct {
 	Op    string            `json:"op"`
 	Args  map[string]string `json:"args,omitempty"`
@@ -32,8 +32,8 @@ type Step struct {
 	// the request, an event or a message.
 	Secret SecretSource `json:"secret,omitempty"`
 
-	// ByPeople makes the step a hand-off: somebody does it by hand and says
-	// so, and somebody else confirms it. Words then says what to do.
+	// ByPeople makes the step a hand-off: one person does it manually and attests
+	// it, and another confirms it. Words says what to do.
 	ByPeople bool `json:"by_people,omitempty"`
 
 	// CarryOn lets the steps behind this one run when it failed or ended
@@ -67,7 +67,7 @@ type Plan struct {
 	Assumes  map[string]string `json:"assumes,omitempty"`  // facts about the target that must still hold before the first step
 }
 
-// Account is what the tenant says about a person at this moment.
+// Account is what the tenant says about a person now.
 type Account struct {
 	Person
 	Enabled   bool
@@ -89,21 +89,20 @@ type Directory interface {
 }
 
 // UserGroups tells which of some Slack user groups, by id, a person is in. It
-// asks every time, because it is asked at decisions. A person who certainly has
-// no Slack account is in none of them; where that cannot be told, it is an
-// error.
+// asks Slack every time, because decisions depend on it. A person who certainly
+// has no Slack account is in none of them; if that is unknown, it is an error.
 type UserGroups interface {
 	In(ctx context.Context, who Person, groups []string) ([]string, error)
 }
 
-// JobKind says what a worker wants done with a step.
+// JobKind says what a worker has to do with a step.
 type JobKind string
 
-// Prepare makes the secret of a step with SecretPrepared and calls nobody; its
-// Result has StepDone and the Secret. Check compares the target with what the
-// plan assumes. Run carries a step out for the first time. Reconcile finds out
-// what became of a step that was started and has no outcome, and repeats it
-// only where that is safe.
+// JobPrepare makes the secret of a step with SecretPrepared without any call; its
+// Result has StepDone and the Secret. JobCheck compares the target with what the
+// plan assumes. JobRun executes a step for the first time. JobReconcile determines
+// the outcome of a step that was started and has none, and repeats the step only if
+// that is safe.
 const (
 	JobPrepare   JobKind = "prepare"
 	JobCheck     JobKind = "check"
@@ -111,21 +110,20 @@ const (
 	JobReconcile JobKind = "reconcile"
 )
 
-// Job is one call of Work. For Check, Step is -1 and the journal tells which
-// effects of an earlier worker are to be expected.
+// Job is one call of Work. For JobCheck, Step is -1, and the journal shows which
+// effects of an earlier worker are expected.
 type Job struct {
 	Kind    JobKind
 	Request Request
 	Step    int
 	Secret  string `json:"-"` // with Run and Reconcile of a step with SecretPrepared; empty where it is lost
 
-	// ReadOnly comes with Reconcile when the request was halted, or is not
-	// allowed any more, since the step was begun: then Work finds out what
-	// became of it and repeats nothing. A step that was not executed has
-	// failed.
+	// ReadOnly is set with JobReconcile if the request was halted, or is no longer
+	// allowed, since the step was started: then Work determines the outcome and
+	// repeats nothing. A step that was not executed has failed.
 	ReadOnly bool
 }
 
-// Work executes one job against the tenant. It returns within the
-// deadline of ctx and says what it knows, never more.
+// Work executes one job against the tenant. It returns within the deadline of
+// ctx and reports only what it knows.
 type Work func(ctx context.Context, job Job) Result

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Policy says who may do what. It is data from the configuration; the
-// functions below are pure, and a look-up that failed is a no.
+// Policy says who is allowed to do what. It is data from the configuration. The
+// functions below are pure, and a failed look-up means no.
 type Policy struct {
 	Groups          map[string]Group `yaml:"groups"`           // names for the rest of the policy
 	Classes         map[Class]Rule   `yaml:"classes"`          // by class
@@ -21,16 +21,16 @@ type Policy struct {
 	ReadsAMinute    int              `yaml:"reads_a_minute"`   // read commands per person
 }
 
-// Group is a named set of people: the members of Entra groups, transitively,
-// those of Slack user groups, and single people by Entra object id. An empty
-// group is nobody.
+// Group is a named set of people: the transitive members of Entra groups, the
+// members of Slack user groups, and single people by Entra object id. An empty
+// group contains nobody.
 type Group struct {
 	Entra  []string `yaml:"entra_groups"`
 	Slack  []string `yaml:"slack_groups"` // ids, S…
 	People []string `yaml:"people"`
 }
 
-// Rule is what one class or command asks for.
+// Rule is what one class or command requires.
 type Rule struct {
 	Request        []string      `yaml:"request"`      // groups that may ask
 	Approve        []string      `yaml:"approve"`      // groups that may decide
@@ -50,9 +50,9 @@ const (
 	NeedVerified      = "verified"
 )
 
-// Limits are how many changes there may be in any stretch of time, counted
-// over all commands. Containment does not count for its target, because an
-// intruder could use that up on purpose.
+// Limits bound the number of changes within a period, over all commands.
+// Containment does not count towards the limit of its target, because an
+// intruder could exhaust that on purpose.
 type Limits struct {
 	Requester  Limit `yaml:"requester"`   // requests by one person
 	Target     Limit `yaml:"target"`      // requests for one account
@@ -60,20 +60,20 @@ type Limits struct {
 	BreakGlass Limit `yaml:"break_glass"` // by one person; 3 within an hour when not set
 }
 
-// Limit is a number of times within a stretch of time. None when Count is
+// Limit is a number of times within a period. There is no limit if Count is
 // zero.
 type Limit struct {
 	Count  int           `yaml:"count"`
 	Within time.Duration `yaml:"within"`
 }
 
-// defaultBreakGlassLimit holds where the configuration sets none: using break-glass is
-// never without a limit.
+// defaultBreakGlassLimit applies if the configuration sets none: break-glass is
+// always limited.
 var defaultBreakGlassLimit = Limit{Count: 3, Within: time.Hour}
 
-// Check refuses a policy that names groups it does not define, or that could
-// never let a request through although it lets people ask, or that would let
-// anything but containment run unapproved.
+// Check refuses a policy that names groups it does not define, that accepts
+// requests which nobody could approve, or that lets anything but containment run
+// without approval.
 func (p Policy) Check(commands map[string]Class) error {
 	var wrong []string
 	ways := []string{"in-person", "video", "callback", "manager", VerifiedCompromise}
@@ -184,14 +184,14 @@ func (p Policy) Check(commands map[string]Class) error {
 	return nil
 }
 
-// namesAnybody says that a group names anybody at all.
+// namesAnybody reports whether a group names anybody at all.
 func (p Policy) namesAnybody(group string) bool {
 	g := p.Groups[group]
 	return len(g.Entra)+len(g.Slack)+len(g.People) > 0
 }
 
-// maxMembers is how many people these groups can name; all is false where that is
-// for Entra or Slack to say.
+// maxMembers is the largest number of people that these groups can name. all is
+// false if only Entra or Slack knows the number.
 func (p Policy) maxMembers(groups []string) (n int, all bool) {
 	people := map[string]bool{}
 	for _, name := range groups {
@@ -206,7 +206,7 @@ func (p Policy) maxMembers(groups []string) (n int, all bool) {
 	return len(people), true
 }
 
-// rule is the class' rule with the command's own settings over it.
+// rule is the rule of the class, with the settings of the command over it.
 func (p Policy) rule(command string, class Class) Rule {
 	r, own := p.Classes[class], p.Commands[command]
 	if own.Request != nil {
@@ -243,8 +243,7 @@ func (p Policy) rule(command string, class Class) Rule {
 	return r
 }
 
-// isMember says whether a person is in one of the named groups. No group, or a
-// group nobody is in, is nobody.
+// isMember reports whether a person is in one of the named groups.
 func (p Policy) isMember(who Account, names []string) bool {
 	return slices.ContainsFunc(names, func(name string) bool {
 		g := p.Groups[name]
@@ -254,8 +253,8 @@ func (p Policy) isMember(who Account, names []string) bool {
 	})
 }
 
-// slackGroups are the Slack user groups that membership of the named groups
-// depends on.
+// slackGroups are the Slack user groups on which membership in the named groups
+// depends.
 func (p Policy) slackGroups(names []string) []string {
 	var ids []string
 	for _, name := range names {
@@ -265,11 +264,11 @@ func (p Policy) slackGroups(names []string) []string {
 	return slices.Compact(ids)
 }
 
-// forSelf says whether people may ask for their own account.
+// forSelf reports whether people may request for their own account.
 func (r Rule) forSelf() bool { return r.RequestForSelf != nil && *r.RequestForSelf }
 
-// requesters are the groups that may ask for others, each once. Whoever may act
-// before anybody approved may also ask.
+// requesters are the groups that may request for others, each once. They include
+// those that may use break-glass.
 func (r Rule) requesters() []string {
 	var names []string
 	for _, name := range slices.Concat(r.Request, r.BreakGlass) {
@@ -280,7 +279,7 @@ func (r Rule) requesters() []string {
 	return names
 }
 
-// deciders are the groups that decide. What somebody asks for themselves is
+// deciders are the groups that decide. A request for one's own account is
 // decided at the help desk, which knows how to verify a caller.
 func (r Rule) deciders(self bool) []string {
 	switch {
@@ -292,7 +291,8 @@ func (r Rule) deciders(self bool) []string {
 	return r.Request
 }
 
-// checkMember refuses people who have no voice whatever the policy says.
+// checkMember refuses people who can never request or decide, whatever the
+// policy says.
 func checkMember(who Account) *Refusal {
 	switch {
 	case who.ID == "":
@@ -305,8 +305,8 @@ func checkMember(who Account) *Refusal {
 	return nil
 }
 
-// MayRequest says whether this person may use a command: for others, or with
-// self for their own account.
+// MayRequest checks whether a person may use a command: for others, or with self
+// for their own account.
 func (p Policy) MayRequest(command string, class Class, who Account, self bool) *Refusal {
 	if no := checkMember(who); no != nil {
 		return no
@@ -323,14 +323,14 @@ func (p Policy) MayRequest(command string, class Class, who Account, self bool) 
 	return refuse(CodeNotAllowed, "You may not use this command. It is for: %s.", strings.Join(r.requesters(), ", "))
 }
 
-// MayDecide says whether the policy lets this person approve or deny; self says
-// that the requester asked for their own account. The rules about requester,
-// target and earlier decisions are in Apply.
+// MayDecide checks whether the policy lets this person approve or deny. self
+// says that the requester requested it for their own account. Apply has the
+// rules about requester, target and earlier decisions.
 func (p Policy) MayDecide(command string, class Class, who Account, self bool) *Refusal {
 	return p.checkDecision(command, class, who, self, "decide")
 }
 
-// MayReview says the same of a review, which is for those who decide.
+// MayReview checks the same for a review, which is made by those who may decide.
 func (p Policy) MayReview(command string, class Class, who Account, self bool) *Refusal {
 	return p.checkDecision(command, class, who, self, "review")
 }
@@ -348,9 +348,9 @@ func (p Policy) checkDecision(command string, class Class, who Account, self boo
 	return nil
 }
 
-// MayBreakGlass says whether the policy lets this person run a containment
-// before anybody approved it. Whether this request is one for that is in its
-// terms.
+// MayBreakGlass checks whether the policy lets this person run a containment
+// before it is approved. The requirements of the request say whether that is
+// possible for it.
 func (p Policy) MayBreakGlass(command string, class Class, who Account) *Refusal {
 	if no := checkMember(who); no != nil {
 		return no
@@ -367,11 +367,11 @@ func (p Policy) MayBreakGlass(command string, class Class, who Account) *Refusal
 	return nil
 }
 
-// WhySelf is among Requirements.Why where somebody asks for their own account.
+// WhySelf is among Requirements.Why if somebody requests for their own account.
 const WhySelf = "The requester asks for their own account, so nobody has verified the caller yet: whoever approves does that first."
 
-// RequirementsFor says what it takes to do this to that target, or why it cannot be
-// done at all. It holds the rules about protected targets.
+// RequirementsFor says what is required to do this to that target, or why it
+// cannot be done. It holds the rules about protected targets.
 func (p Policy) RequirementsFor(command string, class Class, requester, target Account) (Requirements, *Refusal) {
 	r, self := p.rule(command, class), requester.ID == target.ID
 	if self && !r.forSelf() {
@@ -396,19 +396,19 @@ func (p Policy) RequirementsFor(command string, class Class, requester, target A
 	return requirements, nil
 }
 
-// Needs says what a request must come with besides what its class demands
-// (ticket, justification, verified), and which ways of verifying a caller
-// count; all when there are none.
+// Needs says which fields a request must have besides those of its class
+// (ticket, justification, verified), and which ways of verifying a caller count.
+// No ways means all of them.
 func (p Policy) Needs(command string, class Class) (fields, verified []string) {
 	r := p.rule(command, class)
 	return r.Require, r.Verified
 }
 
-// AllowsSelf says whether people may ask for their own account.
+// AllowsSelf reports whether people may request for their own account.
 func (p Policy) AllowsSelf(command string, class Class) bool { return p.rule(command, class).forSelf() }
 
-// checkRequired refuses a request that lacks what the policy requires. Somebody who
-// asks for their own account cannot verify themselves.
+// checkRequired refuses a request that lacks what the policy requires. People
+// who request for their own account cannot verify themselves.
 func (p Policy) checkRequired(a Submit) *Refusal {
 	fields, verified := p.Needs(a.Plan.Command, a.Plan.Class)
 	self := a.Requester.ID == a.Plan.Target.ID
@@ -428,7 +428,7 @@ func (p Policy) checkRequired(a Submit) *Refusal {
 	return nil
 }
 
-// glass is the limit on using break-glass, which there always is.
+// glass is the limit on break-glass, which always exists.
 func (l Limits) glass() Limit {
 	if l.BreakGlass == (Limit{}) {
 		return defaultBreakGlassLimit
@@ -436,17 +436,16 @@ func (l Limits) glass() Limit {
 	return l.BreakGlass
 }
 
-// BreakGlassLimit says in words how often one person may use break-glass.
+// BreakGlassLimit describes how often one person may use break-glass.
 func (l Limits) BreakGlassLimit() string { return l.glass().sentence("time") }
 
-// Approvers names the groups that decide, for people to read; self where the
-// requester asks for their own account.
+// Approvers names the groups that decide, for people to read. self says that the
+// requester requests for their own account.
 func (p Policy) Approvers(command string, class Class, self bool) []string {
 	return p.rule(command, class).deciders(self)
 }
 
-// lookUpAccount looks a person up, and tries again for a while when that fails:
-// what cannot be looked up is refused.
+// lookUpAccount looks a person up, and retries for a while if that fails.
 func lookUpAccount(ctx context.Context, dir Directory, id string, withProtection bool, patience time.Duration) (Account, error) {
 	var who Account
 	err := RetryLookUp(ctx, patience, func(ctx context.Context) (err error) {
@@ -456,9 +455,10 @@ func lookUpAccount(ctx context.Context, dir Directory, id string, withProtection
 	return who, err
 }
 
-// RetryLookUp tries a look-up again, with growing pauses, until it works, until
-// trying again cannot help (a refusal, nobody there, or an error that says so
-// with Permanent), or until patience runs out. It gives the last error.
+// RetryLookUp retries a look-up with growing pauses until it succeeds, until
+// another try cannot help (a refusal, no such person, or an error whose
+// Permanent method says so), or until patience has passed. It returns the last
+// error.
 func RetryLookUp(ctx context.Context, patience time.Duration, look func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

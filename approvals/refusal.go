@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Code names a refusal. It is what is stored with the operation, so that a
-// second delivery of the same press gets the same answer.
+// Code names a refusal. It is stored with the operation, so that a redelivery
+// gets the same answer.
 type Code string
 
 // The refusals. Each has one sentence, made where the rule is.
@@ -38,8 +38,8 @@ const (
 	CodeIDTaken        Code = "taken"      // another request has the id that this one would get
 )
 
-// Refusal is a no with a sentence for the person who gets it. It is never a
-// failure of ours.
+// Refusal is a refusal with a sentence for the person who gets it. It is never a
+// fault of ours.
 type Refusal struct {
 	Code     Code
 	Sentence string
@@ -52,8 +52,8 @@ func refuse(code Code, format string, a ...any) *Refusal {
 	return &Refusal{Code: code, Sentence: fmt.Sprintf(format, a...)}
 }
 
-// Refuse makes a refusal for a rule that lives outside this package, such as
-// the ones about Slack accounts.
+// Refuse makes a refusal for a rule outside this package, such as those about
+// Slack accounts.
 func Refuse(code Code, format string, a ...any) *Refusal { return refuse(code, format, a...) }
 
 // Errors of the store and of look-ups.

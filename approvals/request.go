@@ -8,7 +8,7 @@ import (
 	"countersign/audit"
 )
 
-// State is where a request stands.
+// State is the state of a request.
 type State string
 
 // The states of a request. Denied, Expired, Cancelled and Done are final.
@@ -24,12 +24,12 @@ const (
 	StateCancelled State = "cancelled"  // the requester took it back
 )
 
-// Final says that a request in this state never changes again.
+// Final reports whether a request in this state never changes again.
 func (s State) Final() bool {
 	return s == StateDone || s == StateDenied || s == StateExpired || s == StateCancelled
 }
 
-// Outcome is how a request that ran has ended.
+// Outcome is how the execution of a request ended.
 type Outcome string
 
 // The outcomes. Uncertain means that a step may or may not have been carried
@@ -48,7 +48,7 @@ const (
 	VerdictNotJustified = "not justified"
 )
 
-// StepState is what is known of one step.
+// StepState is what is known about one step.
 type StepState string
 
 // The states of a step. StepStarted without a later state is what a killed
@@ -66,7 +66,7 @@ const (
 	StepThrottled StepState = "throttled"  // a result only, never journalled: the step goes back to waiting, or stays begun where the result is unsure
 )
 
-// Result is what a worker learned from one job.
+// Result is the result of one job.
 type Result struct {
 	State     StepState
 	Detail    string        // what it means and who can fix it, for people; masked
@@ -88,14 +88,14 @@ type JournalEntry struct {
 	Confirmed *Decision `json:"confirmed,omitempty"`
 }
 
-// Decision is one approver's word.
+// Decision is one approver's decision.
 type Decision struct {
 	By     Person    `json:"by"`
 	At     time.Time `json:"at"`
 	Reason string    `json:"reason,omitempty"` // of a denial
 }
 
-// Requirements are what the policy asked for when the request was made.
+// Requirements are what the policy required when the request was submitted.
 type Requirements struct {
 	Approvals  int           `json:"approvals"` // distinct people who must say yes
 	Lifetime   time.Duration `json:"lifetime"`  // how long the request waits for them
@@ -103,8 +103,7 @@ type Requirements struct {
 	BreakGlass bool          `json:"glass,omitempty"` // it may be run before anybody approved it, by those the policy names for that
 }
 
-// Verdict is what a second person says of what ran before anybody approved
-// it.
+// Verdict is another person's review of a break-glass request.
 type Verdict struct {
 	By      Person    `json:"by"`
 	At      time.Time `json:"at"`
@@ -112,8 +111,7 @@ type Verdict struct {
 	Remark  string    `json:"remark,omitempty"`
 }
 
-// Request is one plan on its way. Apply makes the next one; nothing else
-// changes it.
+// Request is a plan that was submitted. Only Apply makes a changed one.
 type Request struct {
 	ID      string `json:"id"`
 	Version int64  `json:"-"` // raised by every commit that changes the request
@@ -147,14 +145,14 @@ type Request struct {
 	Why        string         `json:"why,omitempty"` // why it ended without all of its steps
 }
 
-// Halt is somebody's word that a running request must stop.
+// Halt records who wants a running request to stop, and why.
 type Halt struct {
 	By  Person    `json:"by"`
 	At  time.Time `json:"at"`
 	Why string    `json:"why"`
 }
 
-// Approvers are the people who said yes, in order.
+// Approvers are the people who approved, in order.
 func (r Request) Approvers() []Person {
 	people := make([]Person, len(r.Approvals))
 	for i, d := range r.Approvals {
@@ -163,23 +161,24 @@ func (r Request) Approvers() []Person {
 	return people
 }
 
-// forSelf says that the requester asked for their own account.
+// forSelf reports whether the requester requested for their own account.
 func (r Request) forSelf() bool { return r.Requester.ID == r.Plan.Target.ID }
 
-// StartedStep says that a step was started, so that something may have happened.
+// StartedStep reports whether a step was started, so that something may have
+// changed.
 func (r Request) StartedStep() bool {
 	return slices.ContainsFunc(r.Journal, func(e JournalEntry) bool { return e.State != StepWaiting && e.State != StepSkipped })
 }
 
-// Action goes into the state machine. Every action carries what it needs;
-// the machine has no clock, no store and no Slack.
+// Action is an input of the state machine. It carries everything that the
+// machine needs, which has neither a clock nor a store.
 type Action interface{ action() }
 
-// VerifiedCompromise stands in for a caller verification: nobody called, and
-// the account is believed to be lost.
+// VerifiedCompromise replaces a caller verification: nobody called, and the
+// account is believed to be compromised.
 const VerifiedCompromise = "compromise"
 
-// Submit makes a request out of nothing.
+// Submit makes a new request.
 type Submit struct {
 	Plan          Plan
 	Requester     Person
@@ -190,16 +189,16 @@ type Submit struct {
 	Requirements  Requirements
 }
 
-// Approve is one approver's yes.
+// Approve is one approver's approval.
 type Approve struct{ By Person }
 
-// Deny is one approver's no. One is enough, and it is final.
+// Deny is one approver's denial. One is enough, and it is final.
 type Deny struct {
 	By     Person
 	Reason string
 }
 
-// Cancel is the requester's own no.
+// Cancel withdraws a request of one's own.
 type Cancel struct{ By Person }
 
 // BreakGlass runs a containment before enough people have approved it. Another
@@ -209,7 +208,7 @@ type BreakGlass struct {
 	Why string
 }
 
-// ReviewBreakGlass is another person's review of what ran with break-glass.
+// ReviewBreakGlass is another person's review of a break-glass request.
 type ReviewBreakGlass struct {
 	By      Person
 	Verdict string // Justified or VerdictNotJustified
@@ -219,50 +218,51 @@ type ReviewBreakGlass struct {
 // Expire ends a request whose deadline has passed.
 type Expire struct{}
 
-// Claim makes a worker the only one whose writes count. It is legal for an
-// approved request, and for a running one whose lease has run out.
+// Claim gives a worker the right to execute a request; only its writes count
+// from then on. It is legal for an approved request, and for a running one whose
+// lease has expired.
 type Claim struct{ Worker string }
 
 // StartStep journals that a step is about to be executed.
 type StartStep struct{ Step int }
 
-// EndStep journals what became of a step.
+// EndStep journals the outcome of a step.
 type EndStep struct {
 	Step   int
 	Result Result
 }
 
-// Release gives a running request back: the worker stops, or Graph asked to
-// wait. A step that was begun and certainly not executed goes back to
-// waiting. Any other stays begun, and is reconciled.
+// Release releases a running request, because the worker stops or Graph asked to
+// wait. A step that was started and certainly not executed returns to waiting.
+// Any other stays started and is reconciled.
 type Release struct {
 	Step   int // -1 for none
 	After  time.Duration
 	Detail string
 }
 
-// Stop asks that a running request be halted before its next step.
+// Stop halts a running request before its next step.
 type Stop struct {
 	By  Person
 	Why string
 }
 
-// HandOff gives a running request to people: the next step is one that only
-// they can do.
+// HandOff hands a running request over to people, because only they can do the
+// next step.
 type HandOff struct{ Step int }
 
-// Attest is somebody's word that they did what a hand-off asks for.
+// Attest says that a person has done what a hand-off asks for.
 type Attest struct{ By Person }
 
-// Confirm is a second person's word that it is so. It ends the hand-off.
+// Confirm is a second person's confirmation, which ends the hand-off.
 type Confirm struct{ By Person }
 
-// Retract is somebody's word that what was attested is not so. The hand-off
-// waits for people again.
+// Retract says that what was attested is not so. The hand-off waits for people
+// again.
 type Retract struct{ By Person }
 
-// Finish ends a running request. Steps that never began are skipped, and Why
-// says why.
+// Finish ends a running request. Steps that were never started are skipped, and
+// Why says why.
 type Finish struct{ Why string }
 
 func (Submit) action()           {}
@@ -283,13 +283,12 @@ func (Confirm) action()          {}
 func (Retract) action()          {}
 func (Finish) action()           {}
 
-// Apply is the state machine: the request after the action at the instant
-// at, and what happened, or why not. A *Refusal is a person's mistake and
-// has a sentence for that person; any other error is ours.
+// Apply is the state machine. It returns the request after the action at the
+// instant at, and the events, or an error. A *Refusal is for the person who
+// acted; any other error is a fault of ours.
 //
-// It changes neither its argument nor anything else. Durations that the
-// store turns into instants of Redis' clock (deadline, lease) are not set
-// here; timing says which.
+// It does not change its argument. Durations that the store turns into instants
+// of Redis' clock (deadline, lease) are not set here.
 func Apply(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	r.Approvals = slices.Clone(r.Approvals)
 	r.Journal = slices.Clone(r.Journal)
@@ -410,9 +409,9 @@ func approve(r Request, a Approve, at time.Time) (Request, []audit.Event, error)
 	return r, []audit.Event{e}, nil
 }
 
-// attest takes the word of the first person, and then of a second one, that
-// a hand-off is done, or anybody's that it is not so. Who attests is told apart
-// by Entra object id like everybody else, and the target has no voice.
+// attest applies the attestation of a hand-off, its confirmation by a second
+// person, and its retraction. People are compared by Entra object id, and the
+// target may do none of it.
 func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	var by Person
 	switch a := a.(type) {
@@ -458,9 +457,8 @@ func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	return r, []audit.Event{confirmed, ended}, nil
 }
 
-// mayDecide holds every rule about who may say yes or no to this request
-// that does not depend on the policy: the people are pairwise distinct, the
-// target has no voice, and what is decided stays decided.
+// mayDecide has every rule about decisions that does not depend on the policy:
+// requester, approvers and target are different people, and a decision is final.
 func mayDecide(r Request, by Person, at time.Time) *Refusal {
 	switch {
 	case by.ID == "":
@@ -479,8 +477,8 @@ func mayDecide(r Request, by Person, at time.Time) *Refusal {
 	return nil
 }
 
-// mayBreakGlass holds what does not depend on the policy. Whoever asked may
-// use break-glass, or somebody else, but never the target.
+// mayBreakGlass has the rules about break-glass that do not depend on the
+// policy. The requester may use it, or somebody else, but never the target.
 func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
 	switch {
 	case a.By.ID == "":
@@ -501,7 +499,7 @@ func mayBreakGlass(r Request, a BreakGlass, at time.Time) *Refusal {
 	return nil
 }
 
-// identical is the refusal of what is open already.
+// identical refuses a request that is open already.
 func identical(open Request, by Person) *Refusal {
 	who, is := open.Requester.String(), "is "+open.Summary()
 	if open.Requester.ID == by.ID {
@@ -517,8 +515,8 @@ func identical(open Request, by Person) *Refusal {
 	return no
 }
 
-// TookPart says that an account is the requester's, the target's, an approver's
-// or that of whoever used break-glass.
+// TookPart reports whether a person is the requester, the target, an approver,
+// or the one who used break-glass.
 func (r Request) TookPart(person string) bool {
 	return person == r.Requester.ID || person == r.Plan.Target.ID || r.BreakGlass != nil && person == r.BreakGlass.By.ID || r.approvedBy(person)
 }
@@ -527,7 +525,7 @@ func (r Request) approvedBy(person string) bool {
 	return slices.ContainsFunc(r.Approvals, func(d Decision) bool { return d.By.ID == person })
 }
 
-// mayReview keeps everybody who had a part in it from reviewing it.
+// mayReview refuses a review by anybody who took part in the request.
 func mayReview(r Request, a ReviewBreakGlass) *Refusal {
 	switch {
 	case a.By.ID == "":
@@ -554,7 +552,7 @@ func expiredRefusal(r Request) *Refusal {
 	return refuse(CodeExpired, "%s expired before you pressed, and nothing was done. Ask %s to request it again.", r.ID, r.Requester)
 }
 
-// overdue says that the deadline has passed, whether or not somebody noticed.
+// overdue reports whether the deadline has passed, noticed or not.
 func (r Request) overdue(at time.Time) bool {
 	return !r.Deadline.IsZero() && !at.Before(r.Deadline)
 }
@@ -577,8 +575,7 @@ func mayCancel(r Request, by Person, at time.Time) *Refusal {
 	return nil
 }
 
-// mayStop keeps the target from stopping what protects the company from
-// whoever holds the target's account.
+// mayStop refuses the target, because an attacker may hold the target's account.
 func mayStop(r Request, by Person) *Refusal {
 	switch {
 	case by.ID == "":
@@ -618,7 +615,7 @@ func claim(r Request, a Claim, at time.Time) (Request, []audit.Event, error) {
 	return r, []audit.Event{r.event(audit.Started, Person{})}, nil
 }
 
-// applyExecution holds the transitions of a running request: only its worker makes
+// applyExecution has the transitions of a running request. Only its worker makes
 // them, and the store compares the claim.
 func applyExecution(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	if r.State != StateRunning {
@@ -679,8 +676,8 @@ func applyExecution(r Request, a Action, at time.Time) (Request, []audit.Event, 
 	return r, nil, illegal(r, a)
 }
 
-// canStart says that a step may be begun: in the plan's order, not behind a step
-// that stops it, and not behind a halt.
+// canStart reports whether a step may be started: in the order of the plan, not
+// after a step that stops it, and not after a halt.
 func (r Request) canStart(step int) bool {
 	if step < 0 || step >= len(r.Journal) || r.Journal[step].State != StepWaiting || r.Halt != nil {
 		return false
@@ -693,7 +690,7 @@ func (r Request) canStart(step int) bool {
 	return true
 }
 
-// finish ends a request. Steps that never began are skipped.
+// finish ends a request. Steps that were never started are skipped.
 func finish(r Request, why string, at time.Time) (Request, audit.Event) {
 	for i := range r.Journal {
 		if r.Journal[i].State == StepWaiting {
@@ -713,15 +710,15 @@ func finish(r Request, why string, at time.Time) (Request, audit.Event) {
 	return r, e
 }
 
-// stopsPlan says that a step ended in a way that the steps behind it must not
+// stopsPlan reports whether a step ended in a way that the next steps must not
 // follow.
 func (r Request) stopsPlan(step int) bool {
 	s := r.Journal[step].State
 	return (s == StepFailed || s == StepUncertain) && !r.Plan.Steps[step].CarryOn
 }
 
-// outcomeOf folds the journal into one word. Uncertain wins over everything,
-// because somebody has to look.
+// outcomeOf computes the outcome from the journal. Uncertain wins, because a
+// person has to check the account.
 func outcomeOf(journal []JournalEntry) Outcome {
 	good, bad, byHand := 0, 0, 0
 	for _, e := range journal {
@@ -753,7 +750,7 @@ func (r Request) step(i int) audit.Step {
 	return audit.Step{Words: r.Plan.Steps[i].Words, State: string(j.State), Detail: j.Detail, RequestID: j.RequestID}
 }
 
-// event is an event about this request as it now is.
+// event makes an event about the request in its current state.
 func (r Request) event(kind audit.Kind, actor Person) audit.Event {
 	return audit.Event{
 		Kind: kind, Request: r.ID, Version: r.Version + 1,
@@ -764,7 +761,7 @@ func (r Request) event(kind audit.Kind, actor Person) audit.Event {
 	}
 }
 
-// usedBreakGlass says who used break-glass; nobody where nobody did.
+// usedBreakGlass returns who used break-glass, or nobody.
 func (r Request) usedBreakGlass() Person {
 	if r.BreakGlass == nil {
 		return Person{}
@@ -772,7 +769,7 @@ func (r Request) usedBreakGlass() Person {
 	return r.BreakGlass.By
 }
 
-// Summary is the state in words that fit behind "it is".
+// Summary describes the state, to follow the words "it is".
 func (r Request) Summary() string {
 	switch r.State {
 	case "":

@@ -23,23 +23,23 @@ import (
 //go:embed commit.lua
 var commitSource string
 
-// requestRetention is how long a request that is over can still be looked up. The
+// requestRetention is how long a request that is over can be looked up. The
 // audit log keeps it for ever.
 const requestRetention = 90 * 24 * time.Hour
 
 // noteRetention is how long the answer to a refused or read-only operation is
-// remembered: longer than any redelivery.
+// kept: longer than any redelivery takes.
 const noteRetention = time.Hour
 
-// dueBatch is how many due requests one sweep looks at.
+// dueBatch is how many due requests one sweep handles.
 const dueBatch = 200
 
-// recentTargetWindow is how long somebody whose methods were destroyed, or whose
-// account could have been taken over, neither requests nor decides.
+// recentTargetWindow is how long people may neither request nor decide after
+// their methods were destroyed or their account could have been taken over.
 const recentTargetWindow = 48 * time.Hour
 
-// Store keeps requests in Redis. Every write of a request is one run of
-// commit.lua; see the package comment for the keys.
+// Store stores requests in Redis. Every write of a request is one run of
+// commit.lua; the package comment lists the keys.
 type Store struct {
 	rdb      redis.UniversalClient
 	ring     *Ring
@@ -53,8 +53,8 @@ type Store struct {
 	missingKeys missingKeys
 }
 
-// NewStore returns a store over rdb. prefix keeps several Countersigns in one
-// Redis apart; it becomes the hash tag all keys share.
+// NewStore returns a store over rdb. prefix separates several Countersigns in
+// one Redis; it becomes the hash tag of all keys.
 func NewStore(rdb redis.UniversalClient, ring *Ring, prefix string, timing Timing) *Store {
 	return &Store{
 		rdb: rdb, ring: ring, keys: keysFor(prefix),
@@ -62,8 +62,8 @@ func NewStore(rdb redis.UniversalClient, ring *Ring, prefix string, timing Timin
 	}
 }
 
-// keys builds every key name there is, all with one hash tag so that Redis
-// Cluster keeps them in one slot.
+// keys builds every key name. All have one hash tag, so that Redis Cluster keeps
+// them in one slot.
 type keys struct{ tag string }
 
 func keysFor(prefix string) keys { return keys{"{" + cmp.Or(prefix, "countersign") + "}:"} }
@@ -93,8 +93,8 @@ func (k keys) secret(offer string) string   { return k.tag + "secret:" + offer }
 func (k keys) offers() string               { return k.tag + "offers" }
 func (k keys) tally(what string) string     { return k.tag + "tally:" + what }
 
-// RequestID derives a request's id from the operation that asks for it, so
-// that a redelivered entry asks for the same request.
+// RequestID derives the id of a request from the operation that submits it, so
+// that a redelivered entry submits the same request.
 func RequestID(op string) string {
 	sum := sha256.Sum256([]byte("request\x00" + op))
 	const crockford = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -102,8 +102,7 @@ func RequestID(op string) string {
 	return "R-" + text
 }
 
-// write is one run of commit.lua. The zero value of every field leaves the
-// thing it stands for alone.
+// write is one run of commit.lua. The zero value of a field changes nothing.
 type write struct {
 	request   Request // after the action; its plan names the keys
 	key       string  // the hash to write; empty for the request's own
@@ -127,14 +126,14 @@ type write struct {
 	events    []audit.Event
 }
 
-// tally counts writes for a limit over time, under a key of its own.
+// tally counts writes towards a limit over time, under a key of its own.
 type tally struct {
 	what  string // whose, such as requester:<person>
 	limit Limit
 	full  *Refusal
 }
 
-// reply is what commit.lua answered.
+// reply is the reply of commit.lua.
 type reply struct {
 	status   string
 	answer   string
@@ -198,11 +197,11 @@ func (s *Store) run(ctx context.Context, w write) (reply, error) {
 	return r, nil
 }
 
-// Timing is every duration of the engine, for those around it.
+// Timing returns every duration of the engine.
 func (s *Store) Timing() Timing { return s.timing }
 
-// wakeRunner tells this process' runner that something is due, so that a press is
-// followed by its effect at once and not at the next sweep.
+// wakeRunner tells the runner of this process that something is due, so that it
+// does not wait for the next sweep.
 func (s *Store) wakeRunner() {
 	select {
 	case s.wake <- struct{}{}:
@@ -210,7 +209,7 @@ func (s *Store) wakeRunner() {
 	}
 }
 
-// sealBody is the sealed part of a request: all that scripts never look at.
+// sealBody seals the part of a request that scripts never read.
 func (s *Store) sealBody(r Request) ([]string, error) {
 	plain, err := json.Marshal(r)
 	if err != nil {
@@ -219,15 +218,14 @@ func (s *Store) sealBody(r Request) ([]string, error) {
 	return []string{"state", string(r.State), "claim", strconv.FormatInt(r.Claim, 10), "body", s.ring.Seal("request", r.ID, plain)}, nil
 }
 
-// Snapshot is a request and the instant, on Redis' clock, at which it was
-// read.
+// Snapshot is a request and the instant, by Redis' clock, at which it was read.
 type Snapshot struct {
 	Request
 	Now time.Time
 	ops map[string]string
 }
 
-// Load reads one request. ErrNoRequest when there is none.
+// Load reads one request. It returns ErrNoRequest if there is none.
 func (s *Store) Load(ctx context.Context, id string) (Snapshot, error) {
 	now, hashes, err := readAt(ctx, s.rdb, s.keys, s.keys.request(id))
 	if err != nil {
@@ -247,8 +245,8 @@ local answer = { redis.call('TIME') }
 for n = 2, #KEYS do answer[n] = redis.call('HGETALL', KEYS[n]) end
 return answer`)
 
-// readAt reads hashes, empty ones where there are none, together with the
-// instant, in one round trip. Without any it only tells the time.
+// readAt reads hashes and the instant in one round trip. A missing hash is
+// empty. Without names it reads the time alone.
 func readAt(ctx context.Context, rdb redis.Scripter, k keys, names ...string) (now time.Time, hashes []map[string]string, err error) {
 	got, err := readScript.Run(ctx, rdb, append([]string{k.sequence()}, names...)).Slice()
 	if err != nil {
@@ -282,7 +280,7 @@ func readAt(ctx context.Context, rdb redis.Scripter, k keys, names ...string) (n
 	return now, hashes, nil
 }
 
-// clock tells the instant on Redis' clock.
+// clock returns the time of Redis' clock.
 func (s *Store) clock(ctx context.Context) (time.Time, error) {
 	now, _, err := readAt(ctx, s.rdb, s.keys)
 	if err != nil {
@@ -322,9 +320,9 @@ func (s *Store) decode(id string, fields map[string]string, now time.Time) (Snap
 	return snap, nil
 }
 
-// LoadAll reads several requests in one round trip. It leaves out those that
-// are gone, and those that do not open, because one of them must not hide all
-// others; the runner reports them.
+// LoadAll reads several requests in one round trip. It leaves out those that are
+// gone or do not open, so that one of them does not hide the others; the runner
+// reports them.
 func (s *Store) LoadAll(ctx context.Context, ids []string) ([]Snapshot, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -347,7 +345,7 @@ func (s *Store) LoadAll(ctx context.Context, ids []string) ([]Snapshot, error) {
 	return all, nil
 }
 
-// Open lists the requests that are not over, the oldest first.
+// Open lists open requests, the oldest first.
 func (s *Store) Open(ctx context.Context) ([]Snapshot, error) {
 	ids, err := s.rdb.ZRange(ctx, s.keys.open(), 0, 99).Result()
 	if err != nil {
@@ -365,7 +363,7 @@ func (s *Store) Mine(ctx context.Context, person string) ([]Snapshot, error) {
 	return s.LoadAll(ctx, ids)
 }
 
-// create writes a new request. With CodeIdentical the refusal names the one
+// create writes a new request. With CodeIdentical the refusal names the request
 // that is open already.
 func (s *Store) create(ctx context.Context, op string, a Submit, limits []tally) (Snapshot, error) {
 	now, err := s.clock(ctx)
@@ -415,10 +413,9 @@ func (s *Store) create(ctx context.Context, op string, a Submit, limits []tally)
 	return Snapshot{}, fmt.Errorf("approvals: creating %s: %s", r.ID, got.status)
 }
 
-// decide applies a person's action to a request: it reads, applies, compares
-// the version, and tries again when somebody else was quicker, so that two
-// approvals at one moment both count. The stored answer of an operation that
-// was executed before is given again.
+// decide applies a person's action to a request: it reads, applies, compares the
+// version, and retries on a conflict, so that two approvals at the same moment
+// both count. An operation that was executed before gets its stored answer.
 func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []tally) (Snapshot, error) {
 	for range 20 {
 		snap, err := s.Load(ctx, id)
@@ -476,10 +473,9 @@ func (s *Store) decide(ctx context.Context, op, id string, a Action, limits []ta
 	return Snapshot{}, fmt.Errorf("%w: %s", ErrConflict, id)
 }
 
-// note records an event that changes no request: a refusal, a read, an alarm.
-// Where it concerns a request, the answer is stored with that request. It
-// gives back the answer that is stored now, which is an earlier one when the
-// operation came before.
+// note records an event that changes no request: a refusal, a read, an alarm. If
+// it concerns a request, the answer is stored with that request. It returns the
+// stored answer, which is an earlier one if the operation was recorded before.
 func (s *Store) note(ctx context.Context, op, answer string, r Request, e audit.Event) (string, error) {
 	e.Version = r.Version
 	apart := write{key: s.keys.note(op), op: op, mode: "new", answer: answer, keep: noteRetention, events: []audit.Event{e}}
@@ -500,8 +496,8 @@ func (s *Store) note(ctx context.Context, op, answer string, r Request, e audit.
 	return "", fmt.Errorf("approvals: recording %s: %s", op, got.status)
 }
 
-// answered gives the answer to an operation that was answered before and
-// made no request, or none that is still there.
+// answered returns the stored answer of an operation that made no request, or
+// whose request is gone.
 func (s *Store) answered(ctx context.Context, op string) (answer string, ok bool, err error) {
 	answer, err = s.rdb.HGet(ctx, s.keys.note(op), "op:"+op).Result()
 	if errors.Is(err, redis.Nil) {
@@ -510,7 +506,7 @@ func (s *Store) answered(ctx context.Context, op string) (answer string, ok bool
 	return answer, err == nil, err
 }
 
-// expire ends a request whose deadline has passed on Redis' clock.
+// expire ends a request whose deadline has passed by Redis' clock.
 func (s *Store) expire(ctx context.Context, snap Snapshot) error {
 	next, events, err := Apply(snap.Request, Expire{}, snap.Now)
 	if err != nil {
@@ -528,9 +524,8 @@ func (s *Store) expire(ctx context.Context, snap Snapshot) error {
 	return err
 }
 
-// claim makes worker the holder of a request and of its target. It answers
-// ErrFenced when another worker, or another request of the same target, was
-// there first.
+// claim makes worker the holder of a request and of its target. It returns
+// ErrFenced if another worker, or another request of the same target, was first.
 func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapshot, error) {
 	next, events, err := Apply(snap.Request, Claim{Worker: worker}, snap.Now)
 	if err != nil {
@@ -572,7 +567,8 @@ func (s *Store) claim(ctx context.Context, snap Snapshot, worker string) (Snapsh
 	return Snapshot{Request: next, Now: got.now}, nil
 }
 
-// heldTargetError is the [ErrFenced] of a request whose target another one holds.
+// heldTargetError is the [ErrFenced] of a request whose target another request
+// holds.
 type heldTargetError struct{ id string }
 
 func (e heldTargetError) Error() string {
@@ -580,14 +576,14 @@ func (e heldTargetError) Error() string {
 }
 func (e heldTargetError) Is(target error) bool { return target == ErrFenced }
 
-// releaseScript frees what a request keeps that is not there.
+// releaseScript releases a lock whose request is gone.
 var releaseScript = redis.NewScript(`
 if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('EXISTS', KEYS[2]) == 0 then return redis.call('DEL', KEYS[1]) end
 return 0`)
 
-// release frees a target, or a wish, that is kept by a request whose hash is
-// gone although it was never ended: a Redis that evicts, or somebody who
-// deleted it. Nobody else ever would. True means that it was so.
+// release releases the holder of a target, or a fingerprint, if its request is
+// gone although it never ended: Redis evicted it, or somebody deleted it.
+// Nothing else would release it. It reports whether that was so.
 func (s *Store) release(ctx context.Context, key, request string) (bool, error) {
 	n, err := releaseScript.Run(ctx, s.rdb, []string{key, s.keys.request(request)}, request).Int()
 	if err != nil {
@@ -596,11 +592,11 @@ func (s *Store) release(ctx context.Context, key, request string) (bool, error) 
 	return n > 0, nil
 }
 
-// advance applies one action of the worker that holds the claim, and renews
-// its lease. ErrFenced means that it no longer holds it and must not take
-// another step. Begin and HandOff also compare the version, because nothing
-// more begins once somebody was told that the request is halted; errHalted
-// says so.
+// advance applies one action of the worker that holds the claim, and renews its
+// lease. ErrFenced means that the worker no longer holds the claim and must not
+// take another step. StartStep and HandOff also compare the version, because
+// nothing may start once somebody was told that the request is halted; the error
+// is errHalted then.
 func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string, a Action) (Request, error) {
 	next, events, err := Apply(r, a, at)
 	if err != nil {
@@ -645,9 +641,8 @@ func (s *Store) advance(ctx context.Context, r Request, at time.Time, op string,
 	return r, fmt.Errorf("approvals: advancing %s: %s", r.ID, got.status)
 }
 
-// due lists the requests whose instant has come. It is asked at every sweep,
-// so it is also where a process that commits nothing sees that this Redis has
-// lost writes.
+// due lists the requests that are due. Every sweep calls it, so a process that
+// commits nothing detects lost writes here.
 func (s *Store) due(ctx context.Context) ([]string, error) {
 	if err := s.checkRollback(ctx); err != nil {
 		return nil, err
@@ -663,8 +658,8 @@ func (s *Store) due(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
-// elapsedScript lists whose instant in a sorted set has come, on this server's
-// clock, and tells the sequence number. KEYS 1 sequence  2 the set; ARGV 1 how
+// elapsedScript lists the members of a sorted set that are due by this server's
+// clock, and returns the sequence number. KEYS 1 sequence 2 the set; ARGV 1 how
 // many at most
 var elapsedScript = redis.NewScript(`
 local t = redis.call('TIME')
@@ -673,7 +668,7 @@ local answer = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'WITHSCORES', '
 table.insert(answer, 1, redis.call('GET', KEYS[1]) or '0')
 return answer`)
 
-// elapsed is something whose instant has come.
+// elapsed is a member of a sorted set that is due.
 type elapsed struct {
 	name string
 	at   int64 // that instant, in milliseconds
@@ -697,9 +692,9 @@ func (s *Store) elapsed(ctx context.Context, set string, limit int) (sequence in
 	return parseInt(got[0]), list, nil
 }
 
-// postpone takes a request that cannot be read out of the way of the others
-// for a while. It touches the index alone, and only where the request is
-// still in it.
+// postpone postpones a request that cannot be read, so that it does not block
+// the others. It changes the index alone, and only if the request is still in
+// it.
 func (s *Store) postpone(ctx context.Context, id string, by time.Duration) error {
 	now, err := s.clock(ctx)
 	if err != nil {
@@ -708,9 +703,9 @@ func (s *Store) postpone(ctx context.Context, id string, by time.Duration) error
 	return s.rdb.ZAddArgs(ctx, s.keys.due(), redis.ZAddArgs{XX: true, Members: []redis.Z{{Score: float64(now.Add(by).UnixMilli()), Member: id}}}).Err()
 }
 
-// RecentTarget says that this person's own account was the target of a
-// destroying or takeover request in the last 48 hours, other than the one
-// named, which may be empty.
+// RecentTarget reports whether a person's own account was the target of a
+// destroy or takeover request in the last 48 hours, other than the request but,
+// which may be empty.
 func (s *Store) RecentTarget(ctx context.Context, person, but string) (bool, error) {
 	by, err := s.rdb.Get(ctx, s.keys.mark(person)).Result()
 	if errors.Is(err, redis.Nil) {
@@ -719,8 +714,7 @@ func (s *Store) RecentTarget(ctx context.Context, person, but string) (bool, err
 	return err != nil || by != but, err
 }
 
-// Allow counts one use of something by somebody and says whether it is within
-// limit uses a window.
+// Allow counts one use and reports whether it is within limit uses per window.
 func (s *Store) Allow(ctx context.Context, what, who string, limit int, window time.Duration) (bool, error) {
 	key := s.keys.rate(what, who)
 	pipe := s.rdb.TxPipeline()
@@ -740,8 +734,8 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[1])
 return 1`)
 
-// Pin binds a Slack account to an Entra account at first use, both ways. It
-// answers false when either was bound to another one before.
+// Pin binds a Slack account to an Entra account at first use, in both
+// directions. It returns false if either was bound to another one before.
 func (s *Store) Pin(ctx context.Context, slackID, objectID string) (bool, error) {
 	bound, err := pinScript.Run(ctx, s.rdb, []string{s.keys.pins("slack"), s.keys.pins("entra")}, slackID, objectID).Int()
 	if err != nil {
@@ -750,8 +744,8 @@ func (s *Store) Pin(ctx context.Context, slackID, objectID string) (bool, error)
 	return bound == 1, nil
 }
 
-// Pinned is the Slack account that is pinned to an Entra account; empty where
-// none is.
+// Pinned returns the Slack account that is pinned to an Entra account, or
+// nothing.
 func (s *Store) Pinned(ctx context.Context, objectID string) (string, error) {
 	slackID, err := s.rdb.HGet(ctx, s.keys.pins("entra"), objectID).Result()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -760,15 +754,15 @@ func (s *Store) Pinned(ctx context.Context, objectID string) (string, error) {
 	return slackID, nil
 }
 
-// Card is where a request is shown in Slack. It lives in a key of its own, so
-// that showing a request never disturbs deciding it.
+// Card is a message that shows a request in Slack. Cards have a key of their
+// own, so that showing a request never disturbs deciding it.
 type Card struct {
 	Channel string `json:"channel"`
 	TS      string `json:"ts"`
 }
 
-// SetCard remembers one message about a request under a name such as
-// "approvers" or "requester".
+// SetCard stores one message about a request under a name such as "approvers" or
+// "requester".
 func (s *Store) SetCard(ctx context.Context, request, name string, c Card) error {
 	raw, err := json.Marshal(c)
 	if err != nil {
@@ -798,8 +792,8 @@ func (s *Store) Cards(ctx context.Context, request string) (map[string]Card, err
 	return cards, nil
 }
 
-// refusedAnswer is a refusal as it is stored with its operation. It is
-// sealed, because its sentence names people.
+// refusedAnswer is the stored form of a refusal. It is sealed, because its
+// sentence names people.
 func (s *Store) refusedAnswer(op string, no *Refusal) string {
 	plain, err := json.Marshal(no)
 	if err != nil { // three strings always marshal

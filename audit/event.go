@@ -9,8 +9,8 @@ import (
 	"unicode"
 )
 
-// Person is somebody named in an event: always one Entra account, and the
-// Slack account it spoke through where there was one.
+// Person is somebody named in an event: one Entra account, and the Slack account
+// that was used, if there was one.
 type Person struct {
 	ID    string `json:"id,omitempty"`    // Entra object id: the identity all rules compare
 	UPN   string `json:"upn,omitempty"`   // user principal name, for people to read
@@ -74,9 +74,8 @@ type Step struct {
 	RequestID string `json:"request_id,omitempty"` // Graph's request-id, which Microsoft's support asks for
 }
 
-// Event is one transition: what a projection is told, and what the auditor
-// reads a year later. It never holds a secret, a phone number or the e-mail
-// address of a method.
+// Event is one transition, for projections and for auditors. It never contains a
+// secret, a phone number or the e-mail address of a method.
 type Event struct {
 	ID            string    `json:"id,omitempty"` // place in the event log, rising; set when read
 	At            time.Time `json:"at"`           // Redis' clock; set when read
@@ -102,10 +101,10 @@ type Event struct {
 	Steps         []Step    `json:"steps,omitempty"`
 }
 
-// Line is the event as one line an auditor can read: who, whom, what, how it
-// went, who asked and approved, why, step by step, request id. The parts are
-// separated by " · ", and no name, justification or message can break the
-// line, reorder it or pass for a part of its own.
+// Line is the event as one line for auditors: actor, target, action, outcome,
+// requester and approvers, justification, steps, request id. The parts are
+// separated by " · ", and no name, justification or message can break the line,
+// reorder it or be mistaken for another part.
 func (e Event) Line() string {
 	parts := []string{e.headline()}
 	say := func(format string, a ...any) { parts = append(parts, fmt.Sprintf(format, a...)) }
@@ -276,8 +275,8 @@ func (s Step) line() string {
 	return line
 }
 
-// tally counts the steps by what became of them, so that a partial request
-// says at once how much of it was executed.
+// tally counts the steps by outcome, so that a partial request shows at once how
+// much of it was executed.
 func tally(steps []Step) string {
 	n := make(map[string]int)
 	for _, s := range steps {

@@ -29,7 +29,7 @@ const (
 	lockName       = "lock"
 )
 
-// ErrClosed is what a closed log answers.
+// ErrClosed is returned by a log that was closed.
 var ErrClosed = errors.New("audit: the log is closed")
 
 // LockedError says that another process has the log open.
@@ -39,8 +39,8 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("audit: the log in %s is in use by another Countersign. Each process needs a directory of its own: stop the other one, or set audit.dir to another directory", e.Dir)
 }
 
-// DamagedError says that what is on disk is not what this log wrote. Nothing
-// was changed.
+// DamagedError means that the files are not what this log wrote. Nothing was
+// changed.
 type DamagedError struct{ Report Report }
 
 func (e *DamagedError) Error() string {
@@ -71,15 +71,15 @@ type Log struct {
 	repaired  []string
 }
 
-// Open opens the log in dir, and begins one if the directory is empty or does
+// Open opens the log in dir, and starts one if the directory is empty or does
 // not exist. It reads everything and checks it against the checkpoint.
 //
 // Errors: *[LockedError], *[DamagedError], or one of the file system.
 func Open(dir string) (*Log, error) { return open(dir, nil, osDisk{dir}) }
 
-// OpenSigned is [Open] for a log whose checkpoints are signed. secret is a key
-// as [note.GenerateKey] makes it. A log keeps the key it began with: one that
-// was begun without a key, or with another, is refused.
+// OpenSigned is [Open] for a log with signed checkpoints. secret is a key in the
+// format of [note.GenerateKey]. A log keeps the key that it was started with:
+// one that was started without a key, or with another, is refused.
 func OpenSigned(dir, secret string) (*Log, error) {
 	k, err := parseKey(secret)
 	if err != nil {
@@ -107,13 +107,13 @@ func open(dir string, k *key, d disk) (*Log, error) {
 	return l, nil
 }
 
-// Append records the event and returns when it is on disk. An event whose id
-// is on record already is acknowledged and skipped. One with a lower id than
-// [Log.Last] that is not comes from a Redis that lost confirmed writes, and is
-// recorded like any other.
+// Append records the event and returns when it is on disk. An event whose id is
+// recorded already is acknowledged and skipped. An event with a lower id than
+// [Log.Last] that is not recorded comes from a Redis that lost confirmed writes,
+// and is recorded like any other.
 //
-// After an error the event is not acknowledged, and may be brought again as
-// often as it takes: it will be recorded once. ctx is looked at before anything is
+// After an error the event is not acknowledged and may be appended again any
+// number of times; it is recorded once. ctx is checked before anything is
 // written, not afterwards.
 func (l *Log) Append(ctx context.Context, e Event) error {
 	l.mu.Lock()
@@ -211,8 +211,8 @@ func (l *Log) write(line []byte, id eventID) error {
 }
 
 // settle reads the files and brings them to the state of their checkpoint: it
-// begins a new log, or cuts off what an interrupted append has left behind.
-// Whatever else is wrong stays as it is, and is an error.
+// starts a new log, or removes what an interrupted append left behind. Anything
+// else that is wrong stays unchanged and is an error.
 func (l *Log) settle() error {
 	var verifier note.Verifier
 	if l.key != nil {
@@ -305,15 +305,15 @@ func (l *Log) Last() string {
 	return l.last.String()
 }
 
-// Repaired says what an interrupted append had left behind and what was done
-// about it, a sentence each, for the operator. It is empty almost always.
+// Repaired tells the operator what an interrupted append had left behind and how
+// it was repaired, one sentence each. It is almost always empty.
 func (l *Log) Repaired() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]string(nil), l.repaired...)
 }
 
-// Close waits for a running append and frees the directory.
+// Close waits for a running append and unlocks the directory.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -379,9 +379,9 @@ func hashBytes(hashes []tlog.Hash) []byte {
 	return b
 }
 
-// disk is where a log writes to. When one of its methods returns nil, what it did
-// survives a power failure; when it returns an error, it may have done all of it,
-// a part, or nothing.
+// disk is the storage of a log. If a method returns nil, its effect survives a
+// power failure. If it returns an error, it may have done everything, a part, or
+// nothing.
 type disk interface {
 	// writeAt writes data into a file, which it creates if need be.
 	writeAt(name string, data []byte, offset int64) error

@@ -13,11 +13,11 @@ import (
 	"countersign/commands"
 )
 
-// textLimits is how many characters of something long are shown, of each step, each
-// step's result, and each other text. Zero is all of them.
+// textLimits are how many characters are shown of each step, of each step's
+// result, and of each other text. Zero means all.
 type textLimits struct{ step, result, text int }
 
-// card is a request as it now is, for the approvers, in one message.
+// card is the current state of a request for the approvers, in one message.
 func (b *Bot) card(r approvals.Request) []slack.Block {
 	var buttons []slack.BlockElement
 	switch {
@@ -38,13 +38,13 @@ func (b *Bot) card(r approvals.Request) []slack.Block {
 	return drawWithin(r, buttons, false)
 }
 
-// breakGlassButton leads to the form in which somebody uses break-glass.
+// breakGlassButton opens the break-glass form.
 func breakGlassButton(r approvals.Request) slack.BlockElement {
 	return button(actionBreakGlass, r.ID, "Use break-glass", slack.StyleDefault)
 }
 
-// receipt is the requester's copy of a request. glass says that they may use
-// break-glass.
+// receipt is the requester's copy of a request. breakGlass says that they may
+// use break-glass.
 func (b *Bot) receipt(r approvals.Request, breakGlass bool) []slack.Block {
 	var buttons []slack.BlockElement
 	switch {
@@ -59,8 +59,8 @@ func (b *Bot) receipt(r approvals.Request, breakGlass bool) []slack.Block {
 	return drawWithin(r, buttons, true)
 }
 
-// drawWithin draws a request so that Slack takes it as one message. Where it is
-// too long, texts are cut, and the card says so; every step stays in sight.
+// drawWithin draws a request within Slack's limits for one message. If it is too
+// long, texts are cut, and the card says so; every step stays visible.
 func drawWithin(r approvals.Request, buttons []slack.BlockElement, own bool) []slack.Block {
 	details := button(actionDetails, r.ID, "Details", slack.StyleDefault)
 	var blocks []slack.Block
@@ -83,7 +83,7 @@ func drawWithin(r approvals.Request, buttons []slack.BlockElement, own bool) []s
 	return blocks
 }
 
-// draw shows a request without its buttons. own says that its requester reads
+// draw draws a request without its buttons. own says that its requester reads
 // it.
 func draw(r approvals.Request, in textLimits, own bool) []slack.Block {
 	cut := func(text string) string { return commands.Plain(text, in.text) }
@@ -174,7 +174,8 @@ func draw(r approvals.Request, in textLimits, own bool) []slack.Block {
 	return append(blocks, paragraphs(foot))
 }
 
-// ownAccount says that somebody asks for themselves, and what that asks of whom.
+// ownAccount says that somebody requests for their own account, and what that
+// means for the approver.
 func ownAccount(r approvals.Request, own bool) string {
 	over := r.State.Final() || r.State == approvals.StateReview
 	switch {
@@ -192,12 +193,12 @@ func ownAccount(r approvals.Request, own bool) string {
 	return "⚠️ They ask for their own account."
 }
 
-// noStepStarted says that a request ended without any step having begun.
+// noStepStarted reports whether a request ended before any step was started.
 func noStepStarted(r approvals.Request) bool {
 	return r.Outcome == approvals.OutcomeFailed && !slices.ContainsFunc(r.Journal, func(e approvals.JournalEntry) bool { return e.State != approvals.StepSkipped })
 }
 
-// stepLine is one step and what became of it.
+// stepLine is one step and its outcome.
 func stepLine(r approvals.Request, i int, in textLimits) line {
 	words, e := commands.Plain(r.Plan.Steps[i].Words, in.step), approvals.JournalEntry{}
 	if i < len(r.Journal) {
@@ -228,8 +229,8 @@ func stepLine(r approvals.Request, i int, in textLimits) line {
 	return l
 }
 
-// confirmation is what the approver reads last. Phones fold cards, so it says
-// everything again that a yes stands for, the most important first.
+// confirmation is the last text that the approver reads. Phones fold cards, so
+// it repeats everything that the approval stands for, the most important first.
 func confirmation(r approvals.Request) string {
 	text := fmt.Sprintf("%s for %s.", r.Plan.Title, r.Plan.Target.UPN)
 	if r.Verified != "" {
@@ -280,7 +281,7 @@ func headline(r approvals.Request) string {
 	return string(r.State)
 }
 
-// outcomeWords is how a request went, in a few words.
+// outcomeWords describes the outcome of a request.
 func outcomeWords(r approvals.Request) string {
 	switch r.Outcome {
 	case approvals.OutcomeSucceeded:
@@ -298,7 +299,7 @@ func outcomeWords(r approvals.Request) string {
 	return "failed"
 }
 
-// breakGlassFacts say who used break-glass, why, and what somebody else said of it.
+// breakGlassFacts say who used break-glass and why, and the review.
 func breakGlassFacts(r approvals.Request, cut func(string) string) []line {
 	if r.BreakGlass == nil {
 		return nil
@@ -365,7 +366,7 @@ func stepIcon(s approvals.StepState) string {
 	return "⏳"
 }
 
-// verifiedWords says how the caller was verified as the requester chose it.
+// verifiedWords says how the requester verified the caller.
 func verifiedWords(r approvals.Request) string {
 	c, _ := commands.Lookup(r.Plan.Command)
 	for _, v := range append(commands.Verifications(c), commands.Ways(c, commands.Needs{Fields: []string{approvals.NeedVerified}})...) {

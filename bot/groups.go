@@ -25,8 +25,8 @@ type userGroups struct {
 	known map[string]slack.UserGroup
 }
 
-// groupMaxAge is how old an answer about user groups may be: Slack takes some
-// twenty such questions a minute, and what one press leads to asks several.
+// groupMaxAge is how old an answer about user groups may be. Slack allows about
+// twenty calls a minute, and one interaction needs several answers.
 const groupMaxAge = 2 * time.Second
 
 // all are the workspace's user groups by id, with who is in them. Slack lists
@@ -55,10 +55,10 @@ func (g *userGroups) all(ctx context.Context) (map[string]slack.UserGroup, error
 	return g.known, nil
 }
 
-// In tells which of the groups a person is in. It knows a person by every
-// Slack account that is certainly theirs, and guesses none. Whoever was never
-// seen is looked for by e-mail and not pinned: a group counts for those whose
-// name was typed, too.
+// In tells which of the groups a person is in. It uses every Slack account that
+// certainly belongs to the person, and does not guess. A person who was never
+// seen is found by e-mail and not pinned, so that groups also count for people
+// whose name was typed.
 func (g *userGroups) In(ctx context.Context, who approvals.Person, groups []string) ([]string, error) {
 	all, err := g.all(ctx)
 	if err != nil {
@@ -89,8 +89,8 @@ func (g *userGroups) In(ctx context.Context, who approvals.Person, groups []stri
 	return in, nil
 }
 
-// accounts are the Slack accounts of an Entra account: those that the table of
-// the configuration has for it, and the one that was pinned to it.
+// accounts are the Slack accounts of an Entra account: those in the table of the
+// configuration, and the pinned one.
 func (p *people) accounts(ctx context.Context, objectID string) ([]string, error) {
 	var ids []string
 	for id, object := range p.options.People {
@@ -112,9 +112,9 @@ func (p *people) accounts(ctx context.Context, objectID string) ([]string, error
 	return []string{pinned}, nil
 }
 
-// unpinnedAccounts are the Slack accounts that would speak for an Entra account if they
-// did anything now: those with any of the addresses by which actor would find
-// it.
+// unpinnedAccounts are the Slack accounts that would be taken for an Entra
+// account if they did something now: those with any address by which actor would
+// find it.
 func (p *people) unpinnedAccounts(ctx context.Context, objectID string) ([]string, error) {
 	who, err := p.options.Tenant.Contact(ctx, objectID)
 	if err != nil {
@@ -133,8 +133,7 @@ func (p *people) unpinnedAccounts(ctx context.Context, objectID string) ([]strin
 	return ids, nil
 }
 
-// check says which of the Slack user groups that the policy names are not
-// there.
+// check says which Slack user groups of the policy do not exist.
 func (g *userGroups) check(ctx context.Context, policy approvals.Policy) error {
 	var wrong []error
 	for _, name := range slices.Sorted(maps.Keys(policy.Groups)) {
@@ -152,7 +151,7 @@ func (g *userGroups) check(ctx context.Context, policy approvals.Policy) error {
 	return errors.Join(wrong...)
 }
 
-// groupsUnknown is Slack not telling about user groups.
+// groupsUnknown means that Slack did not answer about user groups.
 type groupsUnknown struct{ error }
 
 func (g *groupsUnknown) Unwrap() error { return g.error }
@@ -167,7 +166,7 @@ func (g *groupsUnknown) Error() string {
 	return "asking Slack about user groups: " + g.error.Error()
 }
 
-// Sentence is what approvals tells the person whose press needed it.
+// Sentence is for the person who waits for the answer.
 func (g *groupsUnknown) Sentence() string {
 	if g.Permanent() {
 		return capitalize(g.Error()) + ". An administrator has to look."
@@ -180,7 +179,7 @@ func (g *groupsUnknown) Permanent() bool {
 	return errIs(g.error, "missing_scope", "plan_upgrade_required", "not_allowed_token_type", "invalid_auth", "account_inactive", "token_revoked")
 }
 
-// audience are those who could have approved a request.
+// audience is everybody who could have approved a request.
 type audience struct {
 	accounts []string // in Slack, to write to
 	unknown  int      // people whose Slack account is not known, or not fit
@@ -192,8 +191,8 @@ type audience struct {
 const maxNotified = 100
 
 // approversOf finds everybody who could have approved a request, except some
-// people. A policy group may be an Entra group, a Slack user group or single
-// people.
+// people. A policy group may consist of Entra groups, Slack user groups or
+// single people.
 func (b *Bot) approversOf(ctx context.Context, r approvals.Request, except ...approvals.Person) (audience, error) {
 	var a audience
 	people, accounts := map[string]commands.Contact{}, map[string]bool{} // by object id and by Slack id
@@ -276,8 +275,8 @@ func (b *Bot) approversOf(ctx context.Context, r approvals.Request, except ...ap
 	return a, nil
 }
 
-// reach finds the Slack account to write to somebody; empty when none is
-// certainly theirs and fit.
+// reach finds the Slack account for a message to somebody. It is empty if no
+// active account certainly belongs to them.
 func (p *people) reach(ctx context.Context, who commands.Contact) (string, error) {
 	accounts, err := p.accounts(ctx, who.Person.ID)
 	if err != nil {

@@ -11,10 +11,11 @@ import (
 	"countersign/approvals"
 )
 
-// watchStore asks Redis every few seconds whether it serves us, and tells the
-// approvals channel when it has not for so long that people must wonder, and
-// when it does again. It needs nothing but Slack for that. Each process tells
-// for itself: it may be its own line to Redis that is cut, and only it knows.
+// watchStore asks Redis every few seconds whether it is available. It notifies
+// the approvals channel when Redis has been unavailable for long enough that
+// people notice, and when it is back. It needs only Slack for that. Each process
+// posts for itself, because its own connection to Redis may be the only one that
+// failed.
 func (b *Bot) watchStore(ctx context.Context) {
 	after := b.Service.Store.Timing().Outage
 	tick := time.NewTicker(min(2*time.Second, max(after/10, 20*time.Millisecond)))
@@ -46,10 +47,10 @@ type noticeMessage struct {
 	ts    string
 }
 
-// urgent is the way out while Countersign is of no use.
+// urgent is what to do while Countersign does not work.
 const urgent = "If it cannot wait, block the account in the Entra admin center and tell your security people."
 
-// announceOutage returns nil where Slack did not confirm the message.
+// announceOutage returns nil if Slack did not confirm the message.
 func (b *Bot) announceOutage(ctx context.Context, since time.Time) *noticeMessage {
 	what := textLine("⚠️ Countersign has not been able to reach its Redis since %s, or to write to it.", hour(since))
 	ts, err := b.announce(ctx, "Countersign cannot reach its Redis", what,
@@ -61,10 +62,9 @@ func (b *Bot) announceOutage(ctx context.Context, since time.Time) *noticeMessag
 	return &noticeMessage{since, ts}
 }
 
-// announceRecovery posts a message of its own, because an updated one notifies
-// nobody, and takes the alarm out of the one before. It returns what is still
-// to be told, which is nothing or all of it. A Redis that comes back with less
-// than it had is no good news: what it lost has a message of its own.
+// announceRecovery posts a new message, because an updated one notifies nobody,
+// and marks the earlier one as over. It returns the message if it has to be
+// tried again. If Redis has lost writes, another message says so.
 func (b *Bot) announceRecovery(ctx context.Context, told *noticeMessage) *noticeMessage {
 	span := fmt.Sprintf("%s to %s", hour(told.since), hour(time.Now()))
 	news, then := textLine("✅ Countersign reaches its Redis again, after %s (%s).", lasted(time.Since(told.since)), span), "Waiting requests continue."
@@ -100,7 +100,7 @@ func (b *Bot) announce(ctx context.Context, text string, lines ...line) (ts stri
 	return ts, err
 }
 
-// lasted is a duration as one says it.
+// lasted formats a duration for people.
 func lasted(d time.Duration) string {
 	if d < 90*time.Second {
 		return fmt.Sprintf("%d s", int(d.Round(time.Second).Seconds()))

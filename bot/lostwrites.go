@@ -12,13 +12,12 @@ import (
 	"countersign/approvals"
 )
 
-// watchLostWrites tells people when Redis has lost confirmed writes, so that nothing is
-// decided or executed any more, and when it goes on. Like watchStore it needs
-// nothing but Slack for that: what goes through the events waits for a Redis
-// that can be trusted.
+// watchLostWrites notifies people when Redis has lost confirmed writes, so that
+// nothing is decided or executed, and when it is resumed. Like watchStore it
+// needs only Slack for that: events wait for a Redis that can be trusted.
 //
-// The process tells that has noticed it, and one that is started while it is
-// so. Of several that noticed, each tells what it has lost.
+// The process that detected the loss posts the message, and so does one that is
+// started meanwhile. Of several that detected it, each posts what it has lost.
 func (b *Bot) watchLostWrites(ctx context.Context) {
 	store := b.Service.Store
 	tick := time.NewTicker(time.Second)
@@ -73,7 +72,7 @@ func (b *Bot) watchLostWrites(ctx context.Context) {
 	}
 }
 
-// logLostWrites writes down what is lost, for whoever reads the log first.
+// logLostWrites logs the lost writes.
 func (b *Bot) logLostWrites(list []approvals.LostWrites) {
 	b.Log.Error("Redis has lost confirmed writes, and nothing is decided or executed until a person has resumed it: countersign redis resume", "lost", approvals.SummarizeLostWrites(list))
 	for _, lost := range list {
@@ -83,7 +82,7 @@ func (b *Bot) logLostWrites(list []approvals.LostWrites) {
 	}
 }
 
-// notifyLostWrites posts what is known to be lost.
+// notifyLostWrites posts the lost writes that are known.
 func (b *Bot) notifyLostWrites(ctx context.Context, losses []approvals.LostWrites, told map[string]bool) error {
 	const most = 20 // the command shows all
 	var commits []approvals.Commit
@@ -116,7 +115,7 @@ func (b *Bot) notifyLostWrites(ctx context.Context, losses []approvals.LostWrite
 	return b.alarm(ctx, told, true, "Countersign has stopped: its Redis has lost writes", blocks)
 }
 
-// notifyResumed posts that a person has resumed it.
+// notifyResumed posts that a person has resumed Countersign.
 func (b *Bot) notifyResumed(ctx context.Context, told map[string]bool) error {
 	return b.alarm(ctx, told, false, "Countersign has resumed", []slack.Block{paragraphs(
 		line{}.text("✅ ").bold("Countersign has resumed.").text(" Somebody has looked at what Redis had lost. Requests that Redis lost keep their old cards; their buttons do nothing. "+
@@ -124,8 +123,8 @@ func (b *Bot) notifyResumed(ctx context.Context, told map[string]bool) error {
 		textLine("What was asked or decided shortly before it stopped may be gone: look at ").code(b.slash("requests")).text("."))})
 }
 
-// alarmChannels are the channels that hear of it: the security people first, then the
-// approvers, whose work stands still.
+// alarmChannels are the channels that are notified: first the security channel,
+// then the approvals channel, where work stands still.
 func (b *Bot) alarmChannels() []string {
 	if b.SecurityChannel == "" || b.SecurityChannel == b.ApprovalsChannel {
 		return []string{b.ApprovalsChannel}
@@ -133,8 +132,8 @@ func (b *Bot) alarmChannels() []string {
 	return []string{b.SecurityChannel, b.ApprovalsChannel}
 }
 
-// alarm posts to those of these channels that do not know of it yet. Where one
-// of them cannot be told, the other is.
+// alarm posts to those of these channels that do not have the message yet. If
+// one of them fails, the other still gets it.
 func (b *Bot) alarm(ctx context.Context, told map[string]bool, stopped bool, text string, blocks []slack.Block) error {
 	var failed error
 	for _, channel := range b.alarmChannels() {

@@ -25,8 +25,8 @@ type people struct {
 }
 
 // changedPair refuses a Slack account that points at an Entra account which it
-// may not speak for: somebody changed an e-mail address, and only the security
-// people can judge why.
+// may not use: somebody changed an e-mail address, and only the security team
+// can judge why.
 type changedPair struct {
 	*approvals.Refusal
 	Reason string // for the security people
@@ -37,9 +37,9 @@ func (m *changedPair) Unwrap() error { return m.Refusal }
 // errOtherWorkspace is the refusal for people of other workspaces.
 var errOtherWorkspace = approvals.Refuse(approvals.CodeNotMember, "You are from another workspace. Only people of this one use Countersign.")
 
-// actor is the person who did something, where they may do anything at all:
-// not in a channel that people outside read. Even beside an error the person
-// says who it was, as far as that is known.
+// actor returns the person who did something. It refuses interactions from a
+// channel that people outside can read. Beside an error the person says who it
+// was, as far as that is known.
 func (b *Bot) actor(ctx context.Context, d interaction) (approvals.Person, error) {
 	who, err := b.people.actor(ctx, d.User)
 	if err == nil {
@@ -48,9 +48,9 @@ func (b *Bot) actor(ctx context.Context, d interaction) (approvals.Person, error
 	return who, err
 }
 
-// inside refuses a channel that Slack shows as shared with people outside. In a
-// direct message there is nobody to read along. Of a private channel without
-// the bot Slack tells nothing, but there nobody ever reads anything of ours.
+// inside refuses a channel that Slack shows as shared with people outside.
+// Nobody else reads a direct message. Slack says nothing about a private channel
+// without the bot, but nothing of ours is posted there.
 func (b *Bot) inside(ctx context.Context, channel string) error {
 	if channel == "" || strings.HasPrefix(channel, "D") {
 		return nil
@@ -71,9 +71,9 @@ func (b *Bot) inside(ctx context.Context, channel string) error {
 	return nil
 }
 
-// Active says whether a Slack account is still a full member's of our
-// workspace: an *approvals.Refusal where it is not, any other error where Slack
-// does not tell.
+// Active returns nil if a Slack account belongs to a full member of our
+// workspace, a *approvals.Refusal if it does not, and any other error if Slack
+// did not answer.
 func (b *Bot) Active(ctx context.Context, slackID string) error {
 	user, err := b.people.user(ctx, slackID)
 	if err != nil {
@@ -85,7 +85,7 @@ func (b *Bot) Active(ctx context.Context, slackID string) error {
 	return nil
 }
 
-// actor is the person behind a Slack account that wants to do something.
+// actor finds the person behind a Slack account that wants to do something.
 func (p *people) actor(ctx context.Context, slackID string) (approvals.Person, error) {
 	user, err := p.user(ctx, slackID)
 	if err != nil {
@@ -97,7 +97,7 @@ func (p *people) actor(ctx context.Context, slackID string) (approvals.Person, e
 	return p.account(ctx, user, true)
 }
 
-// target is the person behind a mention. Targets may be guests or have a
+// target finds the person behind a mention. A target may be a guest or have a
 // deactivated Slack account.
 func (p *people) target(ctx context.Context, slackID string) (approvals.Person, error) {
 	user, err := p.user(ctx, slackID)
@@ -113,13 +113,13 @@ func (p *people) target(ctx context.Context, slackID string) (approvals.Person, 
 	return p.account(ctx, user, false)
 }
 
-// personOf is what Slack says of somebody who is nobody in Entra yet.
+// personOf is a person of whom only the Slack account is known.
 func personOf(u slack.User) approvals.Person {
 	return approvals.Person{Slack: u.ID, Name: commands.Plain(cmp.Or(u.RealName, u.Profile.RealName), 80)}
 }
 
-// user asks Slack about an account, every time: nothing is remembered that
-// somebody could have changed since.
+// user asks Slack about an account every time, because somebody could have
+// changed it since the last time.
 func (p *people) user(ctx context.Context, id string) (slack.User, error) {
 	var user slack.User
 	err := approvals.RetryLookUp(ctx, p.options.Service.Store.Timing().LookUps, func(ctx context.Context) error {
@@ -137,7 +137,7 @@ func (p *people) user(ctx context.Context, id string) (slack.User, error) {
 	return user, err
 }
 
-// outsider refuses Slack accounts that are nobody's own, or not ours.
+// outsider refuses Slack accounts of bots, of guests and of other workspaces.
 func outsider(u slack.User, team string) *approvals.Refusal {
 	switch {
 	case u.Deleted:
@@ -154,9 +154,9 @@ func outsider(u slack.User, team string) *approvals.Refusal {
 	return nil
 }
 
-// account finds the Entra account: by the table of the configuration, or by
-// confirmed e-mail where that is switched on, and then pinned. self says that
-// it is the person themselves who will read what is wrong.
+// account finds the Entra account: with the table of the configuration, or by
+// confirmed e-mail if that is switched on, and then pinned. self says that the
+// person themselves will read the error.
 func (p *people) account(ctx context.Context, u slack.User, self bool) (approvals.Person, error) {
 	whose, instead := "your Slack account", ""
 	if !self {
@@ -210,7 +210,7 @@ func (p *people) account(ctx context.Context, u slack.User, self bool) (approval
 	return person, nil
 }
 
-// unchecked keeps a refusal as it is and turns every other error into one.
+// unchecked returns a refusal unchanged and turns every other error into one.
 func unchecked(err error, format string, a ...any) error {
 	no := (*approvals.Refusal)(nil)
 	if errors.As(err, &no) {

@@ -16,8 +16,8 @@ import (
 	"countersign/commands"
 )
 
-// config is every setting that is not secret, as its YAML file has it. What
-// is secret comes from the environment; see secrets.
+// config has every setting that is not secret, in the form of the YAML file.
+// Secrets come from the environment; see secrets.
 type config struct {
 	Slack struct {
 		Team             string `yaml:"team"`              // workspace id, T…
@@ -51,8 +51,8 @@ type config struct {
 	Timing approvals.Timing `yaml:"timing"`
 }
 
-// redisConfig says where Redis is, in one of three ways: one address, what
-// Sentinels watch over, or a Cluster.
+// redisConfig says where Redis is: at one address, behind Sentinels, or in a
+// Cluster.
 type redisConfig struct {
 	URL      string `yaml:"url"` // redis:// or rediss://; COUNTERSIGN_REDIS_URL wins, for one with a password
 	Sentinel struct {
@@ -82,8 +82,8 @@ type secrets struct {
 	SentinelPassword   string
 }
 
-// readConfig reads a file strictly: an unknown key is an error, because a
-// misspelt rule is a rule that does not hold.
+// readConfig parses a file strictly: an unknown key is an error, because a
+// misspelt rule would not apply.
 func readConfig(r io.Reader) (config, error) {
 	var c config
 	c.Timing = approvals.DefaultTiming()
@@ -124,7 +124,7 @@ var (
 	prefixText  = regexp.MustCompile(`^[a-z0-9_-]{0,11}$`)
 )
 
-// check says everything that is wrong, not only the first thing.
+// check reports everything that is wrong, not only the first mistake.
 func (c *config) check() error {
 	var wrong []error
 	want := func(ok bool, format string, a ...any) {

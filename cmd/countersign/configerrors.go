@@ -17,8 +17,8 @@ var (
 	wrongValue = regexp.MustCompile("(?s)^line (\\d+): cannot unmarshal (?:!!\\w+ )?(?:`(.*)` )?into (.+)$")
 )
 
-// explainYAMLError says in the words of the configuration what the YAML library says in
-// those of Go, a sentence a line.
+// explainYAMLError translates the errors of the YAML library into the words of
+// the configuration, one sentence per line.
 func explainYAMLError(raw []byte, err error) error {
 	list := (*yaml.TypeError)(nil)
 	if !errors.As(err, &list) {
@@ -52,7 +52,7 @@ func explainYAMLError(raw []byte, err error) error {
 	return errors.Join(all...)
 }
 
-// typeWords is a type of Go in words.
+// typeWords names a Go type in plain words.
 func typeWords(kind string) string {
 	switch {
 	case kind == "time.Duration":
@@ -69,8 +69,8 @@ func typeWords(kind string) string {
 	return "a group of settings, each as key: value"
 }
 
-// findKey finds a key that is no setting: its path, and the keys that could stand
-// in its place.
+// findKey finds an unknown key: its path, and the keys that are known in its
+// place.
 func findKey(n *yaml.Node, t reflect.Type, line int, key string) (path string, known []string) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -107,8 +107,8 @@ func findKey(n *yaml.Node, t reflect.Type, line int, key string) (path string, k
 	return "", nil
 }
 
-// nearest is the known key that somebody may have meant; empty where none is
-// close enough.
+// nearest is the known key that was probably meant, or nothing if none is
+// similar.
 func nearest(key string, known []string) string {
 	best, least := "", 1+max(1, len(key)/3)
 	for _, k := range known {
@@ -119,8 +119,7 @@ func nearest(key string, known []string) string {
 	return best
 }
 
-// distance is how many letters have to be added, dropped or replaced to make b
-// of a.
+// distance is the edit distance of a and b.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -28,8 +28,8 @@ import (
 
 var keyPrefix = regexp.MustCompile(`^[A-Za-z0-9_.-]*$`)
 
-// check says what is wrong with the settings themselves; see forRedis for
-// what the environment adds.
+// check says what is wrong with the settings. forRedis checks what the
+// environment adds.
 func (r redisConfig) check() error {
 	var wrong []error
 	want := func(ok bool, format string, a ...any) {
@@ -78,7 +78,7 @@ func (r redisConfig) hasSentinel() bool {
 
 func (r redisConfig) hasCluster() bool { return len(r.Cluster.Addresses) > 0 }
 
-// database is the number behind the address; 0 where there is none.
+// database is the number in the address, or 0.
 func (r redisConfig) database() int {
 	o, err := parseRedisURL(r.URL)
 	if err != nil {
@@ -87,8 +87,8 @@ func (r redisConfig) database() int {
 	return o.DB
 }
 
-// parseRedisURL reads an address. Its errors never repeat the address, in
-// which there may be a password.
+// parseRedisURL parses an address. Its errors never repeat the address, which
+// may contain a password.
 func parseRedisURL(address string) (*redis.Options, error) {
 	if _, err := url.Parse(address); err != nil {
 		return nil, errors.New("it cannot be read as an address such as rediss://redis.example:6380/0; in a password, write %40 for @, %2F for / and %25 for %")
@@ -103,8 +103,8 @@ func parseRedisURL(address string) (*redis.Options, error) {
 	return o, nil
 }
 
-// forRedis reads what the environment has for Redis, and says what does not
-// go together.
+// forRedis reads the settings for Redis from the environment, and reports
+// contradictions.
 func (s *secrets) forRedis(r redisConfig, getenv func(string) string) error {
 	variable := getenv("COUNTERSIGN_REDIS_URL")
 	s.RedisURL = cmp.Or(variable, r.URL)
@@ -140,14 +140,13 @@ func (s *secrets) forRedis(r redisConfig, getenv func(string) string) error {
 	return errors.Join(wrong...)
 }
 
-// connectRedis makes the two clients of one Redis. rdb tries again; quick is
-// for acks: it honours its deadline and leaves trying again to people. Both
-// talk to primaries alone, because a replica may not know yet what was
-// confirmed.
+// connectRedis makes two clients of one Redis. rdb retries. quick is for acks:
+// it honours its deadline and leaves retries to people. Both talk to primaries
+// only, because a replica may lack what was confirmed.
 //
-// In a Cluster MaxRedirects bounds all tries of a command together, and
-// without any a node's "that moved" would be the answer. What quick sends may
-// come twice there; the inbox takes an envelope once.
+// In a Cluster, MaxRedirects bounds all tries of a command together, and without
+// any, a node's redirection would be the answer. A command of quick may
+// therefore be sent twice; the inbox stores an envelope once.
 func connectRedis(r redisConfig, s secrets) (rdb, quick redis.UniversalClient, err error) {
 	secure, err := r.tls()
 	if err != nil {
@@ -197,8 +196,8 @@ func connectRedis(r redisConfig, s secrets) (rdb, quick redis.UniversalClient, e
 	return redis.NewClient(o), redis.NewClient(&fast), nil
 }
 
-// tls is how a Redis proves that it is ours, and we to it. It is nil where
-// the settings ask for none; with an address, rediss:// decides.
+// tls configures how Redis and this process authenticate each other. It is nil
+// if the settings do not ask for TLS; with an address, rediss:// decides.
 func (r redisConfig) tls() (*tls.Config, error) {
 	if (r.hasSentinel() || r.hasCluster()) && !r.TLS {
 		return nil, nil
@@ -232,7 +231,7 @@ func (r redisConfig) tls() (*tls.Config, error) {
 	return c, nil
 }
 
-// readyRedis waits for Redis and looks at it before anything depends on it.
+// readyRedis waits for Redis and checks it before anything depends on it.
 func (s process) readyRedis(ctx context.Context, rdb redis.UniversalClient, store *approvals.Store, inbox *approvals.Inbox, patience time.Duration) error {
 	if err := awaitRedis(ctx, inbox, patience, s.log); err != nil {
 		return err
@@ -250,12 +249,12 @@ func (s process) readyRedis(ctx context.Context, rdb redis.UniversalClient, stor
 	return checkDurability(ctx, rdb, s.config.Redis.hasSentinel(), s.log)
 }
 
-// startTimeout is how long a start waits for Redis. Whoever started us sees
-// why in the log meanwhile, and may start us again.
+// startTimeout is how long a start waits for Redis. The log says why, and a
+// supervisor may start the process again.
 const startTimeout = time.Minute
 
-// awaitRedis asks until Redis answers, for so long at most. What waiting will
-// not mend ends it at once.
+// awaitRedis waits until Redis answers. An error that waiting cannot fix ends it
+// at once.
 func awaitRedis(ctx context.Context, inbox *approvals.Inbox, patience time.Duration, log *slog.Logger) error {
 	give := time.Now().Add(patience)
 	for attempt, pause := 1, 250*time.Millisecond; ; attempt, pause = attempt+1, min(2*pause, 8*time.Second) {
@@ -279,8 +278,8 @@ func awaitRedis(ctx context.Context, inbox *approvals.Inbox, patience time.Durat
 	}
 }
 
-// explainRedisError says in a sentence why Redis does not serve us, and whether only
-// an administrator can change that.
+// explainRedisError says why Redis is unavailable, and whether only an
+// administrator can change that.
 func explainRedisError(err error) (sentence error, hopeless bool) {
 	say := func(hopeless bool, format string, a ...any) (error, bool) {
 		return fmt.Errorf(format+": %w", append(a, err)...), hopeless

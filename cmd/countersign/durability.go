@@ -17,16 +17,16 @@ import (
 // at the settings that decide this, and says in the log what a crash would
 // cost, or that it cannot tell.
 
-// persistence is what one node of Redis says about keeping what it confirms. A
-// setting that it does not tell is not in told.
+// persistence has the persistence settings of one Redis node. told lacks those
+// that the node does not report.
 type persistence struct {
 	node       string            // its address, where there is more than one
 	told       map[string]string // by the names that redis.conf has
 	replicated bool              // a replica may take its place
 }
 
-// assessDurability turns settings into sentences: what must be known, what should be
-// changed, and the one thing under which nothing must run.
+// assessDurability assesses the settings: what an operator must know, what
+// should be changed, and the one setting with which nothing may run.
 func assessDurability(k persistence) (known, warnings []string, refusal error) {
 	at := ""
 	if k.node != "" {
@@ -89,8 +89,8 @@ func assessDurability(k persistence) (known, warnings []string, refusal error) {
 	return known, warnings, refusal
 }
 
-// checkDurability looks at every primary, logs what judge says, and refuses a Redis
-// that evicts.
+// checkDurability checks every primary, logs the assessment, and refuses a Redis
+// that evicts keys.
 func checkDurability(ctx context.Context, rdb redis.UniversalClient, sentinels bool, log *slog.Logger) error {
 	var all []persistence
 	switch rdb := rdb.(type) {
@@ -130,9 +130,9 @@ func checkDurability(ctx context.Context, rdb redis.UniversalClient, sentinels b
 	return errors.Join(refusals...)
 }
 
-// settingsOf asks one node. INFO tells most; CONFIG GET tells the rest, and a user
-// with few rights, or a hosted Redis, may have either refused. Only an error
-// of the network is one.
+// settingsOf asks one node. INFO reports most settings and CONFIG GET the
+// others; a user with few permissions, or a hosted Redis, may have either
+// refused. Only a network error is an error.
 func settingsOf(ctx context.Context, node *redis.Client) (persistence, error) {
 	k := persistence{told: map[string]string{}}
 	info, err := node.Info(ctx).Result()
@@ -171,7 +171,7 @@ func settingsOf(ctx context.Context, node *redis.Client) (persistence, error) {
 	return k, nil
 }
 
-// answered says that an error is an answer of Redis.
+// answered reports whether an error is an answer of Redis.
 func answered(err error) bool {
 	_, ok := errors.AsType[redis.Error](err)
 	return ok

@@ -25,7 +25,7 @@ func policyTool(ctx context.Context, f *flag.FlagSet, args []string, env environ
 	return runTool(ctx, f, "policy", policyTools(), args, env)
 }
 
-// explainPolicy prints what the policy would ask if somebody used a command on
+// explainPolicy prints what the policy requires if somebody uses a command on
 // somebody. It asks the tenant as the bot would, and changes nothing.
 func explainPolicy(ctx context.Context, f *flag.FlagSet, args []string, env environment) error {
 	path := f.String("config", "countersign.yaml", "the configuration `file`; secrets come from the environment")
@@ -137,8 +137,8 @@ func explainForAll(ctx context.Context, say func(string, ...any), service *appro
 	return nil
 }
 
-// requiredFields is what a command and its class ask for beside what the policy names
-// by itself.
+// requiredFields are the fields that a command and its class require, besides
+// those of the policy.
 func requiredFields(command commands.Command, whom approvals.Person, needs commands.Needs) []string {
 	in := commands.Input{Command: command, Target: commands.Ref{ObjectID: whom.ID}}
 	if slices.Contains(needs.Fields, approvals.NeedTicket) {

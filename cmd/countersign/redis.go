@@ -19,7 +19,7 @@ import (
 	"countersign/approvals"
 )
 
-// redisTools are what an administrator of the Redis does with it.
+// redisTools are the tools for administrators of Redis.
 func redisTools() []subcommand {
 	return []subcommand{
 		{"acl", "print the smallest ACL rule with which Countersign works", printACL},
@@ -89,8 +89,8 @@ func printACL(_ context.Context, f *flag.FlagSet, args []string, env environment
 	return err
 }
 
-// redisACL is the rule for the user of a configuration. What the tests
-// hold to reality is this: a bot with such a user is refused nothing.
+// redisACL is the ACL rule for the user of a configuration. Tests check that a
+// bot with such a user is refused nothing.
 func redisACL(r redisConfig, settings bool) []string {
 	words := append([]string{"resetchannels", "-@all"}, approvals.ACLRules(r.Prefix)...)
 	words = append(words, "+info") // what is told at the start, and no secret
@@ -106,8 +106,8 @@ func redisACL(r redisConfig, settings bool) []string {
 	return words
 }
 
-// sentinelACL is the rule for a user that only asks the Sentinels who is
-// the primary, and hears of a fail-over.
+// sentinelACL is the ACL rule for a user that only asks the Sentinels for the
+// primary and is notified of a fail-over.
 func sentinelACL() []string {
 	return []string{
 		"resetchannels", "&+switch-master", "&+replica-reconf-done", "-@all",
@@ -115,8 +115,8 @@ func sentinelACL() []string {
 	}
 }
 
-// resumeRedis shows what a Redis that has lost confirmed writes is known to have
-// lost. With -yes a person takes that as it is, and all processes go on.
+// resumeRedis lists the known lost writes of Redis. With -yes a person accepts
+// them, and all processes resume.
 func resumeRedis(ctx context.Context, f *flag.FlagSet, args []string, env environment) error {
 	path := f.String("config", "countersign.yaml", "the configuration `file`; secrets come from the environment")
 	yes := f.Bool("yes", false, "resume: somebody has read the list of lost writes")
@@ -169,7 +169,7 @@ func resumeRedis(ctx context.Context, f *flag.FlagSet, args []string, env enviro
 	return err
 }
 
-// userName is who runs this, as far as the system tells.
+// userName is the operating system's name of the person who runs this.
 func userName() string {
 	who, host := "somebody", "an unnamed host"
 	if u, err := user.Current(); err == nil {
@@ -181,9 +181,9 @@ func userName() string {
 	return who + " on " + host
 }
 
-// lossCount says what the numbers of a record mean. Commits of all processes are
-// numbered together. Where Redis counts on from what it kept, that is what others
-// wrote, before or since.
+// lossCount explains the numbers in a report. Commits of all processes are
+// numbered together. If the number of Redis is higher than what it kept, other
+// processes have written before or since.
 func lossCount(lost approvals.LostWrites) string {
 	kept := min(lost.Kept, lost.Sequence)
 	gone := fmt.Sprintf("%d to %d are", kept+1, lost.Known)
@@ -200,8 +200,8 @@ func lossCount(lost approvals.LostWrites) string {
 	return fmt.Sprintf("It had seen commits up to %d confirmed; Redis has those up to %d: %s lost.", lost.Known, kept, gone)
 }
 
-// printLostWrites prints the record, and what Redis says by now of the requests
-// that are in it.
+// printLostWrites prints the reports, and the current state in Redis of the
+// requests that they name.
 func printLostWrites(ctx context.Context, w io.Writer, store *approvals.Store, list []approvals.LostWrites) error {
 	var out strings.Builder
 	say := func(format string, a ...any) { fmt.Fprintf(&out, format+"\n", a...) }

@@ -113,8 +113,8 @@ func (s process) run(ctx context.Context) error {
 	return nil
 }
 
-// watermark compares Redis with the watermark file, where there is one, and keeps
-// the file up to date until it is told that everything else has ended.
+// watermark compares Redis with the watermark file, if there is one, and keeps
+// the file up to date until everything else has ended.
 func (s process) watermark(ctx context.Context, store *approvals.Store) (end func(), err error) {
 	if s.config.Redis.Watermark == "" {
 		if !s.passing {
@@ -132,7 +132,8 @@ func (s process) watermark(ctx context.Context, store *approvals.Store) (end fun
 	return func() { stop(); writing.Wait() }, nil
 }
 
-// unlessStopped drops an error that is only our being told to stop.
+// unlessStopped drops an error that only says that this process was told to
+// stop.
 func unlessStopped(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -153,13 +154,13 @@ func (s process) tenant() (*commands.Tenant, error) {
 	return commands.NewTenant(graph, s.config.Policy.ProtectedGroups, options...), nil
 }
 
-// service is where wishes become requests, under the configured policy.
+// service is the approval service with the configured policy.
 func (s process) service(store *approvals.Store, tenant *commands.Tenant) *approvals.Service {
 	return &approvals.Service{Store: store, Policy: s.config.Policy, Directory: tenant, Log: s.log}
 }
 
-// bot is this process' end of the conversation with Slack, which also answers
-// the service's questions about Slack.
+// bot is the Slack side of this process. It also answers the service's questions
+// about Slack.
 func (s process) bot(service *approvals.Service, inbox *approvals.Inbox, tenant *commands.Tenant, log *audit.Log, name string) *bot.Bot {
 	b := bot.New(bot.Options{
 		BotToken: s.secrets.BotToken, AppToken: s.secrets.AppToken, APIURL: s.config.Slack.APIURL, HTTP: &http.Client{Timeout: 20 * time.Second, Transport: s.toSlack},
@@ -195,7 +196,7 @@ func (s process) graph() (*entra.Client, error) {
 	return entra.New(o)
 }
 
-// processName tells replicas apart for operators and for leases.
+// processName distinguishes replicas for operators and for leases.
 func processName() string {
 	host, err := os.Hostname()
 	if err != nil {
