@@ -162,7 +162,7 @@ func TestALateWorkerLeavesSecretsAlone(t *testing.T) {
 	}
 }
 
-// A password that was begun with is sent again by whoever reconciles, and is
+// A password that was sent once is sent again by whoever reconciles, and is
 // the one that is revealed, whichever write was lost.
 func TestSecretsSurviveLostWrites(t *testing.T) {
 	t.Parallel()

@@ -46,7 +46,7 @@ func (t Timing) warning(lifetime time.Duration) time.Duration {
 
 // start is how long an approved request waits for its start. Containment waits
 // for the end of whatever runs for the same target as well, also where Graph
-// throttles that: it may come late, but not in vain.
+// throttles that: it may come late, but not for nothing.
 func (t Timing) start(class Class) time.Duration {
 	if class == ClassContain {
 		return t.RunWithin + t.RunFor

@@ -679,7 +679,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// A new log that could not be begun can be begun later.
+// A new log that could not be started can be started later.
 func TestFailedBeginning(t *testing.T) {
 	for n := 1; n <= 3; n++ {
 		for _, how := range []fault{refused, half, applied} {

@@ -558,7 +558,7 @@ func requestList(title string, all []approvals.Snapshot, none string) []slack.Bl
 	return blocks
 }
 
-// journalBlocks is what became of each step, with what Microsoft's support asks
+// journalBlocks is the outcome of each step, with what Microsoft's support asks
 // for.
 func journalBlocks(r approvals.Request) []slack.Block {
 	var items []line

@@ -443,9 +443,9 @@ type setting struct {
 	write    func(context.Context) error
 }
 
-// set writes the value. Where nobody knows whether it was written, the
-// account is read: it is done if the value is the new one, written once more
-// if it is still the old one, and otherwise for people to look at.
+// set writes the value. If it is unknown whether it was written, the account is
+// read: the step is done if the account has the new value, the value is written
+// once more if the account has the old one, and otherwise people have to check.
 func (s setting) set(ctx context.Context) approvals.Result {
 	// What the first attempt leaves of the time is for finding out.
 	first, cancel := half(ctx)
@@ -468,8 +468,8 @@ func (s setting) set(ctx context.Context) approvals.Result {
 	return late(s.resultOfAnswer(ctx, err), doubt)
 }
 
-// resultOfAnswer is the result of a write that Graph answered. A value that is
-// there already is refused when it is added.
+// resultOfAnswer is the result of a write that Graph answered. Graph refuses to
+// add a value that is there already.
 func (s setting) resultOfAnswer(ctx context.Context, err error) approvals.Result {
 	got := resultOf(err)
 	if !mayBeAlready(err) {
@@ -481,8 +481,8 @@ func (s setting) resultOfAnswer(ctx context.Context, err error) approvals.Result
 	return got
 }
 
-// readBack reads the account after a write that got no answer. It settles the
-// matter unless the old value is still there.
+// readBack reads the account after an unanswered write. The outcome is known
+// unless the old value is still there.
 func (s setting) readBack(ctx context.Context, doubt approvals.Result) (got approvals.Result, settled bool) {
 	ctx, cancel := half(ctx)
 	defer cancel()
@@ -502,7 +502,7 @@ func (s setting) readBack(ctx context.Context, doubt approvals.Result) (got appr
 	return doubt, true
 }
 
-// reconcile finds out what became of a step that was begun and has no outcome.
+// reconcile determines the outcome of a step that was started and has none.
 func (s setting) reconcile(ctx context.Context, lookOnly bool) approvals.Result {
 	value, err := s.read(ctx)
 	switch {
@@ -525,8 +525,8 @@ func (s setting) differentValue() approvals.Result {
 		Detail: fmt.Sprintf("The %s is now neither the one from before nor the one that was to be set: somebody else changed it at the same time. Look at the account in the Entra admin center.", s.what)}
 }
 
-// unknownResult is the result of a step that was begun and of which nothing can be
-// read.
+// unknownResult is the result of a step that was started, if the account cannot
+// be read.
 func unknownResult(err error) approvals.Result {
 	got := resultOf(err)
 	if got.State != approvals.StepThrottled {
@@ -536,8 +536,8 @@ func unknownResult(err error) approvals.Result {
 	return got
 }
 
-// notApplied is the result of a step that was begun, did not take effect,
-// and must not be taken any more.
+// notApplied is the result of a step that was started, did not take effect, and
+// must not be taken any more.
 func notApplied() approvals.Result {
 	return approvals.Result{State: approvals.StepFailed, Detail: "Countersign was interrupted before all of this step took effect, and did not carry on with it."}
 }

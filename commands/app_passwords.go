@@ -24,11 +24,12 @@ func deleteAppPasswords() Command {
 	}
 }
 
-// opDeleteAppPasswords is for people: no operation executes it.
+// opDeleteAppPasswords is a step for people: no operation executes it.
 const opDeleteAppPasswords = "delete-app-passwords"
 
-// planDeleteAppPasswords hands over to people
-// (https://learn.microsoft.com/entra/identity/authentication/howto-mfa-userdevicesettings).
+// planDeleteAppPasswords makes a hand-off
+// (https://learn.microsoft.com/entra/identity/authentication/howto-mfa-
+// userdevicesettings).
 func planDeleteAppPasswords(ctx context.Context, t *Tenant, s subject) (approvals.Plan, error) {
 	if s.outsider() {
 		return approvals.Plan{}, approvals.Refuse(approvals.CodeNoSteps, "%s is a guest from another organisation: app passwords, if there are any, are there. That organisation's help desk deletes them.", s.person)
@@ -45,8 +46,8 @@ func planDeleteAppPasswords(ctx context.Context, t *Tenant, s subject) (approval
 	}, nil
 }
 
-// appPasswordRelevance says whether app passwords matter for this person at all. It is
-// a help for who decides and never in the way.
+// appPasswordRelevance says whether app passwords matter for this person. It
+// helps approvers, and its failure stops nothing.
 func (t *Tenant) appPasswordRelevance(ctx context.Context, s subject) string {
 	state, err := t.graph.PerUserMFA(ctx, s.user.ID)
 	if err != nil {
@@ -63,7 +64,7 @@ func (t *Tenant) appPasswordRelevance(ctx context.Context, s subject) string {
 	return "Whether it matters is not known: the state of per-user MFA is “" + Plain(state, 40) + "”."
 }
 
-// warnAppPasswords says what can be done until somebody has clicked.
+// warnAppPasswords says what can be done until a person has deleted them.
 func warnAppPasswords(s subject) []string {
 	w := []string{
 		"Apps that sign in with an app password stop working until they get a new one.",

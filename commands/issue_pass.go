@@ -219,7 +219,7 @@ func issuePassAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals
 	return t.reissuePass(ctx, job, "Countersign was interrupted while it issued the pass.")
 }
 
-// reissuePass settles what became of a pass whose answer is lost, doubt says
+// reissuePass settles the outcome of a pass whose answer is lost, doubt says
 // why. The pass is of no use to anybody then; another one takes its place. The
 // account is read before, and nothing is sent where that fails.
 func (t *Tenant) reissuePass(ctx context.Context, job approvals.Job, doubt string) approvals.Result {

@@ -16,7 +16,7 @@ import (
 )
 
 // The schema is Slack's own (see testdata/README.md). What it lets through
-// although Slack does not is checked by hand.
+// although Slack does not is checked manually.
 func TestManifest(t *testing.T) {
 	f, err := os.Open("testdata/slack-manifest.schema.1.0.0.json")
 	if err != nil {

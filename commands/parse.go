@@ -18,7 +18,7 @@ const (
 	MaxJustification = 1000
 )
 
-// Ref is a person as somebody named one. At most one of Slack, ObjectID and
+// Ref is a person as somebody named them. At most one of Slack, ObjectID and
 // Name is set.
 type Ref struct {
 	Slack    string // Slack user id of a mention
@@ -27,11 +27,11 @@ type Ref struct {
 	Typed    string // what was typed, for messages
 }
 
-// Empty says that nobody was named.
+// Empty reports whether nobody was named.
 func (r Ref) Empty() bool { return r.Slack == "" && r.ObjectID == "" && r.Name == "" }
 
-// Input is what somebody asked for, read from the text of a slash command or
-// filled in by a modal.
+// Input is what somebody requested, read from the text of a slash command or
+// from a modal.
 type Input struct {
 	Command       Command
 	Target        Ref
@@ -46,8 +46,8 @@ type Input struct {
 // BreakGlassWord is the word that runs a containment before it is approved.
 const BreakGlassWord = "break-glass"
 
-// Problem is something typed that cannot be taken as it stands. Sentence
-// tells the person what to type instead.
+// Problem is a part of the text that is not valid. Sentence tells the person
+// what to type instead.
 type Problem struct {
 	Field    Field
 	Sentence string
@@ -274,8 +274,8 @@ func textOf(symbols []symbol) string {
 	return b.String()
 }
 
-// target reads one word as a person. An empty Ref without a sentence means
-// that the word is no attempt at naming one.
+// target reads one word as a person. An empty Ref without a sentence means that
+// the word does not name anybody.
 func target(word []symbol) (ref Ref, sentence string) {
 	is := func(set string) func(symbol) bool {
 		return func(s symbol) bool { return s.mention == "" && strings.ContainsRune(set, s.r) }
@@ -476,8 +476,8 @@ func (p *parser) misspelt(word []symbol) bool {
 	return false
 }
 
-// breakGlass reads the word break-glass where an argument could stand. Further on
-// it is a word of the justification like any other.
+// breakGlass reads the word break-glass in a place for an argument. Later in the
+// text it is a word of the justification.
 func (p *parser) breakGlass(in *Input, word []symbol) bool {
 	bare := strings.TrimRight(textOf(word), ",;:.!")
 	if strings.IndexFunc(bare, func(r rune) bool { return !unicode.IsLetter(r) && !strings.ContainsRune("-_–—", r) }) >= 0 {

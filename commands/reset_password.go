@@ -92,7 +92,7 @@ func planResetPassword(ctx context.Context, t *Tenant, s subject) (approvals.Pla
 }
 
 // prepare makes the secret of a step before anything is sent, so that a step
-// whose answer is lost sends the same again.
+// whose answer is lost can send the same one again.
 func prepare(s approvals.Step) approvals.Result {
 	if s.Op != opResetPassword {
 		return approvals.Result{State: approvals.StepFailed, Detail: fmt.Sprintf("This version of Countersign cannot prepare the step %q. Ask for it again.", s.Op)}
@@ -158,8 +158,8 @@ func resetPasswordOnce(ctx context.Context, t *Tenant, job approvals.Job) approv
 	return t.sendPassword(ctx, job, "")
 }
 
-// resetPasswordAgain sends what a worker that is gone has sent, or was about
-// to.
+// resetPasswordAgain sends the password that a dead worker has sent, or was
+// about to send.
 func resetPasswordAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result {
 	const interrupted = "Countersign was interrupted while it set the temporary password."
 	if job.ReadOnly || job.Secret == "" {
@@ -168,10 +168,10 @@ func resetPasswordAgain(ctx context.Context, t *Tenant, job approvals.Job) appro
 	return t.sendPassword(ctx, job, interrupted)
 }
 
-// sendPassword sends the prepared password, and the same one once more when
-// nobody knows what became of it: accepted at either time it is the password.
-// doubt says in words why an earlier attempt may have set it already; then a
-// refusal says nothing about that one.
+// sendPassword sends the prepared password, and the same one again if the
+// outcome is unknown: if either call is accepted, it is the password. doubt says
+// why an earlier attempt may have set it already; then a refusal says nothing
+// about that attempt.
 func (t *Tenant) sendPassword(ctx context.Context, job approvals.Job, doubt string) approvals.Result {
 	set := func(ctx context.Context) error {
 		r := job.Request
@@ -198,9 +198,9 @@ func (t *Tenant) sendPassword(ctx context.Context, job approvals.Job, doubt stri
 	return got
 }
 
-// doubtfulPassword is the outcome of a password that may have been set by an
-// earlier attempt, when a later one was not. It is not shown to anybody: it
-// may be the password, and it may not.
+// doubtfulPassword is the result if an earlier attempt may have set the password
+// and a later one did not. Nobody is shown it, because it may or may not be the
+// password.
 func doubtfulPassword(err error, what string) approvals.Result {
 	got := resultOf(err)
 	got.State, got.After = approvals.StepUncertain, 0
@@ -208,8 +208,8 @@ func doubtfulPassword(err error, what string) approvals.Result {
 	return got
 }
 
-// lookAtPassword tells what the account shows when nothing can be, or may be,
-// sent any more. It shows when the password was changed, not to what.
+// lookAtPassword says what the account shows if nothing can, or may, be sent any
+// more: when the password was changed, not to what.
 func (t *Tenant) lookAtPassword(ctx context.Context, job approvals.Job, what string) approvals.Result {
 	user, err := t.graph.User(ctx, job.Request.Plan.Target.ID)
 	switch {

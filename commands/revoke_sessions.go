@@ -34,8 +34,8 @@ func planRevokeSessions(_ context.Context, _ *Tenant, s subject) (approvals.Plan
 	}, nil
 }
 
-// revokeStep remembers since when sessions counted, so that an older
-// revocation is not taken for its own.
+// revokeStep records since when sessions are valid, so that an earlier
+// revocation is not mistaken for this one.
 func revokeStep(s subject) approvals.Step {
 	return approvals.Step{Op: opRevokeSessions, Words: "Revoke all sessions",
 		Args: map[string]string{"before": s.user.SessionsValidFrom.UTC().Format(time.RFC3339)}}
@@ -56,8 +56,8 @@ func revoke(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result 
 		func(ctx context.Context) (bool, error) { return t.revokedSince(ctx, job) })
 }
 
-// revokeAgain finds out whether a worker that is gone has revoked the
-// sessions. To do it twice signs the person out twice, and no more.
+// revokeAgain finds out whether a dead worker has revoked the sessions. Revoking
+// twice signs the person out twice, and does no other harm.
 func revokeAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Result {
 	done, err := t.revokedSince(ctx, job)
 	switch {
@@ -71,9 +71,9 @@ func revokeAgain(ctx context.Context, t *Tenant, job approvals.Job) approvals.Re
 	return revoke(ctx, t, job)
 }
 
-// revokedSince says that the sessions were revoked after the step was begun.
-// Entra tells whole seconds, and its clock is not Redis'; a mistake costs a
-// second revocation.
+// revokedSince reports whether the sessions were revoked after the step was
+// started. Entra reports whole seconds, and its clock is not Redis'; a mistake
+// costs a second revocation.
 func (t *Tenant) revokedSince(ctx context.Context, job approvals.Job) (bool, error) {
 	user, err := t.user(ctx, job.Request.Plan.Target.ID)
 	if err != nil {

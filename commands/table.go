@@ -49,8 +49,8 @@ type Command struct {
 	plan func(ctx context.Context, t *Tenant, s subject) (approvals.Plan, error)
 }
 
-// Extra is what one way of using a command needs beyond the command's own
-// Permissions. A tenant that does without that way need not grant it.
+// Extra is what one way of using a command needs beyond the Permissions of the
+// command. A tenant that does not use it need not grant it.
 type Extra struct {
 	With        string // what is typed for it, e.g. "everything"
 	Permissions []entra.Permission
@@ -176,9 +176,9 @@ type Needs struct {
 	Self     bool     // the requester asks for their own account, and cannot verify themselves
 }
 
-// Missing is what c, its class and the policy require and in lacks. A ticket
-// stands in for a justification, because it holds one; but not where the policy
-// names the justification, or the glass is to be broken.
+// Missing lists what c, its class and the policy require and in lacks. A ticket
+// replaces a justification, because it contains one, unless the policy requires
+// the justification or break-glass is used.
 func Missing(c Command, in Input, more Needs) []Field {
 	var missing []Field
 	lacks := func(f Field, empty bool) {
@@ -206,8 +206,8 @@ func Missing(c Command, in Input, more Needs) []Field {
 	return missing
 }
 
-// needsReason says that the class of a command demands a ticket or a
-// justification, and a verified caller.
+// needsReason reports whether the class of a command requires a ticket or a
+// justification, and a caller verification.
 func needsReason(c Command) bool {
 	return c.Class == approvals.ClassDestroy || c.Class == approvals.ClassTakeover
 }
@@ -230,8 +230,8 @@ func Verifications(c Command) []Verification {
 	return waysToVerify()
 }
 
-// Ways are the ways of verifying the caller that c demands one of: those that
-// count by the policy, and none where nobody is asked.
+// Ways are the ways of verifying the caller of which c requires one: those that
+// count for the policy, or none if no caller verification is required.
 func Ways(c Command, more Needs) []Verification {
 	ways := Verifications(c)
 	switch {

@@ -12,13 +12,12 @@ import (
 	"countersign/entra"
 )
 
-// Tenant is the tenant as commands see it: whom a name means, what protects
-// an account, what is planned for it and executed on it. It is safe for
-// use by several goroutines and remembers nothing between two calls.
+// Tenant is the tenant for commands: it finds people, says what protects an
+// account, makes plans and executes their steps. It is safe for concurrent use
+// and remembers nothing between two calls.
 //
-// Its errors are sentences for the person who asked; Explain makes one of
-// any error. An error with a method Permanent that says true will not go
-// away by trying again.
+// Its errors are sentences for the requester; Explain makes one of any error. If
+// an error has a method Permanent that returns true, another try does not help.
 type Tenant struct {
 	graph           *entra.Client
 	protectedGroups []string
@@ -47,8 +46,8 @@ func NewTenant(c *entra.Client, protectedGroups []string, options ...Option) *Te
 }
 
 // Find lists everybody whom ref may mean: by object id, UPN, mail or proxy
-// address. Nobody is an empty list, several are for the person to choose
-// from. A mention has no meaning here: the caller knows which object id
+// address. The list may be empty, and if it has several people, the person
+// chooses. It does not resolve a mention: the caller knows which object id
 // belongs to a Slack account.
 func (t *Tenant) Find(ctx context.Context, ref Ref) ([]approvals.Person, error) {
 	name := ref.ObjectID
@@ -103,7 +102,7 @@ func (t *Tenant) Account(ctx context.Context, id string, withProtection bool) (a
 	return s, nil
 }
 
-// Contact is somebody who may have to be told something.
+// Contact is somebody who may have to be notified.
 type Contact struct {
 	Person    approvals.Person
 	Mail      string
@@ -126,8 +125,8 @@ func (t *Tenant) Members(ctx context.Context, group string) ([]Contact, error) {
 	return all, nil
 }
 
-// Contact looks one person up by object id. approvals.ErrNoPerson when the
-// account is gone.
+// Contact looks one person up by object id. It returns approvals.ErrNoPerson if
+// the account is gone.
 func (t *Tenant) Contact(ctx context.Context, id string) (Contact, error) {
 	user, err := t.user(ctx, id)
 	return contact(user), err
@@ -143,10 +142,10 @@ func contact(u entra.User) Contact {
 	return c
 }
 
-// Plan makes the plan for what in asks, on one account. It looks at the
-// account and its protection afresh. Besides failed look-ups it returns
-// *NothingToDo, a *approvals.Refusal for a protected target, and
-// approvals.ErrNoPerson for an account that is gone.
+// Plan makes the plan for in on one account. It reads the account and its
+// protection again. Besides failed look-ups it returns *NothingToDo, a
+// *approvals.Refusal for a protected target, or approvals.ErrNoPerson for an
+// account that is gone.
 func (t *Tenant) Plan(ctx context.Context, in Input, target approvals.Person) (approvals.Plan, error) {
 	c := in.Command
 	if c.plan == nil {
@@ -186,7 +185,7 @@ func (t *Tenant) Plan(ctx context.Context, in Input, target approvals.Person) (a
 	return plan, nil
 }
 
-// subject is whom a plan is made for, and what was asked.
+// subject is the target of a plan, and the input.
 type subject struct {
 	Input
 	user   entra.User
@@ -194,12 +193,12 @@ type subject struct {
 	groups []string // object ids of every group the person is in
 }
 
-// outsider says that an account belongs to another organisation, which signs
-// the person in and holds the password and most methods. An internal guest,
-// made here with a password of this tenant, does not.
+// outsider reports whether an account belongs to another organisation, which
+// signs the person in and holds the password and most methods. An internal guest
+// with a password of this tenant does not.
 func (s subject) outsider() bool { return strings.Contains(s.user.UPN, "#EXT#") }
 
-// NothingToDo says that a plan would have no step.
+// NothingToDo means that a plan would have no step.
 type NothingToDo struct{ Sentence string }
 
 func (n *NothingToDo) Error() string { return n.Sentence }
@@ -267,16 +266,15 @@ func (t *Tenant) protection(ctx context.Context, id string) (reasons []string, g
 	return reasons, p.Groups, nil
 }
 
-// refuseProtected is the answer to whoever asks for more than containment of
-// a protected target.
+// refuseProtected refuses anything but containment of a protected target.
 func refuseProtected(p approvals.Person) *approvals.Refusal {
 	return approvals.Refuse(approvals.CodeProtected, "%s is a protected target. Countersign only revokes sessions or blocks sign-in there. "+
 		"Ask a Privileged Authentication Administrator to do this in the Entra admin center.", p)
 }
 
-// harmless says that a directory role, by its template id, gives nobody power
-// over others: every help desk may reset whoever holds it. All other roles,
-// custom ones too, protect their holder.
+// harmless reports whether a directory role, by its template id, gives no power
+// over others: every help desk may reset its holders. All other roles, custom
+// ones included, protect their holder.
 func harmless(template string) bool {
 	switch strings.ToLower(template) {
 	case "88d8e3e3-8f55-4a1e-953a-9b9898b8876b", // Directory Readers

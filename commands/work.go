@@ -15,8 +15,8 @@ import (
 	"countersign/entra"
 )
 
-// operation is how one kind of step is executed. Steps name it by their
-// Op, which is stored in requests: a name keeps its meaning for ever.
+// operation is how one kind of step is executed. Steps name it by their Op,
+// which is stored in requests, so a name never changes its meaning.
 type operation struct {
 	run       func(context.Context, *Tenant, approvals.Job) approvals.Result
 	reconcile func(context.Context, *Tenant, approvals.Job) approvals.Result
@@ -53,13 +53,13 @@ func operations(op string) (operation, bool) {
 
 // Work implements approvals.Work.
 //
-// The answer to Check is done where the plan's assumptions hold, failed
-// where they do not or cannot be looked at, and throttled. A step is done,
-// already so, failed (certainly not executed, and why), uncertain (it may
-// or may not have been), or throttled (Graph asks to wait; certainly not
-// executed, not even in part, unless the answer is unsure). Doubt about a
-// change that may safely be made twice is settled within the deadline of ctx:
-// the account is read, and the change is made once more if it does not show.
+// The result of JobCheck is done if the plan's assumptions hold, failed if they
+// do not or cannot be checked, or throttled. A step is done, already so, failed
+// (certainly not executed, and why), uncertain (it may or may not have been
+// executed), or throttled (Graph asks to wait; certainly not executed, not even
+// in part, unless the result is unsure). If it is unknown whether a repeatable
+// change was made, that is resolved within the deadline of ctx: the account is
+// read, and the change is made once more if it is not there.
 func (t *Tenant) Work(ctx context.Context, job approvals.Job) approvals.Result {
 	switch job.Kind {
 	case approvals.JobCheck:
@@ -119,8 +119,8 @@ func factsOfMethods(u entra.User, l entra.MethodList) map[string]string {
 	return f
 }
 
-// check compares the account with what the plan assumes, but for what the
-// plan's own steps have changed or may have.
+// check compares the account with the plan's assumptions, except for what the
+// plan's own steps have changed or may have changed.
 func (t *Tenant) check(ctx context.Context, r approvals.Request) approvals.Result {
 	own := map[string]bool{}
 	ahead := false // a step that changes something is still to come
@@ -198,9 +198,9 @@ func (t *Tenant) factsNow(ctx context.Context, p approvals.Plan) (map[string]str
 	return factsOfMethods(user, list), nil
 }
 
-// compare says in words what is now different. own are the facts that the
-// plan itself has changed or may have: whether they still hold says nothing,
-// but a method that took the place of a removed one is somebody else's.
+// compare describes the differences. own are the facts that the plan itself has
+// changed or may have changed: whether they still hold means nothing, but a
+// method that replaced a removed one is somebody else's change.
 func compare(assumed, now map[string]string, own map[string]bool) []string {
 	var out []string
 	say := func(format string, a ...any) { out = append(out, fmt.Sprintf(format, a...)) }
@@ -255,9 +255,9 @@ func sameMethod(a, b string) bool {
 	return strings.TrimSuffix(a, methodInFact(a)) == strings.TrimSuffix(b, methodInFact(b))
 }
 
-// repeatable makes a change that may safely be made twice. When nobody
-// knows whether it was made, shows reads it from the account, and it is made
-// once more if it does not show.
+// repeatable makes a change that may safely be made twice. If it is unknown
+// whether it was made, shows reads the account, and the change is made once more
+// if it is not there.
 func repeatable(ctx context.Context, change func(context.Context) error, shows func(context.Context) (bool, error)) approvals.Result {
 	// What the first attempt leaves of the time is for finding out.
 	first, cancel := half(ctx)
@@ -280,15 +280,15 @@ func repeatable(ctx context.Context, change func(context.Context) error, shows f
 	return late(resultOf(err), doubt)
 }
 
-// mayBeAlready says that Graph may have refused a change because it was made
-// already. Microsoft documents no status for that.
+// mayBeAlready reports whether Graph may have refused a change because it was
+// made already. Microsoft documents no status for that.
 func mayBeAlready(err error) bool {
 	e, ok := errors.AsType[*entra.Error](err)
 	return ok && (e.Status == http.StatusBadRequest || e.Status == http.StatusConflict)
 }
 
-// late is what a second attempt tells where doubt is what the first one left:
-// that may have taken effect since, or may still.
+// late is the result of a second attempt after the first one ended in doubt: the
+// first may have taken effect since, or may still.
 func late(got, doubt approvals.Result) approvals.Result {
 	switch {
 	case got.State == approvals.StepAlready:
@@ -302,15 +302,15 @@ func late(got, doubt approvals.Result) approvals.Result {
 	return got
 }
 
-// unanswered says that a call may or may not have taken effect, or that
-// nobody was there to take it.
+// unanswered reports whether a call may or may not have taken effect, or nobody
+// was there to take it.
 func unanswered(err error) bool {
 	e, ok := errors.AsType[*entra.Error](err)
 	return ok && !errors.Is(e, entra.ErrThrottled) && (e.Unsure || errors.Is(e, entra.ErrUnreachable))
 }
 
-// reads looks whether a change shows that got no answer. Without a
-// settlement it does not.
+// reads checks whether an unanswered change is visible in the account. It is not
+// visible if settled is false.
 func reads(ctx context.Context, doubt error, shows func(context.Context) (bool, error)) (result approvals.Result, settled bool) {
 	ctx, cancel := half(ctx)
 	defer cancel()
@@ -330,15 +330,15 @@ func reads(ctx context.Context, doubt error, shows func(context.Context) (bool, 
 	return result, true
 }
 
-// unread is the result of a change that got no answer, as doubt says, when
-// Graph asks to wait before the account is read.
+// unread is the result of an unanswered change if Graph asks to wait before the
+// account can be read.
 func unread(err error, doubt approvals.Result) approvals.Result {
 	got := resultOf(err)
 	got.Unsure = doubt.State == approvals.StepUncertain
 	return got
 }
 
-// half is half of the time that ctx has left.
+// half limits ctx to half of its remaining time.
 func half(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -347,7 +347,7 @@ func half(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, time.Until(deadline)/2)
 }
 
-// wait waits, unless the time left is not worth it.
+// wait pauses, unless too little time is left for that.
 func wait(ctx context.Context, pause time.Duration) bool {
 	if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) < 2*pause {
 		return false
@@ -362,7 +362,7 @@ func wait(ctx context.Context, pause time.Duration) bool {
 	}
 }
 
-// errAlready is a change that there was no need for.
+// errAlready means that the change was not necessary.
 var errAlready = errors.New("commands: already so")
 
 // resultOf is the outcome of a step whose call returned err.
@@ -393,8 +393,8 @@ func resultOf(err error) approvals.Result {
 	return r
 }
 
-// Explain turns any error of this package into a sentence for the person who
-// asked: what it means, and who can do something about it.
+// Explain turns any error of this package into a sentence for the requester:
+// what it means, and who can do something about it.
 func Explain(err error) string {
 	s := words(err)
 	if e, ok := errors.AsType[*entra.Error](err); ok && e.RequestID != "" {
@@ -403,8 +403,8 @@ func Explain(err error) string {
 	return s
 }
 
-// words is every sentence about a failed call. The request-id has a field of
-// its own in results.
+// words has every sentence about a failed call. Results have a field of their
+// own for the request-id.
 func words(err error) string {
 	if refusal, ok := errors.AsType[*approvals.Refusal](err); ok {
 		return refusal.Sentence
@@ -462,7 +462,7 @@ func words(err error) string {
 	return fmt.Sprintf("Microsoft Graph did not %s%s.", e.Call, code) + says(e)
 }
 
-// says is Microsoft's own message, where there is one.
+// says is Graph's own message, if there is one.
 func says(e *entra.Error) string {
 	if message := masked(e.Message, 200); message != "" {
 		return " Microsoft says: " + sentence(message)

@@ -82,7 +82,7 @@ func (c *chaos) messages(who, channel string) []sandbox.Message {
 	return messages
 }
 
-// checkClicks looks for what became of everything that Slack acknowledged.
+// checkClicks looks for the outcome of everything that Slack acknowledged.
 func (c *chaos) checkClicks() {
 	c.ephemeral = map[string][]sandbox.Message{}
 	excuses := map[string][]time.Time{} // when they were told that something was perhaps not done; each counts once

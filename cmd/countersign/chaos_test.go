@@ -316,7 +316,7 @@ func (c *chaos) story(request string) []audit.Event {
 // end is the event that ended a request.
 func (c *chaos) end(request string) (audit.Event, bool) { return has(c.story(request), ends...) }
 
-// became is what became of a click so far.
+// became is the outcome of a click so far.
 func (c *chaos) became(envelope string) []audit.Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
