@@ -34,12 +34,12 @@ func (p Policy) Explain(command string, class Class, as, target Account) (lines 
 	if class == ClassRead {
 		switch {
 		case len(target.Protected) > 0:
-			say("%s is protected: the account %s. A look shows no more than that.", target, strings.Join(target.Protected, ", and "))
+			say("%s is protected: the account %s. Reading it shows no more than that.", target, strings.Join(target.Protected, ", and "))
 		default:
 			say("It is answered at once, to them alone, and recorded.")
 		}
 		if p.ReadsAMinute > 0 {
-			say("They may look %d times a minute. [policy.reads_a_minute]", p.ReadsAMinute)
+			say("They may read %d times a minute. [policy.reads_a_minute]", p.ReadsAMinute)
 		}
 		return lines, nil
 	}
@@ -63,10 +63,10 @@ func (p Policy) Explain(command string, class Class, as, target Account) (lines 
 	// Nobody is asked how they verified themselves.
 	must := slices.DeleteFunc(slices.Clone(r.Require), func(need string) bool { return self && need == NeedVerified })
 	if len(must) > 0 {
-		say("Besides what its class demands, it must come with: %s. [%s]", strings.Join(must, ", "), from(func(r Rule) bool { return r.Require != nil }))
+		say("Besides what its class requires, it needs: %s. [%s]", strings.Join(must, ", "), from(func(r Rule) bool { return r.Require != nil }))
 	}
 	if len(r.Verified) > 0 && !self {
-		say("The ways of verifying a caller that count: %s. [%s]", strings.Join(r.Verified, ", "), from(func(r Rule) bool { return r.Verified != nil }))
+		say("Accepted caller verifications: %s. [%s]", strings.Join(r.Verified, ", "), from(func(r Rule) bool { return r.Verified != nil }))
 	}
 	switch glass := p.MayBreakGlass(command, class, as); {
 	case !requirements.BreakGlass && class != ClassContain:

@@ -214,7 +214,7 @@ func (in *Inbox) keepAlive(name string, d delivered) (stop func()) {
 			// With JUSTID and RETRYCOUNT this is no delivery.
 			err := in.rdb.Do(ctx, "XCLAIM", in.keys.inbox(), inboxGroup, name, 0, d.ID, "RETRYCOUNT", d.deliveries, "JUSTID").Err()
 			if err != nil && !errors.Is(err, redis.Nil) && ctx.Err() == nil {
-				in.outage.logError(in.log, "an inbox entry in hand could not be held, and another process may start on it too", err, "entry", d.ID)
+				in.outage.logError(in.log, "the claim on an inbox entry could not be renewed; another process may execute it too", err, "entry", d.ID)
 			}
 		}
 	}()
@@ -228,7 +228,7 @@ func (in *Inbox) process(ctx context.Context, name string, d delivered, handle f
 	body, _ := d.Values["body"].(string)
 	payload, sealed := in.ring.Open("inbox", envelope, body)
 	if sealed != nil && !errors.Is(sealed, ErrNoKey) {
-		in.log.Error("an inbox entry does not open and is set aside", "envelope", envelope, "error", sealed)
+		in.log.Error("an inbox entry cannot be decrypted and is moved to the dead letters", "envelope", envelope, "error", sealed)
 		in.moveToDeadLetters(ctx, d)
 		return
 	}
@@ -254,7 +254,7 @@ func (in *Inbox) process(ctx context.Context, name string, d delivered, handle f
 	}()
 	switch {
 	case e.Poisoned:
-		in.log.Error("an inbox entry failed too often and is set aside", "envelope", envelope, "error", err)
+		in.log.Error("an inbox entry failed too often and is moved to the dead letters", "envelope", envelope, "error", err)
 		in.moveToDeadLetters(ctx, d)
 	case errors.Is(err, ErrNoKey): // of what the entry is about, and perhaps by now executed
 		in.skipForMissingKey(ctx, name, d, e, max(d.deliveries-1, 1), err)
@@ -280,10 +280,10 @@ func (in *Inbox) skipForMissingKey(ctx context.Context, name string, d delivered
 		// With JUSTID and RETRYCOUNT this is no delivery, and with IDLE the wait for a dead reader is over.
 		err := in.rdb.Do(ctx, "XCLAIM", in.keys.inbox(), inboxGroup, name, 0, d.ID, "IDLE", in.timing.Takeover.Milliseconds(), "RETRYCOUNT", tries, "JUSTID").Err()
 		if err != nil && !errors.Is(err, redis.Nil) {
-			in.outage.logError(in.log, "an inbox entry could not be left to a process that has its key, and waits until it is taken over", err, "entry", d.ID)
+			in.outage.logError(in.log, "an inbox entry could not be released for a process with its key; it waits until one takes it over", err, "entry", d.ID)
 		}
 	case e.Poisoned:
-		in.log.Error("an inbox entry is set aside, because no process with its key came for it: what somebody did is not carried out, and they cannot be told",
+		in.log.Error("an inbox entry is moved to the dead letters, because no process with its key took it: the interaction is not executed, and its author cannot be told",
 			"envelope", e.Envelope, "at", e.At, "error", why)
 		in.moveToDeadLetters(ctx, d)
 	}
@@ -294,7 +294,7 @@ func (in *Inbox) acknowledge(ctx context.Context, id string) {
 	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, id)
 	pipe.XDel(ctx, in.keys.inbox(), id)
 	if _, err := pipe.Exec(ctx); err != nil {
-		in.outage.logError(in.log, "an inbox entry was carried out but not removed, and will come again", err, "entry", id)
+		in.outage.logError(in.log, "an inbox entry was executed but not removed, and will be redelivered", err, "entry", id)
 	}
 }
 
@@ -304,6 +304,6 @@ func (in *Inbox) moveToDeadLetters(ctx context.Context, d delivered) {
 	pipe.XAck(ctx, in.keys.inbox(), inboxGroup, d.ID)
 	pipe.XDel(ctx, in.keys.inbox(), d.ID)
 	if _, err := pipe.Exec(ctx); err != nil {
-		in.outage.logError(in.log, "an inbox entry was not set aside, and will come again", err, "entry", d.ID)
+		in.outage.logError(in.log, "an inbox entry was not moved to the dead letters, and will be redelivered", err, "entry", d.ID)
 	}
 }

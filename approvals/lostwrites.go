@@ -296,7 +296,7 @@ func describeCommit(w write, sequence int64) Commit {
 	case "wait":
 		c.What, c.Executed = "it waits for Microsoft Graph", true
 	case "give-back":
-		c.What, c.Executed = "it was given back, to be carried on", true
+		c.What, c.Executed = "it was released, to be resumed", true
 	case "finish":
 		c.What, c.Executed = "it ended as "+string(w.request.Outcome), true
 	}

@@ -44,7 +44,7 @@ func (k *missingKeys) logOnce(log *slog.Logger) {
 	for name, told := range k.seen {
 		if !told {
 			k.seen[name] = true
-			log.Error("something in Redis is sealed with a key that this process does not have. It is left to those that have it: "+
+			log.Error("something in Redis is sealed with a key that this process does not have. This process skips it: "+
 				"put that key last in COUNTERSIGN_KEYS here too, and restart", "key", name)
 		}
 	}

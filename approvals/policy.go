@@ -116,7 +116,7 @@ func (p Policy) Check(commands map[string]Class) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Commands)) {
 		if _, ok := commands[name]; !ok {
-			wrong = append(wrong, fmt.Sprintf("policy.commands has %q, which is no command", name))
+			wrong = append(wrong, fmt.Sprintf("policy.commands has %q, which is not a command", name))
 		}
 		check("policy.commands."+name, p.Commands[name])
 	}
@@ -164,9 +164,9 @@ func (p Policy) Check(commands map[string]Class) error {
 		}
 		more := len(own.Approve)+len(own.BreakGlass)+len(own.ApproveSelf)+len(own.Require)+len(own.Verified)+own.Approvals > 0 || own.Lifetime > 0
 		if more && all(func(name string) bool { return commands[name] == ClassRead }) {
-			wrong = append(wrong, where+" is about what is only looked at, where nothing but request and ask_for_self count: take the rest away")
+			wrong = append(wrong, where+" is a rule for read commands, for which only request and ask_for_self count: remove the other settings")
 		} else if len(own.ApproveSelf) > 0 && all(func(name string) bool { return !p.rule(name, commands[name]).forSelf() }) {
-			wrong = append(wrong, where+" names who decides what people ask for themselves, which they may not: set ask_for_self, or take approve_self away")
+			wrong = append(wrong, where+" has approve_self, but nobody may request for their own account: set ask_for_self, or remove approve_self")
 		}
 	}
 	for class, r := range p.Classes {
@@ -415,15 +415,15 @@ func (p Policy) checkRequired(a Submit) *Refusal {
 	for _, need := range fields {
 		switch {
 		case need == NeedTicket && a.Ticket == "":
-			return refuse(CodeMissing, "The policy wants a ticket here, as in ticket=INC-7.")
+			return refuse(CodeMissing, "The policy requires a ticket, as in ticket=INC-7.")
 		case need == NeedJustification && a.Justification == "":
-			return refuse(CodeMissing, "The policy wants a justification here: say in a few words why.")
+			return refuse(CodeMissing, "The policy requires a justification: say in a few words why.")
 		case need == NeedVerified && a.Verified == "" && !self:
-			return refuse(CodeMissing, "The policy wants to know how the caller was verified, as in verified=callback.")
+			return refuse(CodeMissing, "The policy requires a caller verification, as in verified=callback.")
 		}
 	}
 	if a.Verified != "" && len(verified) > 0 && !slices.Contains(verified, a.Verified) {
-		return refuse(CodeMissing, "The policy does not count verified=%s here. It takes: %s.", a.Verified, strings.Join(verified, ", "))
+		return refuse(CodeMissing, "The policy does not accept verified=%s here. It accepts: %s.", a.Verified, strings.Join(verified, ", "))
 	}
 	return nil
 }

@@ -167,19 +167,19 @@ func TestPolicyCheck(t *testing.T) {
 			yes := true
 			p.Commands = map[string]Rule{"c": {Request: []string{}, RequestForSelf: &yes}}
 		}, "people may ask for c for their own account, but nobody may decide that"},
-		"approve_self for nothing": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{ApproveSelf: []string{"Help desk"}} }, "policy.classes.destroy names who decides what people ask for themselves"},
+		"approve_self for nothing": {func(p *Policy) { p.Classes[ClassDestroy] = Rule{ApproveSelf: []string{"Help desk"}} }, "policy.classes.destroy has approve_self, but nobody may request for their own account"},
 		"approve_self for a command": {func(p *Policy) {
 			yes := true
 			r := p.Classes[ClassDestroy]
 			r.ApproveSelf = []string{"Help desk"}
 			p.Classes[ClassDestroy], p.Commands = r, map[string]Rule{"c": {RequestForSelf: &yes}}
 		}, ""},
-		"approvals of a look": {func(p *Policy) { p.Classes[ClassRead] = Rule{Request: []string{"Help desk"}, Approvals: 2} }, "policy.classes.read is about what is only looked at"},
+		"approvals of a look": {func(p *Policy) { p.Classes[ClassRead] = Rule{Request: []string{"Help desk"}, Approvals: 2} }, "policy.classes.read is a rule for read commands"},
 		"a look at oneself": {func(p *Policy) {
 			yes := true
 			p.Classes[ClassRead] = Rule{RequestForSelf: &yes}
 		}, ""},
-		"a ticket for one look": {func(p *Policy) { p.Commands = map[string]Rule{"look": {Require: []string{NeedTicket}}} }, "policy.commands.look is about what is only looked at"},
+		"a ticket for one look": {func(p *Policy) { p.Commands = map[string]Rule{"look": {Require: []string{NeedTicket}}} }, "policy.commands.look is a rule for read commands"},
 	} {
 		p := testPolicy()
 		tt.spoil(&p)

@@ -49,7 +49,7 @@ func (s *Store) Follow(ctx context.Context, me string, p Projection, log *slog.L
 		bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
 		if err := releaseLeadScript.Run(bye, s.rdb, []string{s.keys.lead(p.Name)}, me).Err(); err != nil {
-			log.Warn("a projection's lease was not given back; it runs out by itself", "projection", p.Name, "error", err)
+			log.Warn("the lease of a projection was not released; it will expire", "projection", p.Name, "error", err)
 		}
 	}
 	pause := time.Duration(0)

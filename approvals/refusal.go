@@ -63,5 +63,5 @@ var (
 	ErrFenced     = errors.New("approvals: another worker holds this request")
 	ErrConflict   = errors.New("approvals: the request changed again and again while it was being decided")
 	errHalted     = errors.New("approvals: somebody halted this request before its next step began")
-	ErrLostWrites = errors.New("approvals: this Redis has lost writes that it had confirmed; nothing is executed until an operator has looked")
+	ErrLostWrites = errors.New("approvals: this Redis has lost writes that it had confirmed; nothing is executed until an operator resumes it")
 )

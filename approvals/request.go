@@ -429,7 +429,7 @@ func attest(r Request, a Action, at time.Time) (Request, []audit.Event, error) {
 	case by.ID == "":
 		return r, nil, refuse(CodeUnknownPerson, "Countersign does not know which Entra account you are.")
 	case by.ID == r.Plan.Target.ID:
-		return r, nil, refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
+		return r, nil, refuse(CodeTarget, "%s is about your own account, so you cannot decide about it.", r.ID)
 	}
 	j := &r.Journal[step]
 	_, attesting := a.(Attest)
@@ -470,7 +470,7 @@ func mayDecide(r Request, by Person, at time.Time) *Refusal {
 	case by.ID == r.Requester.ID:
 		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to decide; you can cancel it.", r.ID)
 	case by.ID == r.Plan.Target.ID:
-		return refuse(CodeTarget, "%s would change your own account, so you have no say in it. Somebody else has to decide.", r.ID)
+		return refuse(CodeTarget, "%s would change your own account, so you cannot decide about it. Somebody else has to decide.", r.ID)
 	case r.approvedBy(by.ID):
 		return refuse(CodeAlreadyDecided, "You have approved %s already. It needs %d different people.", r.ID, r.Requirements.Approvals)
 	}
@@ -537,7 +537,7 @@ func mayReview(r Request, a ReviewBreakGlass) *Refusal {
 	case a.By.ID == r.Requester.ID:
 		return refuse(CodeRequester, "You asked for %s yourself. Somebody else has to review it.", r.ID)
 	case a.By.ID == r.Plan.Target.ID:
-		return refuse(CodeTarget, "%s is about your own account, so you have no say in it.", r.ID)
+		return refuse(CodeTarget, "%s is about your own account, so you cannot decide about it.", r.ID)
 	case r.approvedBy(a.By.ID):
 		return refuse(CodeAlreadyDecided, "You approved %s before break-glass was used. Somebody else has to review it.", r.ID)
 	case a.Verdict != VerdictJustified && a.Verdict != VerdictNotJustified:

@@ -294,8 +294,8 @@ func TestRefusalSentences(t *testing.T) {
 		want string
 	}{
 		{in["submitted"], Approve{By: hanna}, "You asked for R-TEST yourself. Somebody else has to decide; you can cancel it."},
-		{in["submitted"], Approve{By: dana}, "R-TEST would change your own account, so you have no say in it. Somebody else has to decide."},
-		{in["submitted"], Deny{By: dana}, "R-TEST would change your own account, so you have no say in it. Somebody else has to decide."},
+		{in["submitted"], Approve{By: dana}, "R-TEST would change your own account, so you cannot decide about it. Somebody else has to decide."},
+		{in["submitted"], Deny{By: dana}, "R-TEST would change your own account, so you cannot decide about it. Somebody else has to decide."},
 		{in["pending"], Approve{By: olga}, "You have approved R-TEST already. It needs 2 different people."},
 		{in["pending overdue"], Approve{By: ravi}, "R-TEST expired before you pressed, and nothing was done. Ask Hanna Okafor (hanna.okafor@fernhill.example) to request it again."},
 		{in["expired"], Approve{By: ravi}, "R-TEST expired before you pressed, and nothing was done. Ask Hanna Okafor (hanna.okafor@fernhill.example) to request it again."},

@@ -274,7 +274,7 @@ func TestAnEntryWhoseKeyIsLostIsADeadLetter(t *testing.T) {
 	if len(entries) != 1 || entries[0].Values["envelope"] != "click" {
 		t.Fatalf("aside is %v", entries)
 	}
-	if said := old.lines("level=ERROR msg=\"an inbox entry is set aside"); len(said) != 1 || !strings.Contains(said[0], "envelope=click") || !strings.Contains(said[0], "k2") {
+	if said := old.lines("level=ERROR msg=\"an inbox entry is moved to the dead letters"); len(said) != 1 || !strings.Contains(said[0], "envelope=click") || !strings.Contains(said[0], "k2") {
 		t.Errorf("the log says %q", old.said.all())
 	}
 }

@@ -424,7 +424,7 @@ func (h *execution) retryUntilLeaseEnds(op string, write func() error) error {
 		if err == nil || errors.Is(err, ErrFenced) || errors.Is(err, ErrLostWrites) || time.Now().Add(pause).After(give) {
 			return err
 		}
-		h.Service.Store.outage.logError(h.Log, "what became of a request could not be journalled", err, "request", h.req.ID, "write", op)
+		h.Service.Store.outage.logError(h.Log, "the outcome of a request could not be journalled", err, "request", h.req.ID, "write", op)
 		time.Sleep(pause)
 	}
 }

@@ -43,9 +43,9 @@ func TestLine(t *testing.T) {
 		},
 		"refused a press": {
 			request(Refused, dana, func(e *Event) {
-				e.Outcome, e.Reason = "approve", "R-7KQ2 would change your own account, so you have no say in it."
+				e.Outcome, e.Reason = "approve", "R-7KQ2 would change your own account, so you cannot decide about it."
 			}),
-			"Dana Whitfield (dana.whitfield@fernhill.example) tried to approve and was refused: Require re-registration for Dana Whitfield (dana.whitfield@fernhill.example) · told: “R-7KQ2 would change your own account, so you have no say in it.” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+			"Dana Whitfield (dana.whitfield@fernhill.example) tried to approve and was refused: Require re-registration for Dana Whitfield (dana.whitfield@fernhill.example) · told: “R-7KQ2 would change your own account, so you cannot decide about it.” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
 		},
 		"refused somebody unknown": {
 			Event{Kind: Refused, Actor: Person{Slack: "U0PAT"}, Requester: Person{Slack: "U0PAT"}, Reason: "Guests cannot use Countersign."},
@@ -166,9 +166,9 @@ func TestLine(t *testing.T) {
 		},
 		"refused to attest": {
 			request(Refused, dana, func(e *Event) {
-				e.Title, e.Outcome, e.Reason = "Delete app passwords", "report it as done", "R-7KQ2 is about your own account, so you have no say in it."
+				e.Title, e.Outcome, e.Reason = "Delete app passwords", "report it as done", "R-7KQ2 is about your own account, so you cannot decide about it."
 			}),
-			"Dana Whitfield (dana.whitfield@fernhill.example) tried to report it as done and was refused: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · told: “R-7KQ2 is about your own account, so you have no say in it.” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
+			"Dana Whitfield (dana.whitfield@fernhill.example) tried to report it as done and was refused: Delete app passwords for Dana Whitfield (dana.whitfield@fernhill.example) · told: “R-7KQ2 is about your own account, so you cannot decide about it.” · requested by Hanna Okafor (hanna.okafor@fernhill.example) · justification: “lost phone” · ticket INC-7 · caller verification: callback · R-7KQ2",
 		},
 		"finished by people": {
 			request(Finished, Person{}, func(e *Event) {

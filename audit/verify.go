@@ -172,7 +172,7 @@ func (r Report) String() string {
 		say("The log in %s is NOT as it was written. Its checkpoint speaks of %s.", r.Dir, covered)
 	}
 	for _, n := range r.Late {
-		say("Record %d was written after record %d and has an earlier time: Redis went back in time there, or its clock did. By itself that is no sign of tampering.", n, n-1)
+		say("Record %d was written after record %d and has an earlier time: Redis or its clock was set back there. By itself that is no sign of tampering.", n, n-1)
 	}
 	switch {
 	case r.SignedBy == "":

@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 	"internal/testnet":      {},
 	"internal/testparallel": {},
 	"internal/testseed":     {},
+	"internal/wording":      {},
 	"internal/writes":       {},
 }
 
