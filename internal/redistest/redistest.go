@@ -224,6 +224,11 @@ func (s *Server) Empty(t testing.TB) {
 func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	if s.mini != nil {
+		// Its Close alone would make a script that is running answer with an error,
+		// which a process that is killed never does. This cuts the connections and
+		// waits for the scripts first.
+		s.mini.CtxCancel()
+		s.mini.Server().Close()
 		s.mini.Close()
 		return
 	}
